@@ -1,0 +1,105 @@
+"""Reading a teacher cache against a raw memory map of the same rows: ratios of medians of interleaved rounds.
+
+    python -m bench.cache
+
+``stream``: every block of a view in order. ``random``: blocks and views in any order. The map has no checksum, no
+digest and no missing rows; ``map + decode`` also turns the stored rows into float32, as the cache does. Times are
+CPU times of the process.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+
+from bench import fake_teacher as fake
+from pipeline import targets
+from pipeline.cache import open_cache
+from pipeline.layout import Layout
+from pipeline.pool import commit_part, open_pool
+from pipeline.shards import Block
+
+Read = Callable[[Block, int, int], object]
+
+
+def build(root: Path, shape: Layout, views: int) -> tuple[Path, np.ndarray, np.ndarray | None]:
+    """A cache in a pool, and the same rows as raw memory maps: hard (V, N), stored (V, N, W)."""
+    pool = open_pool(root / "pool", fake.identity(shape), shape)
+    hard = np.memmap(root / f"{shape.codec}.hard", np.uint16, "w+", shape=(views, shape.samples))
+    dtype, width = targets.stored_dtype(shape.codec), targets.stored_width(shape.codec, shape.classes)
+    stored = None
+    if dtype is not None:
+        stored = np.memmap(root / f"{shape.codec}.logits", dtype, "w+", shape=(views, shape.samples, width))
+    for part in shape.parts(views):
+        rows = fake.logits(shape, part)
+        encoded = targets.encode(shape.codec, rows)
+        commit_part(pool, part, targets.hard_labels(rows), encoded, fake.pixels(shape, part), "source")
+        where = (
+            slice(part[0] * shape.group, (part[0] + 1) * shape.group),
+            slice(part[1] * shape.shard_size, part[1] * shape.shard_size + shape.rows(part[1])),
+        )
+        hard[where] = targets.hard_labels(rows)
+        if stored is not None and encoded is not None:
+            stored[where] = encoded
+    return pool.path, hard, stored
+
+
+def seconds(read: Read, work: list[tuple[Block, int]], r: int) -> float:
+    """Per row."""
+    started = time.process_time()
+    for block, view in work:
+        read(block, view, r)
+    return (time.process_time() - started) / (r * sum(block.samples for block, _ in work))
+
+
+def measure(root: Path, shape: Layout, views: int, rounds: int) -> None:
+    path, hard, stored = build(root / shape.codec, shape, views)
+    cache = open_cache(path)
+
+    def rows(array: np.ndarray, block: Block, view: int, r: int) -> np.ndarray:
+        return np.array(array[view : view + r, block.row : block.row + block.samples])
+
+    def raw(block: Block, view: int, r: int) -> object:
+        return rows(hard, block, view, r), None if stored is None else rows(stored, block, view, r)
+
+    def decoded(block: Block, view: int, r: int) -> object:
+        labels = rows(hard, block, view, r)
+        return labels, None if stored is None else targets.decode(shape.codec, rows(stored, block, view, r))
+
+    chance = np.random.default_rng(0)
+    blocks = fake.blocks(shape)
+    for r in (1, 3):
+        stream = [(block, r) for block in blocks]
+        picks = zip(chance.permutation(len(blocks)), chance.integers(0, views // r, len(blocks)))
+        shuffled = [(blocks[block], int(view) * r) for block, view in picks]
+        for name, work in (("stream", stream), ("random", shuffled)):
+            times: dict[str, list[float]] = {"cache": [], "map": [], "map + decode": []}
+            for _ in range(rounds):
+                for way, read in (("cache", cache.read), ("map", raw), ("map + decode", decoded)):
+                    times[way].append(seconds(read, work, r))
+            ours, map_, both = (statistics.median(values) for values in times.values())
+            print(
+                f"{shape.codec:5} r = {r} {name:7} {1e6 * ours:6.2f} us per row = {ours / map_:6.1f} x map, "
+                f"{ours / both:6.1f} x map + decode"
+            )
+
+
+@click.command(help=__doc__)
+@click.option("--classes", default=1000, show_default=True)
+@click.option("--shards", default=4, show_default=True)
+@click.option("--views", default=12, show_default=True)
+@click.option("--group", default=6, show_default=True)
+@click.option("--rounds", default=7, show_default=True)
+def main(classes: int, shards: int, views: int, group: int, rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        for codec in targets.CODECS:
+            (Path(root) / codec).mkdir()
+            measure(Path(root), Layout(1024 * shards, classes, 1024, 256, group, codec), views, rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What each codec costs and loses: bytes per view, and KL(teacher || stored) at temperatures 1 and 3.
+
+    python -m bench.codecs logits.npy              float32 (rows, C)
+    python -m bench.codecs work/caches/demo        rows of a published f16 cache
+    python -m bench.codecs                         simulated logits: 1,000 classes, peaked
+
+From a cache the reference is its float16 rows, so f16 shows 0 there.
+"""
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from pipeline import targets
+from pipeline.cache import open_cache
+from pipeline.runtime import UsageError, stage
+
+
+def log_softmax(logits: np.ndarray, tau: float) -> np.ndarray:
+    scaled = logits.astype(np.float64) / tau
+    scaled -= scaled.max(-1, keepdims=True)
+    return scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))
+
+
+def divergence(logits: np.ndarray, other: np.ndarray, tau: float) -> np.ndarray:
+    """KL in nats per row, float64 (rows,)."""
+    p, q = log_softmax(logits, tau), log_softmax(other, tau)
+    return (np.exp(p) * (p - q)).sum(-1)
+
+
+def simulated(rows: int) -> np.ndarray:
+    chance = np.random.default_rng(0)
+    logits = chance.normal(0, 1.5, (rows, 1000))
+    logits[np.arange(rows), chance.integers(0, 1000, rows)] += chance.normal(9, 3, rows)
+    return logits.astype(np.float32)
+
+
+def from_cache(path: Path, rows: int) -> np.ndarray:
+    """At most ``rows`` rows of a cache, spread over its blocks and views."""
+    cache = open_cache(path)
+    if cache.layout.codec != "f16":
+        raise UsageError(f"{path}: expected a cache of codec f16, found {cache.layout.codec}")
+    count = cache.layout.shards * (cache.layout.shard_size // cache.layout.block)
+    blocks = [cache.block(index) for index in range(count) if cache.block(index).samples > 0]
+    wanted = [(block, view) for view in range(cache.views) for block in blocks if cache.has(block, view)]
+    step = max(1, len(wanted) * cache.layout.block // rows)
+    pieces = [cache.read(block, view).logits for block, view in wanted[::step]]
+    return np.concatenate([piece[0] for piece in pieces if piece is not None])[:rows]
+
+
+@click.command(help=__doc__)
+@click.argument("source", required=False, type=click.Path(exists=True, path_type=Path))
+@click.option("--rows", default=4000, show_default=True)
+@stage
+def main(source: Path | None, rows: int) -> None:
+    if source is None:
+        logits = simulated(rows)
+    elif source.suffix == ".npy":
+        logits = np.load(source, allow_pickle=False).astype(np.float32)[:rows]
+    else:
+        logits = from_cache(source, rows)
+    classes = logits.shape[-1]
+    top = np.exp(log_softmax(logits, 1.0)).max(-1).mean()
+    print(f"{len(logits)} rows of {classes} classes, mean top-1 probability {top:.3f}")
+    print("codec  bytes/view  KL tau 1 mean / max       KL tau 3 mean / max       argmax flips if it were not stored")
+    for codec in targets.CODECS:
+        size = 2 + targets.bytes_per_view(codec, classes)
+        found = targets.through_codec(codec, logits[None])
+        if found.logits is None:
+            print(f"{codec:5}  {size:10}  hard labels only")
+            continue
+        kl = [divergence(logits, found.logits[0], tau) for tau in (1.0, 3.0)]
+        flips = int((found.logits[0].argmax(-1) != found.hard[0]).sum())
+        cells = "   ".join(f"{values.mean():.2e} / {values.max():.2e}" for values in kl)
+        print(f"{codec:5}  {size:10}  {cells}   {flips} of {len(logits)}")
+
+
+if __name__ == "__main__":
+    main()

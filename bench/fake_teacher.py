@@ -1,0 +1,81 @@
+"""A fake teacher for proofs of the cache: rows are a function of (part, attempt), fast and of no use to anyone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import layout, targets
+from pipeline.commit import Reach, unwatched
+from pipeline.layout import Layout, Part
+from pipeline.pool import Pool, commit_part, open_pool
+from pipeline.shards import Block
+
+
+def identity(shape: Layout, **changes: object) -> dict[str, Any]:
+    """An identity with every kind of field that a real one has."""
+    return {
+        "teacher": {"arch": "fake", "weights": "0" * 64, "precision": "fp32", "batch": shape.block},
+        "recipe": {"seed": 0, "size": 8, "crop": "random_resized", "flip": 0.5},
+        "engine": "pil",
+        "canary": "c0ffee",
+        "views_version": 1,
+        "codec_version": targets.CODEC_VERSION,
+        "shards": [f"{s:064x}" for s in range(shape.shards)],
+        "classes": [f"class {c}" for c in range(shape.classes)],
+        "layout": layout.as_dict(shape),
+        **changes,
+    }
+
+
+def logits(shape: Layout, part: Part, attempt: int = 0) -> np.ndarray:
+    """float32 (G, n, C); another attempt gives other logits everywhere."""
+    chance = np.random.default_rng([*part, attempt])
+    return chance.normal(0, 4, (shape.group, shape.rows(part[1]), shape.classes)).astype(np.float32)
+
+
+def pixels(shape: Layout, part: Part) -> list[list[str]]:
+    """Digests (G, blocks) of the pixels that the fake teacher saw."""
+    g, s = part
+    views = range(g * shape.group, (g + 1) * shape.group)
+    return [[f"{(view << 40) + (s << 16) + block:016x}" for block in range(shape.blocks(s))] for view in views]
+
+
+def commit(pool: Pool, part: Part, attempt: int = 0, reach: Reach = unwatched) -> bool:
+    rows = logits(pool.layout, part, attempt)
+    encoded = targets.encode(pool.layout.codec, rows)
+    source = pool.identity["shards"][part[1]]
+    return commit_part(pool, part, targets.hard_labels(rows), encoded, pixels(pool.layout, part), source, reach)
+
+
+def filled(
+    root: Path, shape: Layout, views: int, changes: Mapping[str, object] | None = None, attempt: int = 0
+) -> Pool:
+    """A pool with every part of V views committed."""
+    pool = open_pool(root, identity(shape, **(changes or {})), shape)
+    for part in shape.parts(views):
+        commit(pool, part, attempt)
+    return pool
+
+
+def blocks(shape: Layout) -> list[Block]:
+    found: list[Block] = []
+    for s in range(shape.shards):
+        for number in range(shape.blocks(s)):
+            first = number * shape.block
+            found.append(Block(len(found), s, first, s * shape.shard_size + first, shape.block_rows(s, number)))
+    return found
+
+
+def expected(shape: Layout, block: Block, view: int, attempt: int = 0) -> targets.Targets:
+    """What a reader must get for one view of a block: hard (1, n), logits (1, n, C)."""
+    rows = logits(shape, (view // shape.group, block.shard), attempt)
+    rows = rows[view % shape.group, block.first : block.first + block.samples]
+    return targets.through_codec(shape.codec, rows[None])
+
+
+def same(a: targets.Targets, b: targets.Targets) -> bool:
+    if (a.logits is None) != (b.logits is None) or not np.array_equal(a.hard, b.hard):
+        return False
+    return a.logits is None or b.logits is None or np.array_equal(a.logits, b.logits)

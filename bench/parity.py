@@ -1,0 +1,77 @@
+"""A cached run is the live run: the same student trained from the cache, live, and half and half, bit for bit.
+
+    python -m bench.parity                   200 steps, hard labels and soft targets through each codec: the README's table
+    python -m bench.parity --steps 12        the small size that the tests run
+
+Everything is real: digits packed into shards, DeiT's whole recipe (RandAugment, pixel erasing, Mixup and CutMix on every
+view, r = 3), a teacher, the cache on disk, the training loop. Compared are the losses of every step as hex floats, and the
+final weights.
+"""
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from bench.world import World, make_world, student, training
+from pipeline import train, weights
+from pipeline.cache import open_cache
+from pipeline.targets import CodecName
+
+KINDS: tuple[tuple[str, CodecName], ...] = (("hard", "none"), ("soft", "u8"), ("soft", "f16"))
+
+
+def losses(
+    world: World, kind: str, supervise: str, steps: int, views: int, codec: CodecName, cache: Path
+) -> tuple[list[str], str]:
+    """Per-step losses as hex floats and the hash of the final weights."""
+    how = training(world, steps, period=views)
+    chosen = student(supervise, kind, tau=3.0)
+    opened = None if supervise == "live" else open_cache(cache, views=views)
+    live = None if supervise == "cached" else world.live(codec)
+    inputs = train.Inputs(world.shards, world.val, world.recipe, views, opened, live)
+    seen: list[str] = []
+    with tempfile.TemporaryDirectory() as runs:
+        trained = train.train_student(
+            f"{kind} {supervise}", how, chosen, inputs, Path(runs), 1, lambda _, loss: seen.append(loss.hex())
+        )
+    print(f"  live_fraction {sum(row['live_fraction'] for row in trained.rows) / len(trained.rows):.2f}")
+    return seen, weights.state_hash(trained.model.state_dict())
+
+
+def compare(root: Path, steps: int, views: int, samples: int, arch: str, epochs: float) -> list[tuple[str, ...]]:
+    """Rows of the table: distillation, codec, other way, equal losses of all, whether the final weights are equal."""
+    world = make_world(root, samples, arch, epochs)
+    rows = []
+    for kind, codec in KINDS:
+        half = world.label(codec, views, "1/2").path
+        auto = losses(world, kind, "auto", steps, views, codec, half)
+        whole = world.label(codec, views).path
+        cached = losses(world, kind, "cached", steps, views, codec, whole)
+        live = losses(world, kind, "live", steps, views, codec, whole)
+        for name, other in (("live", live), ("auto, half of the parts", auto)):
+            same = sum(a == b for a, b in zip(cached[0], other[0], strict=True))
+            rows.append(
+                (kind, codec, name, f"{same} of {len(cached[0])}", "equal" if cached[1] == other[1] else "DIFFER")
+            )
+    return rows
+
+
+@click.command(help=__doc__)
+@click.option("--steps", default=200, show_default=True)
+@click.option("--views", default=12, show_default=True, help="V, a multiple of 6")
+@click.option("--samples", default=1437, show_default=True)
+@click.option("--arch", default="regnety_002", show_default=True, help="The teacher.")
+@click.option("--epochs", default=4.0, show_default=True, help="For which the teacher is fitted.")
+def main(steps: int, views: int, samples: int, arch: str, epochs: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = compare(Path(folder), steps, views, samples, arch, epochs)
+    print("\n| distillation | codec | cached against | equal losses | final weights |\n|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    if any(equal != "equal" or same != f"{steps} of {steps}" for *_, same, equal in rows):
+        raise SystemExit("a cached run is not the live run")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Do the same views come out in another process, order, worker count, thread count, hash seed, batch or
+CPU capability?
+
+python -m bench.replay                                     # 100,000 views at 224 px; 25 minutes on two cores
+python -m bench.replay --views 2000                        # CI
+python -m bench.replay --views 20000 --size 32             # CI
+
+Each variant is a fresh process over the same keys: it chooses, draws and finishes every view under DeiT's
+whole recipe and writes one digest of the uint8 pixels and one of the finished, mixed floats. Exits 1 if any
+differs.
+"""
+
+import argparse
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import xxhash
+
+from pipeline.canary import pictures
+from pipeline.draw import draw
+from pipeline.finish import Finishing, finish, finishing
+from pipeline.pairs import pair
+from pipeline.views import Mix, Recipe, choose
+
+BLOCK = 16  # samples that are paired; a variant finishes one or several blocks at once
+
+# name, order, workers, threads, blocks finished at once, PYTHONHASHSEED, ATEN_CPU_CAPABILITY ("" = the machine's best)
+Variant = tuple[str, str, int, int, int, str, str]
+VARIANTS: tuple[Variant, ...] = (
+    ("first process", "forward", 1, 1, 4, "0", ""),
+    ("second process, reversed, hash seed 1", "reversed", 1, 1, 4, "1", ""),
+    ("2 workers, 2 threads, batches of 16", "forward", 2, 2, 1, "random", ""),
+    ("4 workers, shuffled, capability default", "shuffled", 4, 1, 8, "2", "default"),
+    ("1 worker, shuffled, capability avx2", "shuffled", 1, 1, 2, "3", "avx2"),
+)
+
+
+def deit(size: int) -> Recipe:
+    """DeiT's recipe; at 32 px with its padded crop and mixing within (0.2, 0.8)."""
+    if size <= 32:
+        return Recipe(seed=11, size=size, crop="random_padded", mix=Mix(mixup=0.8, cutmix_minmax=(0.2, 0.8)))
+    return Recipe(seed=11, size=size, mix=Mix(mixup=0.8, cutmix=1.0))
+
+
+def digests(recipe: Recipe, blocks: list[int]) -> np.ndarray:
+    """uint64 (len(blocks) * BLOCK, 2): pixels, finished floats. The blocks are finished as one batch."""
+    images = pictures()
+    pixels, plans = [], []
+    for block in blocks:
+        views = []
+        for i in range(block * BLOCK, (block + 1) * BLOCK):
+            image = images[i % len(images)]
+            views.append(choose(recipe, f"sample {i // 3}", i % 3, image.height, image.width))
+            pixels.append(draw(image, views[-1], recipe))
+        plans.append(finishing(views, pair(recipe, f"block {block}", 0, BLOCK), recipe.erase.count))
+    plan = Finishing(
+        erase=torch.cat([plan.erase for plan in plans]),
+        noise=torch.cat([plan.noise for plan in plans]),
+        partner=torch.cat([plan.partner + BLOCK * i for i, plan in enumerate(plans)]),
+        lam=torch.cat([plan.lam for plan in plans]),
+        box=torch.cat([plan.box for plan in plans]),
+    )
+    finished = finish(torch.from_numpy(np.stack(pixels)), plan, recipe.mean, recipe.std, recipe.erase.mode).numpy()
+    rows = [[xxhash.xxh3_64_intdigest(a), xxhash.xxh3_64_intdigest(b)] for a, b in zip(pixels, finished)]
+    return np.array(rows, np.uint64)
+
+
+def run(out: Path, views: int, size: int, order: str, workers: int, threads: int, at_once: int) -> None:
+    """What one variant's process does."""
+    torch.set_num_threads(threads)
+    blocks = list(range(-(-views // BLOCK)))
+    if order == "shuffled":
+        random.Random(5).shuffle(blocks)
+    batches = [blocks[i : i + at_once] for i in range(0, len(blocks), at_once)]
+    if order == "reversed":
+        batches = [batch[::-1] for batch in batches[::-1]]
+    work = partial(digests, deit(size))
+    if workers == 1:
+        results = [work(batch) for batch in batches]
+    else:
+        with multiprocessing.get_context("fork").Pool(workers, torch.set_num_threads, (threads,)) as pool:
+            results = pool.map(work, batches, chunksize=1)
+    found = np.zeros((len(blocks), BLOCK, 2), np.uint64)
+    for batch, result in zip(batches, results, strict=True):
+        found[batch] = result.reshape(-1, BLOCK, 2)
+    np.save(out, found.reshape(-1, 2)[:views])
+
+
+def launch(out: Path, views: int, size: int, variant: Variant) -> bool:
+    """Runs one variant in a process of its own; False if it crashed."""
+    _, order, workers, threads, at_once, seed, capability = variant
+    flags = ["--views", views, "--size", size, "--order", order, "--workers", workers]
+    flags += ["--threads", threads, "--at-once", at_once, "--out", out]
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    if capability:
+        environment["ATEN_CPU_CAPABILITY"] = capability
+    command = [sys.executable, "-m", "bench.replay", *map(str, flags)]
+    return subprocess.run(command, env=environment, check=False).returncode == 0
+
+
+def compare(views: int, size: int) -> int:
+    """Prints one line per variant and returns the number of views that differ anywhere or were not made."""
+    bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        first = np.zeros((views, 2), np.uint64)
+        for i, variant in enumerate(VARIANTS):
+            out = Path(folder, f"{i}.npy")
+            if not launch(out, views, size, variant):
+                print(f"{variant[0]}: CRASHED", flush=True)
+                bad += views
+                continue
+            found = np.load(out)
+            first = found if i == 0 else first
+            pixels, floats = (first != found).sum(0)
+            bad += int((first != found).any(1).sum())
+            print(f"{variant[0]}: pixels differ {pixels}, finished differ {floats} of {views}", flush=True)
+        print(f"distinct views: {len(np.unique(first[:, 0]))} of {views}; differ or crashed: {bad}", flush=True)
+    return bad
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--views", type=int, default=100_000)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--order", help=argparse.SUPPRESS)
+    for name in ("--workers", "--threads", "--at-once"):
+        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.out:
+        run(given.out, given.views, given.size, given.order, given.workers, given.threads, given.at_once)
+    else:
+        sys.exit(compare(given.views, given.size) > 0)
+
+
+if __name__ == "__main__":
+    main()

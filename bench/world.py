@@ -1,0 +1,105 @@
+"""A small true world for tests and proofs: digits in shards, DeiT's whole recipe, a teacher, all in a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import fit, precompute, train
+from pipeline.config import validate
+from pipeline.identity import CacheConfig
+from pipeline.listing import Split
+from pipeline.optimize import OptimizerConfig
+from pipeline.pack import pack
+from pipeline.pool import Pool
+from pipeline.shards import Shards
+from pipeline.sources import DataConfig, find_root, read_splits, scan
+from pipeline.student import StudentConfig
+from pipeline.supervision import FromTeacher
+from pipeline.targets import CodecName
+from pipeline.teacher import Teacher, TeacherConfig, create
+from pipeline.views import Recipe
+
+CPU = torch.device("cpu")
+RECIPE = {
+    "seed": 1,
+    "size": 32,
+    "policy": "rand-m9-mstd0.5-inc1",
+    "erase": {"probability": 0.25, "mode": "pixel"},
+    "mix": {"mixup": 0.8, "cutmix": 1.0, "probability": 1.0},
+}
+TEACHER = {"name": "t", "arch": "test_byobnet", "mean": [0.3, 0.3, 0.3], "std": [0.4, 0.4, 0.4]}
+MODEL = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+WAITS = {"cache": "-", "teacher": "-"}
+
+
+@dataclass(frozen=True)
+class World:
+    """Digits packed into shards and an untrained teacher in ``root``."""
+
+    root: Path
+    shards: Shards
+    val: Shards
+    recipe: Recipe
+    teacher: Teacher
+    config: TeacherConfig
+
+    @property
+    def pool(self) -> Path:
+        return self.root / "pool"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "teacher" / "model.safetensors"
+
+    def label(self, codec: CodecName, views: int, share: str = "1/1", recipe: Recipe | None = None) -> Pool:
+        """Labels one share of the parts of a cache in the pool."""
+        config = CacheConfig(name="test", views=views, group=3, codec=codec)
+        pool, _ = precompute.run(
+            self.pool, self.shards, recipe or self.recipe, config, self.config, self.weights,
+            precompute.Share.parse(share), None, None, False, 0,
+        )  # fmt: skip
+        return pool
+
+    def live(self, codec: str) -> FromTeacher:
+        return FromTeacher(self.teacher, self.recipe, codec, CPU)  # type: ignore[arg-type]
+
+
+def make_world(root: Path, samples: int = 349, arch: str = "test_byobnet", epochs: float = 0.0, **recipe: Any) -> World:
+    """``samples`` training digits in shards of 128 and blocks of 32 (349: three shards, an odd last block of 29).
+
+    The teacher has initial weights, or is fitted for ``epochs``. The same call makes the same world.
+    """
+    data = validate(DataConfig, {"source": "digits", "shard_size": 128, "block": 32, "seed": 0}, "data")
+    source = find_root(data.source, {})
+    classes, splits = read_splits(data, source, scan(data, source))
+    splits = {"train": Split(splits["train"].entries[:samples]), "val": Split(splits["val"].entries[:90])}
+    pack(data, classes, splits, root / "shards", 1)
+    shards, val = Shards.open(root / "shards" / "train"), Shards.open(root / "shards" / "val")
+    chosen, config = (
+        validate(Recipe, RECIPE | recipe, "views"),
+        validate(TeacherConfig, TEACHER | {"arch": arch}, "teacher"),
+    )
+    torch.manual_seed(0)
+    model = create(config, 10, pretrained=False)
+    if epochs:
+        how = fit.FitConfig(epochs=epochs, batch=64, optimizer=OptimizerConfig(lr=0.016, ema_decay=None))
+        model, _ = fit.fit_teacher(config, how, chosen, shards, val, root / "fit", 0)
+    fit.write_teacher(model, {}, root / "teacher")
+    weights = root / "teacher" / "model.safetensors"
+    teacher = Teacher.load(config, weights, 10, chosen.mean, chosen.std, shards.block_size, CPU)
+    return World(root, shards, val, chosen, teacher, config)
+
+
+def student(supervise: str = "none", distillation: str = "none", token: bool = True, **fields: Any) -> StudentConfig:
+    arch = "deit_tiny_distilled_patch16_224" if token else "deit_tiny_patch16_224"
+    plain = {"arch": arch, "arch_args": MODEL, "distillation": distillation, "token": token, "drop_path": 0.1}
+    return validate(StudentConfig, {**plain, "supervise": supervise, "waits_for": WAITS, **fields}, "student")
+
+
+def training(world: World, steps: int, **fields: Any) -> train.TrainConfig:
+    plain = {"batch": 64, "lanes": 2, "window": 2}
+    return validate(
+        train.TrainConfig, {"epochs": (steps + 0.5) * 64 / world.shards.samples, **plain, **fields}, "train"
+    )

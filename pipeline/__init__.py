@@ -1,0 +1,1 @@
+"""Offline knowledge distillation of vision transformers: a cached run is the live run."""

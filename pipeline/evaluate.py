@@ -1,0 +1,56 @@
+"""Scores of a trained student on the validation split, per head, and its agreement with the teacher (layer L3)."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import metrics, student
+from pipeline.cache import Cache, open_cache
+from pipeline.identity import check_views
+from pipeline.runtime import device as pick_device
+from pipeline.runtime import world_size
+from pipeline.scoring import validation
+from pipeline.shards import Shards
+from pipeline.views import Recipe, evaluation
+
+
+def evaluate(directory: Path, val: Shards, recipe: Recipe, cache: Path | None, workers: int) -> dict[str, Any]:
+    """``metrics.json`` of the student in ``directory``: its heads, the same of its average under ``ema`` where it has
+    one, ``live_fraction`` of its training, and ``agreement`` with the teacher whose answers are in ``cache``.
+
+    Raises UsageError (nothing there, other classes), IdentityError (a cache of other views), IntegrityError (damage).
+    """
+    teacher = None
+    if cache is not None:
+        teacher = open_cache(cache)
+        check_views(teacher, val, evaluation(recipe), pick_device(), cache)
+    found = score(student.load(directory), val, recipe, teacher, workers)
+    average = directory / "ema"
+    if average.is_dir():
+        found["ema"] = score(student.load(average), val, recipe, teacher, workers)["heads"]
+    return found | {"live_fraction": live_fraction(directory / "log.csv")}
+
+
+@torch.inference_mode()
+def score(model: student.Student, val: Shards, recipe: Recipe, teacher: Cache | None, workers: int) -> dict[str, Any]:
+    """Percentages per head (``metrics.summary``). ``teacher``: the V = 1 cache of its answers on the same split."""
+    device = pick_device()
+    model.to(device).eval()
+    counts = torch.zeros(1 + len(metrics.HEADS) * len(metrics.COUNTS), dtype=torch.int64, device=device)
+    for seen in validation(val, recipe, device, workers):
+        hard = None
+        if teacher is not None:
+            hard = torch.from_numpy(teacher.read(seen.block, 0, 1).hard[0].astype("int64")).to(device)
+        counts += metrics.count(model(seen.images), seen.labels, hard)
+    if world_size() > 1:
+        torch.distributed.all_reduce(counts)
+    return metrics.summary(counts.cpu(), distillation=model.distilled, teacher=teacher is not None)
+
+
+def live_fraction(log: Path) -> float:
+    """Share of the training rows that the live teacher labelled, from the student's ``log.csv``."""
+    with log.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return sum(float(row["live_fraction"]) for row in rows) / len(rows) if rows else 0.0

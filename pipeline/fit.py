@@ -1,0 +1,77 @@
+"""The teacher's weights: fitted on the training shards, or taken from a hub or a file (layer L3).
+
+Either way the stage leaves ``model.safetensors``, so that everything downstream depends on bytes and not on a name.
+"""
+
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from pipeline import loop
+from pipeline.files import canonical_json, write_durably
+from pipeline.loader import Batch, batches
+from pipeline.runtime import device as pick_device
+from pipeline.runtime import rank, say, world_size
+from pipeline.schedule import Schedule, lanes_of
+from pipeline.scoring import top1, validation
+from pipeline.shards import Shards
+from pipeline.teacher import TeacherConfig, create
+from pipeline.views import Recipe
+from pipeline.weights import write_state
+
+
+class FitConfig(loop.LoopConfig):
+    """How a teacher is fitted: plain supervised training on the recipe's views, each view once."""
+
+    smoothing: float = Field(default=0.1, ge=0, lt=1)
+
+
+def fit_teacher(
+    config: TeacherConfig,
+    fit: FitConfig,
+    recipe: Recipe,
+    train: Shards,
+    val: Shards,
+    directory: Path,
+    workers: int,
+) -> tuple[nn.Module, float]:
+    """Trains the teacher of ``config`` from scratch; its model and top-1 on ``val``. ``directory``: checkpoints."""
+    device = pick_device()
+    sizes = tuple(block.samples for block in train.blocks)
+    schedule = Schedule(fit.seed, sizes, 1, 1_000_000_000, fit.lanes, fit.window, fit.batch)
+    lanes = lanes_of(rank(), world_size(), fit.lanes)
+    torch.manual_seed(fit.seed)
+    model = create(config, len(train.classes), pretrained=False).to(device)
+
+    def compute(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        scores = model(batch.images).float()
+        own, other = (
+            functional.cross_entropy(scores, labels, reduction="none", label_smoothing=fit.smoothing)
+            for labels in (batch.labels, batch.partner_labels)
+        )
+        return {"loss": (batch.lam * own + (1.0 - batch.lam) * other).mean()}
+
+    trained = loop.run(
+        "fit_teacher",
+        model,
+        compute,
+        fit,
+        schedule,
+        lambda start, stop: batches(schedule, lanes, start, stop, train, recipe, device, workers),
+        directory,
+        device,
+    )
+    if trained.average is not None:
+        model.load_state_dict(trained.average)
+    model.eval()
+    return model, top1(model, validation(val, recipe, device, workers), device)
+
+
+def write_teacher(model: nn.Module, report: dict[str, object], out: Path) -> None:
+    """``teacher.json`` and ``model.safetensors`` in ``out``, durably; the weights come last."""
+    write_durably(out / "teacher.json", canonical_json(report))
+    write_state(out / "model.safetensors", model.state_dict())
+    say(f"teacher: {out / 'model.safetensors'}")

@@ -1,0 +1,73 @@
+"""Looking at views: a grid of samples x views as the teacher saw them, mixed, erased and labelled (layer L3)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from pipeline.cache import Cache
+from pipeline.finish import finish
+from pipeline.shards import Shards
+from pipeline.views import Recipe
+from pipeline.visit import Drawn, draw_visit
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One finished view: ``image`` float (R, R, 3) in [0, 1], ``title`` label, partner and lambda, ``answer`` of the
+    teacher (its top three where the cache has logits, else its hard label)."""
+
+    image: np.ndarray
+    title: str
+    answer: str
+
+
+def cells(
+    shards: Shards, recipe: Recipe, cache: Cache | None, block: int, samples: int, first_view: int, views: int
+) -> list[list[Cell]]:
+    """The first ``samples`` samples of a block in ``views`` views; rows are samples. Views need not be in the cache."""
+    drawn = draw_visit(shards, recipe, shards.blocks[block], first_view, views)
+    columns = [_column(shards, recipe, cache, drawn, i, samples) for i in range(views)]
+    return [[column[row] for column in columns] for row in range(len(columns[0]))]
+
+
+def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i: int, samples: int) -> list[Cell]:
+    plan, view = drawn.plan[i], drawn.first_view + i
+    images = finish(drawn.pixels[i], plan, recipe.mean, recipe.std, recipe.erase.mode)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
+    images = (images * std + mean).clamp(0, 1)
+    has = cache is not None and view < cache.views and cache.has(drawn.block, view)
+    targets = cache.read(drawn.block, view, 1) if cache is not None and has else None
+    column = []
+    for row in range(min(samples, len(images))):
+        partner, lam = int(plan.partner[row]), float(plan.lam[row])
+        title = shards.classes[int(drawn.labels[row])]
+        if lam < 1.0:
+            kind = "cut" if int(plan.box[row, 2]) > int(plan.box[row, 0]) else "mix"
+            title += f" {lam:.2f} {kind} {shards.classes[int(drawn.labels[partner])]}"
+        answer = "not cached"
+        if targets is not None and targets.logits is not None:
+            shares = torch.from_numpy(targets.logits[0, row]).softmax(0)
+            best = shares.topk(min(3, len(shares)))
+            named = [f"{shards.classes[c]} {p:.2f}" for p, c in zip(best.values.tolist(), best.indices.tolist())]
+            answer = ", ".join(named)
+        elif targets is not None:
+            answer = shards.classes[int(targets.hard[0, row])]
+        column.append(Cell(images[row].permute(1, 2, 0).numpy(), title, answer))
+    return column
+
+
+def figure(grid: list[list[Cell]]) -> Figure:
+    """The grid as a picture; under each view what the teacher said."""
+    rows, columns = len(grid), len(grid[0])
+    picture = Figure(figsize=(1.9 * columns, 2.15 * rows), layout="constrained")
+    axes = picture.subplots(rows, columns, squeeze=False)
+    for line, cell_row in zip(axes, grid):
+        for place, cell in zip(line, cell_row):
+            place.imshow(cell.image, interpolation="nearest")
+            place.set_title(cell.title, fontsize=7)
+            place.set_xlabel(cell.answer, fontsize=6)
+            place.set_xticks([])
+            place.set_yticks([])
+    return picture

@@ -1,0 +1,88 @@
+"""The identity of a teacher cache: all that decides its content, as plain JSON data (layer L2)."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+
+from pipeline import difference
+from pipeline.cache import Cache
+from pipeline.canary import canary
+from pipeline.config import Config
+from pipeline.layout import Layout
+from pipeline.shards import Shards
+from pipeline.targets import CODEC_VERSION, CodecName
+from pipeline.views import VIEWS_VERSION, Recipe
+
+REPAIR = "label these views with: python -m stages.precompute (dvc repro does), or go back to the configuration of this cache"
+
+
+class CacheConfig(Config):
+    """What a teacher cache holds. ``views``: V; ``group``: G, the views that one part holds."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    views: int = Field(ge=1)
+    group: int = Field(ge=1)
+    codec: CodecName
+    repeats: int = Field(default=3, ge=1)  # views drawn per decoded image; changes speed only, no byte
+    publish_max: int = Field(default=20_000_000_000, ge=0)  # bytes; above, the DVC out is a receipt
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "CacheConfig":
+        if self.views % self.group:
+            raise ValueError(f"views V = {self.views} is no multiple of group G = {self.group}")
+        if self.group % self.repeats:
+            raise ValueError(f"group G = {self.group} is no multiple of repeats r = {self.repeats}")
+        return self
+
+
+def layout_of(shards: Shards, config: CacheConfig) -> Layout:
+    return Layout(
+        samples=shards.samples,
+        classes=len(shards.classes),
+        shard_size=shards.shard_size,
+        block=shards.block_size,
+        group=config.group,
+        codec=config.codec,
+    )
+
+
+def views_identity(shards: Shards, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    """What decides the views: recipe, versions, shards, classes, and the canary, which is drawn here and now.
+
+    Fields of the recipe that its crop does not use are left out: another evaluation crop is no other training cache.
+    """
+    unused = {
+        "random_resized": {"padding", "crop_fraction"},
+        "random_padded": {"scale", "ratio", "crop_fraction"},
+    }
+    fields = recipe.model_dump(mode="json", exclude=unused.get(recipe.crop, {"scale", "ratio", "padding"}))
+    engine = fields.pop("engine")
+    return {
+        "format": "offline-deit teacher cache 1",
+        "recipe": fields,
+        "engine": engine,
+        "views_version": VIEWS_VERSION,
+        "shards": list(shards.hashes),
+        "classes": list(shards.classes),
+        "canary": canary(recipe, device),
+    }
+
+
+def cache_identity(
+    shards: Shards, recipe: Recipe, layout: Layout, teacher: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """The whole identity; its hash names the cache. ``teacher`` is ``Teacher.identity()``."""
+    return views_identity(shards, recipe, device) | {
+        "teacher": teacher,
+        "layout": asdict(layout),
+        "codec_version": CODEC_VERSION,
+    }
+
+
+def check_views(cache: Cache, shards: Shards, recipe: Recipe, device: torch.device, where: Path) -> None:
+    """Raises IdentityError (exit 4) naming each field in which ``cache`` was made of other views than these."""
+    expected = cache.identity | views_identity(shards, recipe, device)
+    difference.require_same(expected, cache.identity, str(where), REPAIR)

@@ -1,0 +1,228 @@
+"""Shape of a teacher cache: parts, Zarr v3 metadata, a store that trusts no metadata on disk (layer L1).
+
+The metadata is a function of (identity, V) and is served to zarr from memory; on disk it is there for other
+readers, and a published cache whose ``zarr.json`` differs from the function by one byte is refused.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.storage import LocalStore
+
+from pipeline import files, targets
+from pipeline.runtime import IntegrityError, UsageError
+
+FORMAT = "offline-deit teacher cache"
+FORMAT_VERSION = 1
+ATTRIBUTES = "offline_deit"  # key of our attributes in the group's zarr.json
+Part = tuple[int, int]  # (view group g, shard s)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """N samples, C classes, S samples per shard, b per block, G views per group, codec of the logits."""
+
+    samples: int
+    classes: int
+    shard_size: int
+    block: int
+    group: int
+    codec: str
+
+    def __post_init__(self) -> None:
+        targets.check_codec(self.codec, self.classes)
+        for name in ("samples", "shard_size", "block", "group"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"layout.{name}: expected at least 1, found {getattr(self, name)}")
+        if self.shard_size % self.block:
+            raise UsageError(f"layout.block: {self.block} does not divide the shard size {self.shard_size}")
+
+    @property
+    def shards(self) -> int:
+        return -(-self.samples // self.shard_size)
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the stored arrays, which are also the names of the files of a part."""
+        return ("hard",) if self.codec == "none" else ("hard", "logits")
+
+    def rows(self, shard: int) -> int:
+        """Samples in a shard: S, fewer in the last."""
+        return min(self.shard_size, self.samples - shard * self.shard_size)
+
+    def blocks(self, shard: int) -> int:
+        return -(-self.rows(shard) // self.block)
+
+    def block_rows(self, shard: int, block: int) -> int:
+        """Samples in block ``block`` of a shard: b, fewer in the last of the last shard."""
+        return min(self.block, self.rows(shard) - block * self.block)
+
+    def groups(self, views: int) -> int:
+        """V / G. Raises UsageError when G does not divide V."""
+        if views < 1 or views % self.group:
+            raise UsageError(
+                f"views: V = {views} is not a positive multiple of the view group G = {self.group}; "
+                f"a cache grows by whole groups, e.g. V = {max(1, round(views / self.group)) * self.group}"
+            )
+        return views // self.group
+
+    def parts(self, views: int) -> Iterator[Part]:
+        """Every part of a cache of V views: group by group, and inside a group shard by shard."""
+        return ((g, s) for g in range(self.groups(views)) for s in range(self.shards))
+
+
+def of_identity(identity: Mapping[str, Any], where: str) -> Layout:
+    """The layout that an identity names under ``layout``. Raises IntegrityError if it is not one."""
+    try:
+        return Layout(**identity["layout"])
+    except (KeyError, TypeError, UsageError) as error:
+        raise IntegrityError(f"{where}: the identity holds no valid layout: {error}") from None
+
+
+def file_key(array: str, part: Part) -> str:
+    """Zarr's key of the one chunk (or Zarr shard) that a part has in an array, relative to the cache."""
+    g, s = part
+    return f"hard/c/{g}/{s}" if array == "hard" else f"{array}/c.{g}.{s}.0"
+
+
+def record_key(part: Part) -> str:
+    return f"commits/{part[0]}/{part[1]}.json"
+
+
+def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[str, bytes]:
+    """The bytes of every ``zarr.json`` of a cache of V views, by key.
+
+    hard: uint16 (V, N), chunk (G, S), sample-major inside the chunk (17 % smaller: equal labels of a sample
+    lie side by side), zstd and crc32c. logits: (V, N, W), Zarr shard (G, S, W), inner chunk (1, b, W),
+    crc32c, no compression (logits don't compress). The group carries Zarr's consolidated metadata, so that other
+    readers need not list the directory and stumble over the commit records.
+    """
+    shape = (views, layout.samples)
+    chunk = (layout.group, layout.shard_size)
+    bytes_codec: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+    crc: dict[str, Any] = {"name": "crc32c"}
+    hard_codecs: list[dict[str, Any]] = [
+        {"name": "transpose", "configuration": {"order": [1, 0]}},
+        bytes_codec,
+        {"name": "zstd", "configuration": {"level": 9, "checksum": False}},
+        crc,
+    ]
+    arrays = {"hard": _array(shape, chunk, "uint16", 65535, hard_codecs, ["view", "sample"])}
+    if layout.codec != "none":
+        width = targets.stored_width(layout.codec, layout.classes)
+        single_byte = layout.codec == "u8"
+        sharding = {
+            "chunk_shape": [1, layout.block, width],
+            "codecs": [{"name": "bytes"} if single_byte else bytes_codec, crc],
+            "index_codecs": [bytes_codec, crc],
+            "index_location": "end",
+        }
+        # Keys with dots: a name in a listing is a file. With slashes a part would be a directory, there before its file.
+        arrays["logits"] = _array(
+            (*shape, width),
+            (*chunk, width),
+            "uint8" if single_byte else "float16",
+            255 if single_byte else "NaN",  # a row of 255 would have a NaN offset: none is written
+            [{"name": "sharding_indexed", "configuration": sharding}],
+            ["view", "sample", "byte" if single_byte else "class"],
+            separator=".",
+        )
+    ours = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "views": views,
+        "identity": identity,
+        "identity_sha256": files.digest(identity),
+    }
+    group = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {ATTRIBUTES: ours},
+        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": arrays},
+    }
+    documents = {"zarr.json": group} | {f"{name}/zarr.json": array for name, array in arrays.items()}
+    return {key: files.canonical_json(value) for key, value in documents.items()}
+
+
+def _array(
+    shape: tuple[int, ...],
+    chunk: tuple[int, ...],
+    dtype: str,
+    fill: int | str,
+    codecs: list[dict[str, Any]],
+    names: list[str],
+    separator: str = "/",
+) -> dict[str, Any]:
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": separator}},
+        "fill_value": fill,
+        "codecs": codecs,
+        "attributes": {},
+        "dimension_names": names,
+        "storage_transformers": [],
+    }
+
+
+class CacheStore(LocalStore):
+    """A local store that answers ``zarr.json`` from memory; written files lie flat in ``root`` (one part)."""
+
+    def __init__(self, root: Path, documents: Mapping[str, bytes], *, read_only: bool) -> None:
+        super().__init__(root, read_only=read_only)
+        self._documents = documents
+
+    def with_read_only(self, read_only: bool = False) -> Self:
+        return type(self)(self.root, self._documents, read_only=read_only)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        prototype = prototype or default_buffer_prototype()
+        if key.endswith("zarr.json"):
+            document = self._documents.get(key)
+            return None if document is None else prototype.buffer.from_bytes(document)
+        # Read here and not in a thread: a block is a few kB, and the hop costs more than the read.
+        return self.get_sync(key, prototype=prototype, byte_range=byte_range)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        await super().set(key.split("/", 1)[0], value)
+
+
+def open_array(store: CacheStore, name: str) -> Any:
+    """The zarr array ``name`` of a store, for reading or for writing one part."""
+    return zarr.open_array(store, path=name, mode="r" if store.read_only else "r+", zarr_format=3)
+
+
+def as_dict(layout: Layout) -> dict[str, Any]:
+    """What an identity holds under ``layout``."""
+    return dataclasses.asdict(layout)
+
+
+def part_selection(layout: Layout, part: Part) -> tuple[slice, slice]:
+    """The views and the samples of a part, as indices into the arrays."""
+    g, s = part
+    first = s * layout.shard_size
+    return slice(g * layout.group, (g + 1) * layout.group), slice(first, first + layout.rows(s))
+
+
+def check_rows(layout: Layout, part: Part, hard: np.ndarray, stored: np.ndarray | None) -> None:
+    """Raises UsageError unless hard is uint16 (G, n) and stored (G, n, W) in the codec's type."""
+    shape = (layout.group, layout.rows(part[1]))
+    wide = (*shape, targets.stored_width(layout.codec, layout.classes))
+    expected: dict[str, tuple[tuple[int, ...], np.dtype | None]] = {"hard": (shape, np.dtype(np.uint16))}
+    expected["logits"] = (wide if layout.codec != "none" else (), targets.stored_dtype(layout.codec))
+    for (name, wanted), array in zip(expected.items(), (hard, stored)):
+        found = ((), None) if array is None else (array.shape, array.dtype)
+        if found != wanted:
+            raise UsageError(f"part {part}: {name}: expected {wanted[1]} {wanted[0]}, found {found[1]} {found[0]}")

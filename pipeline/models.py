@@ -1,0 +1,109 @@
+"""timm models by name, for ``teacher`` and ``student`` only: created and filled strictly (layer L1)."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import SafetensorError
+from timm.models import is_model
+from torch import nn
+
+from pipeline.runtime import IntegrityError, UsageError
+
+Scalar = bool | int | float | str
+ArchArgs = Mapping[str, Scalar]  # read-only for the type checker; a plain dict underneath, so that it pickles
+_OURS = ("num_classes", "drop_path_rate", "pretrained", "pretrained_cfg", "checkpoint_path", "in_chans")
+
+
+def check(arch: str, arch_args: ArchArgs) -> None:
+    """Raises ValueError (for config validators) if timm has no such model or tag, or an argument is not to
+    be set.
+    """
+    name, _, tag = arch.partition(".")
+    if not is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ValueError(
+            f"arch: timm has no model {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}"
+        )
+    if tag and arch not in timm.list_models(f"{name}.*", pretrained=True):
+        raise ValueError(f"arch: timm's {name} has no weights tagged {tag!r}; it has {_tags(name)}")
+    taken = sorted(set(arch_args) & set(_OURS))
+    if taken:
+        raise ValueError(f"arch_args: {', '.join(taken)} is set by the pipeline; remove it")
+
+
+def check_source(arch: str, source: str | None) -> None:
+    """Raises ValueError if ``source`` can't name weights of ``arch``; "timm" needs the tag in the name.
+
+    timm's default tag may be another model: that of regnety_160 is ``sw_in12k_ft_in1k``, not DeiT's teacher.
+    """
+    if source == "timm" and "." not in arch:
+        raise ValueError(f"arch: weights 'timm' need a name with its tag; {arch} has {_tags(arch)}")
+
+
+def _tags(name: str) -> str:
+    full = timm.list_models(f"{name}.*", pretrained=True)
+    return ", ".join(model for model in full if model.split(".")[0] == name) or "none"
+
+
+def create(arch: str, arch_args: ArchArgs, classes: int, drop_path: float = 0.0) -> nn.Module:
+    """A new model on the CPU with C = ``classes`` outputs, initialised from torch's global generator.
+
+    Raises UsageError if timm refuses the arguments.
+    """
+    return _create(arch, {**arch_args, "num_classes": classes, "drop_path_rate": drop_path or None})
+
+
+def is_hub(source: str) -> bool:
+    """Whether ``source`` is "timm" (the hub's weights of the tagged name) or
+    "hf-hub:owner/name[@revision]".
+    """
+    return source == "timm" or source.startswith("hf-hub:")
+
+
+def from_hub(arch: str, arch_args: ArchArgs, source: str) -> nn.Module:
+    """The model with the hub's weights and with as many classes as they have, loaded strictly by timm.
+
+    Files are taken from the hub's cache (HF_HOME) where they are. Raises UsageError (no such weights, no
+    network, another architecture) or IntegrityError (a damaged file).
+    """
+    name = arch if source == "timm" else source
+    try:
+        model = _create(name, {**arch_args, "pretrained": True})
+    except OSError as error:  # every error of huggingface_hub, its offline mode and the sockets below
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f"{name}: could not get the weights: {first}; fetch them once where there is a network "
+            "(they stay in HF_HOME), or name a local file as weights"
+        ) from None
+    except SafetensorError as error:
+        raise IntegrityError(f"{name}: damaged weights in the hub's cache ({error}); delete them there") from None
+    found = model.pretrained_cfg["architecture"]
+    if found != arch.partition(".")[0]:
+        raise UsageError(f"{source}: expected weights of {arch}, found {found}; correct arch or weights")
+    return model
+
+
+def from_directory(directory: Path) -> nn.Module:
+    """The model that ``student.export`` wrote, or any that timm's ``local-dir:`` loads.
+
+    Raises UsageError (missing, does not fit) or IntegrityError (damaged).
+    """
+    try:
+        return _create(f"local-dir:{directory}", {"pretrained": True})
+    except FileNotFoundError as error:
+        raise UsageError(f"{directory}: no exported model there ({error})") from None
+    except SafetensorError as error:
+        raise IntegrityError(f"{directory}: damaged weights ({error}); run the stage that writes them again") from None
+
+
+def _create(name: str, arguments: Mapping[str, object]) -> Any:
+    try:
+        return timm.create_model(name, **arguments)
+    except OSError:  # the hub's; some of its errors are ValueErrors as well
+        raise
+    except (TypeError, AssertionError, ValueError, ZeroDivisionError, RuntimeError) as error:
+        shown = {key: value for key, value in arguments.items() if value is not None}
+        raise UsageError(f"{name}: timm can't build it with {shown}: {error}; correct arch_args") from None

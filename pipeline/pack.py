@@ -1,0 +1,255 @@
+"""Writes shards: WebDataset tars, indices and the manifest (layer L1). Two runs give identical bytes."""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from webdataset import TarWriter
+
+from pipeline import files, tars
+from pipeline.images import Undecodable, decode, shrink
+from pipeline.listing import Entry, Problems, Split
+from pipeline.runtime import IntegrityError, progress, say
+from pipeline.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
+from pipeline.sources import DataConfig, check_quarantine
+
+_INLINE = 4096  # fewer images than this are packed in this process: starting others would take longer
+
+
+@dataclass(frozen=True)
+class _Task:
+    tar: Path
+    entries: tuple[Entry, ...]
+    resize: int | None
+
+
+def pack(
+    config: DataConfig, classes: tuple[str, ...], splits: dict[str, Split], out: Path, workers: int
+) -> dict[str, Manifest]:
+    """Writes ``out/train`` and ``out/val``, whole or not at all; ``out`` is replaced if it exists.
+
+    Every image is decoded once to prove it. Raises IntegrityError listing every unusable file where there are
+    more than ``max_quarantined``; nothing is written then.
+    """
+    manifests: dict[str, Manifest] = {}
+    with _replacing(out) as directory:
+        for name, split in splits.items():
+            manifests[name] = _pack_split(config, classes, name, split, directory / name, workers)
+    return manifests
+
+
+def order(entries: list[Entry], seed: int) -> list[Entry]:
+    """Training order: by a keyed hash of the key, so it does not depend on the listing's order."""
+    salt = seed.to_bytes(16, "little")
+
+    def rank(entry: Entry) -> bytes:
+        return hashlib.blake2b(entry.key.encode("ascii"), digest_size=16, salt=salt).digest()
+
+    return sorted(entries, key=rank)
+
+
+def _pack_split(
+    config: DataConfig, classes: tuple[str, ...], name: str, split: Split, directory: Path, workers: int
+) -> Manifest:
+    (directory / "index").mkdir(parents=True)
+    entries = order(split.entries, config.seed) if name == "train" else list(split.entries)
+    rejected, records = list(split.rejected), list[ShardRecord]()
+    with progress(f"shard {name}", len(entries), "images") as tick:
+        while len(records) * config.shard_size < len(entries):
+            results = _write_shards(config, entries, directory, len(records), workers, tick)
+            bad = [item for _, reasons in results for item in reasons]
+            # Shards before the first unusable image stay; samples after it move up, so theirs are rewritten.
+            whole = next((i for i, (record, _) in enumerate(results) if record is None), len(results))
+            for stale in range(len(records) + whole, len(records) + len(results)):
+                (directory / shard_name(stale)).unlink(missing_ok=True)
+                index_path(directory, shard_name(stale)).unlink(missing_ok=True)
+            records += [record for record, _ in results[:whole] if record is not None]
+            rejected += bad
+            problems = Problems()
+            check_quarantine(rejected, config.max_quarantined, problems)
+            problems.check(f"{name} split")
+            left_out = {path for path, _ in bad}
+            entries = [entry for entry in entries if entry.path not in left_out]
+    if not entries:
+        raise IntegrityError(f"{name} split: no usable image is left")
+    if len(entries) + len(rejected) != len(split.entries) + len(split.rejected):
+        raise IntegrityError(f"{name} split: {len(entries)} kept and {len(rejected)} quarantined do not add up")
+    manifest = Manifest(
+        split="train" if name == "train" else "val",
+        classes=classes,
+        samples=len(entries),
+        shard_size=config.shard_size,
+        block=config.block,
+        shards=tuple(records),
+        quarantined=tuple(Quarantined(path=path, reason=reason) for path, reason in sorted(rejected)),
+    )
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=True) + "\n"
+    files.write_durably(directory / "manifest.json", text.encode("ascii"))
+    files.fsync_directory(directory / "index")
+    return manifest
+
+
+def _write_shards(
+    config: DataConfig,
+    entries: list[Entry],
+    directory: Path,
+    first: int,
+    workers: int,
+    tick: Callable[..., None],
+) -> list[tuple[ShardRecord | None, list[tuple[str, str]]]]:
+    size = config.shard_size
+    tasks = [
+        _Task(directory / shard_name(at // size), tuple(entries[at : at + size]), config.resize)
+        for at in range(first * size, len(entries), size)
+    ]
+    results = []
+    with _mapper(workers if len(entries) >= _INLINE else 1) as mapper:
+        for task, result in zip(tasks, mapper(_write_shard, tasks)):
+            results.append(result)
+            tick(len(task.entries))
+    return results
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[..., Iterator]]:
+    if workers <= 1:
+        yield map
+        return
+    context = multiprocessing.get_context("forkserver")  # a fork of a process with threads may hang
+    context.set_forkserver_preload(["pipeline.pack"])
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)  # a full disk must not wait for all the other shards
+
+
+def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]]]:
+    """Writes one tar and its index. Without a record, but with the reasons, if any image is unusable."""
+    bad: list[tuple[str, str]] = []
+    with task.tar.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as writer:
+        for entry in task.entries:
+            kind = entry.kind
+            try:
+                data = read_entry(entry)
+                if task.resize is None:
+                    decode(data, entry.path)
+                else:
+                    smaller = shrink(data, entry.path, task.resize)
+                    kind, data = (kind if smaller is data else "jpg"), smaller
+            except Undecodable as error:
+                bad.append((entry.path, error.reason))
+                continue
+            except OSError as error:
+                bad.append((entry.path, f"unreadable: {error.strerror}"))
+                continue
+            if not bad:  # else the tar is going to be written again without the bad ones
+                writer.write({"__key__": entry.key, kind: data, "cls": str(entry.label).encode("ascii")})
+    if bad:
+        task.tar.unlink()
+        return None, bad
+    return _index(task), []
+
+
+def read_entry(entry: Entry) -> bytes:
+    """The image's bytes as listed. Raises Undecodable if the file has another size by now, OSError."""
+    if entry.data is not None:
+        return entry.data
+    with Path(entry.file).open("rb") as file:
+        file.seek(entry.offset)
+        data = file.read(entry.size)
+        whole_file = entry.offset == 0
+        if len(data) != entry.size or (whole_file and file.read(1)):
+            raise Undecodable("its size has changed since the index was made; run: python -m stages.index")
+    return data
+
+
+def _index(task: _Task) -> ShardRecord:
+    """Reads the tar back, checks what it holds against the entries, and writes ``index/<shard>.npz``."""
+    content = task.tar.read_bytes()
+    members = tars.walk(task.tar)
+    images = [member for member in members if not member.name.endswith(".cls")]
+    names = [member.name.rsplit(".", 1)[0] for member in images]
+    if names != [entry.key for entry in task.entries] or len(members) != 2 * len(images):
+        raise IntegrityError(f"{task.tar}: read back, it does not hold what was written; is the disk sound?")
+    checksums, at = [], 0
+    for image in images:
+        end = image.offset + (image.size + 511) // 512 * 512
+        checksums.append(google_crc32c.value(content[at:end]))
+        at = end
+    columns: dict[str, list] = {
+        "keys": [name.encode("ascii") for name in names],
+        "kinds": [image.name.rsplit(".", 1)[1].encode("ascii") for image in images],
+        "labels": [entry.label for entry in task.entries],
+        "offsets": [image.offset for image in images],
+        "sizes": [image.size for image in images],
+        "checksums": checksums,
+    }
+    index = _npz({name: np.array(column, INDEX_DTYPES[name]) for name, column in columns.items()})
+    files.write_durably(index_path(task.tar.parent, task.tar.name), index)
+    files.fsync_file(task.tar)
+    return ShardRecord(
+        name=task.tar.name,
+        samples=len(images),
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        index_sha256=hashlib.sha256(index).hexdigest(),
+    )
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    """The bytes of an uncompressed .npz with a fixed date, which numpy.savez does not promise."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system = 3
+            archive.writestr(info, member.getvalue())
+    return buffer.getvalue()
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A new directory beside ``out`` that takes its name at the end, if all went well, and else vanishes.
+
+    An existing ``out`` (a directory, or a link that DVC made) is never written into.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in out.parent.glob(f".{out.name}.*.partial"):
+        say(f"{leftover}: a killed run left this behind; remove it if no other run is at work")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    temporary.chmod(0o777 & ~_umask())  # mkdtemp hides its directory from other users
+    try:
+        yield temporary
+        files.fsync_directory(temporary)
+        old = temporary.with_suffix(".old")
+        if out.is_symlink():
+            out.unlink()
+        elif out.exists():
+            out.rename(old)
+        temporary.rename(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    files.fsync_directory(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,201 @@
+"""The work pool: caches under construction, one directory per identity, shared by clones and jobs (layer L1).
+
+``<root>/caches/<first 12 digits of the identity's hash>/`` holds ``identity.json``, the parts' files,
+``commits/``, ``staging/`` and ``log.jsonl`` (versions, hosts and times: what may differ between equal caches).
+"""
+
+import errno
+import importlib.metadata
+import json
+import os
+import platform
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import commit, difference, files, layout
+from pipeline.commit import Reach, unwatched
+from pipeline.layout import Layout, Part
+from pipeline.record import REPAIR, STAGING, Record, cache_path, caches, listed, read_identity, read_record
+from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, say
+
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "zarr", "numcodecs")
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One cache in the pool; ``path`` is its directory, ``hash`` the sha256 of its identity."""
+
+    path: Path
+    identity: dict[str, Any]
+    hash: str
+    layout: Layout
+
+
+def open_pool(root: Path, identity: Mapping[str, Any], shape: Layout, new_cache: bool = False) -> Pool:
+    """The cache of this identity in the pool at ``root``, made if there is none.
+
+    Finishes what dead jobs committed, and parses no record but those of parts in staging.
+    ``identity["layout"]`` is ``dataclasses.asdict(shape)``. Raises UsageError (read-only pool, file system
+    without hard links), IdentityError (another cache differs only in fields that the machine decides, unless
+    ``new_cache``), IntegrityError, RetryError (disk full).
+    """
+    whole = json.loads(files.canonical_json(identity))
+    if layout.of_identity(whole, "identity") != shape:
+        raise UsageError(f"identity.layout: expected {layout.as_dict(shape)}, found {whole['layout']}")
+    pool = Pool(cache_path(root, files.digest(whole)), whole, files.digest(whole), shape)
+    if not (pool.path / "identity.json").exists() and not new_cache:
+        _refuse_machine_twin(root, whole)
+    with _writing(root):
+        (pool.path / STAGING).mkdir(parents=True, exist_ok=True)
+        _probe_links(pool.path / STAGING)
+        _publish_identity(pool)
+        commit.recover(pool.path, pool.hash, shape)
+        _note(pool, {"event": "opened", "versions": {name: _version(name) for name in _LIBRARIES}})
+    return pool
+
+
+def committed(pool: Pool) -> set[Part]:
+    """The parts that are committed and in place, by listing names only."""
+    return listed(pool.path, pool.layout)
+
+
+def is_committed(pool: Pool, part: Part) -> bool:
+    """Whether a part is committed and in place now (asked again before a job starts on it)."""
+    keys = [layout.record_key(part), *(layout.file_key(array, part) for array in pool.layout.arrays)]
+    return all((pool.path / key).is_file() for key in keys)
+
+
+def commit_part(
+    pool: Pool,
+    part: Part,
+    hard: np.ndarray,
+    encoded: np.ndarray | None,
+    pixels: np.ndarray | Sequence[Sequence[str]],
+    source: str,
+    reach: Reach = unwatched,
+) -> bool:
+    """Publishes one part; True if this job won it, False if another had committed it.
+
+    hard uint16 (G, n); encoded (G, n, W) as ``targets.encode`` gives it, None for codec none; pixels
+    (G, blocks) of 16 hex digits; source: sha256 of the part's shard. Raises UsageError for other shapes,
+    RetryError (75) when the disk is full, with the space given back, IntegrityError when the part was committed
+    before and is damaged.
+    """
+    shape, rows = pool.layout, pool.layout.rows(part[1])
+    if not 0 <= part[1] < shape.shards or part[0] < 0:
+        raise UsageError(f"part {part}: expected shards 0..{shape.shards - 1}")
+    layout.check_rows(shape, part, hard, encoded)
+    lines = ["".join(line) for line in pixels]
+    if [len(line) for line in lines] != [16 * shape.blocks(part[1])] * shape.group:
+        raise UsageError(f"pixels: expected {shape.group} x {shape.blocks(part[1])} digests of 16 hex digits")
+    started = time.time()
+    with _writing(pool.path):
+        won = commit.commit(pool.path, pool.identity, pool.hash, shape, part, hard, encoded, lines, source, reach)
+        _note(pool, {"event": "won" if won else "lost", "part": list(part), "rows": rows, "started": started})
+    return won
+
+
+def record_of(pool: Pool, part: Part) -> Record:
+    """The record of a committed part. Raises IntegrityError if there is none or it is damaged."""
+    record = read_record(pool.path, pool.hash, pool.layout, part)
+    if record is None:
+        raise IntegrityError(f"{pool.path / layout.record_key(part)}: no commit record; {REPAIR}")
+    return record
+
+
+def _refuse_machine_twin(root: Path, identity: Mapping[str, Any]) -> None:
+    """Stops when the pool holds this cache but for what the machine decides: it would be computed twice."""
+    for path in caches(root):
+        if not (path / "identity.json").exists():  # another job is just making it, or died there
+            continue
+        try:
+            found = read_identity(path)
+        except IntegrityError as error:
+            say(f"warning: skipped in the pool: {error}")
+            continue
+        apart = difference.differences(identity, found)
+        if difference.machine_only(apart):
+            raise IdentityError(
+                f"{path}: this machine draws other views than the one that made this cache:\n"
+                f"{difference.describe(apart)}\n"
+                f"use the libraries that made it (see log.jsonl there), or start a new cache with --new-cache"
+            )
+
+
+def _probe_links(staging: Path) -> None:
+    """A commit is an exclusive hard link: refuses a file system without them before any work."""
+    probe = staging / f"probe.{uuid.uuid4().hex}"
+    linked = staging / f"{probe.name}.linked"
+    probe.touch()
+    try:
+        linked.hardlink_to(probe)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise UsageError(
+            f"{staging}: the pool's file system has no hard links ({error.strerror}), which commits need; "
+            f"set DISTIL_POOL to a directory on another file system (ext4, xfs, btrfs, tmpfs, NFS, Lustre)"
+        ) from None
+    finally:
+        linked.unlink(missing_ok=True)
+        probe.unlink(missing_ok=True)
+
+
+def _publish_identity(pool: Pool) -> None:
+    """Writes identity.json once; of two jobs at once one wins, and both hold the same bytes."""
+    if not (pool.path / "identity.json").exists():
+        fresh = pool.path / STAGING / f"identity.{uuid.uuid4().hex}"
+        files.write_durably(fresh, files.canonical_json(pool.identity))
+        with suppress(FileExistsError):
+            (pool.path / "identity.json").hardlink_to(fresh)
+        fresh.unlink()
+        files.fsync_directory(pool.path)
+        files.fsync_directory(pool.path.parent)
+    difference.require_same(
+        pool.identity, read_identity(pool.path), str(pool.path), "remove that directory or use another pool"
+    )
+
+
+@contextmanager
+def _writing(where: Path) -> Iterator[None]:
+    """Turns the file system's refusals into ours: read-only is usage (2), full is retry (75)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _READ_ONLY:
+            raise UsageError(
+                f"{where}: the pool can't be written ({error.strerror}: {error.filename}); "
+                f"set DISTIL_POOL to a directory that you may write"
+            ) from error
+        if error.errno in _FULL:
+            raise RetryError(
+                f"{where}: no space left ({error.strerror}); nothing is lost: free some space, "
+                f"then run the same command"
+            ) from error
+        raise
+
+
+def _note(pool: Pool, event: Mapping[str, Any]) -> None:
+    """Appends one line to the pool's log; a single short write, so lines of many jobs do not mix."""
+    line = {"time": time.time(), "host": platform.node(), "pid": os.getpid(), **event}
+    log = os.open(pool.path / "log.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(log, files.canonical_json(line))
+    finally:
+        os.close(log)
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"

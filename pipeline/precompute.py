@@ -1,0 +1,215 @@
+"""The teacher stage: run the teacher over views and commit its answers part by part (layer L3).
+
+Any number of processes may work on one pool, in any order, twice, with some killed: a part is published by the first
+commit that is whole, and every other job moves on. Reading, predicting and writing overlap and are timed apart.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.identity import CacheConfig, cache_identity, layout_of
+from pipeline.label import label_visit
+from pipeline.layout import Layout
+from pipeline.loader import read_visits
+from pipeline.pool import Pool, commit_part, committed, is_committed, open_pool
+from pipeline.runtime import RetryError, StopSignal, UsageError, progress, rank, say, world_size
+from pipeline.runtime import device as pick_device
+from pipeline.schedule import Visit
+from pipeline.shards import Block, Shards
+from pipeline.targets import encode, hard_labels
+from pipeline.teacher import Teacher, TeacherConfig
+from pipeline.views import Recipe
+from pipeline.visit import Drawn
+
+
+@dataclass(frozen=True)
+class Share:
+    """Job ``index`` of ``count``, counted from 1."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Share":
+        index, _, count = text.partition("/")
+        if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+            raise UsageError(f"--share: expected i/n with 1 <= i <= n, for example 1/8, found {text!r}")
+        return cls(int(index), int(count))
+
+    def of_rank(self, rank: int, world: int) -> "Share":
+        return Share((self.index - 1) * world + rank + 1, self.count * world)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did; seconds are of this process, and the three overlap."""
+
+    parts: int
+    views: int
+    read_wait_s: float
+    predict_s: float
+    write_s: float
+    total_s: float
+
+
+def select(
+    layout: Layout, views: int, share: Share, shards: range | None = None, view_range: range | None = None
+) -> list[tuple[int, int]]:
+    """The parts (g, s) of views 0..V-1 that this job is for, lower views first."""
+    count = -(-layout.samples // layout.shard_size)
+    parts = [
+        (g, s)
+        for g in range(views // layout.group)
+        for s in range(count)
+        if (shards is None or s in shards)
+        and (view_range is None or (g * layout.group in view_range and (g + 1) * layout.group - 1 in view_range))
+    ]
+    return parts[share.index - 1 :: share.count]
+
+
+def fill(
+    pool: Pool,
+    parts: list[tuple[int, int]],
+    shards: Shards,
+    recipe: Recipe,
+    teacher: Teacher,
+    repeats: int,
+    device: torch.device,
+    workers: int,
+    stop: StopSignal | None = None,
+) -> Summary:
+    """Labels and commits those of ``parts`` that nobody has committed. Raises RetryError (75) when told to stop, at a
+    part's boundary; IntegrityError for damaged shards or a teacher that gives NaN; OSError on a full disk."""
+    layout = pool.layout
+    done = committed(pool)
+    todo = [part for part in parts if part not in done]
+    if len(todo) < len(parts):
+        say(f"{len(parts) - len(todo)} of {len(parts)} parts are already committed")
+    blocks = {s: [block for block in shards.blocks if block.shard == s] for s in {s for _, s in todo}}
+    for s in blocks:
+        shards.verify(s)
+    coming: deque[tuple[int, int]] = deque()
+
+    def visits() -> Iterator[Visit]:
+        for g, s in todo:
+            if (stop and stop.name) or is_committed(pool, (g, s)):
+                continue
+            coming.append((g, s))
+            for block in blocks[s]:
+                for first in range(g * layout.group, (g + 1) * layout.group, repeats):
+                    yield Visit(block.index, first, repeats, 0)
+
+    start = time.perf_counter()
+    read_wait = predict = write = 0.0
+    finished = views = 0
+    current: _Part | None = None
+    pending: Future[float] | None = None
+    with ThreadPoolExecutor(1) as writer, progress("precompute", len(todo), "parts") as tick:
+        drawn_visits = read_visits(shards, recipe, visits(), workers)
+        while True:
+            before = time.perf_counter()
+            drawn = next(drawn_visits, None)
+            read_wait += time.perf_counter() - before
+            if drawn is None:
+                break
+            if current is None:
+                part = coming.popleft()
+                current = _Part(layout, part, blocks[part[1]], repeats)
+            before = time.perf_counter()
+            current.put(drawn, label_visit(teacher, recipe, drawn, device).numpy())
+            predict += time.perf_counter() - before
+            if current.visits_left == 0:
+                write += pending.result() if pending else 0.0
+                pending = writer.submit(current.commit, pool, shards.hashes[current.part[1]])
+                finished, views = finished + 1, views + current.hard.size
+                current = None
+                tick()
+        write += pending.result() if pending else 0.0
+    total = time.perf_counter() - start
+    if stop and stop.name:
+        raise RetryError(f"stopped by {stop.name} after {finished} whole parts; run the same command to go on")
+    return Summary(finished, views, read_wait, predict, write, total)
+
+
+class _Part:
+    """The rows of one part while they are computed; a writer holds two of these at most."""
+
+    def __init__(self, layout: Layout, part: tuple[int, int], blocks: list[Block], repeats: int) -> None:
+        samples = sum(block.samples for block in blocks)
+        self.layout, self.part = layout, part
+        self.visits_left = len(blocks) * (layout.group // repeats)
+        self.hard = np.zeros((layout.group, samples), np.uint16)
+        self.encoded: np.ndarray | None = None
+        self.digests = np.zeros((layout.group, len(blocks)), dtype="U16")
+
+    def put(self, drawn: Drawn, logits: np.ndarray) -> None:
+        """``logits`` (r, n, C) float32 of a visit that lies in this part."""
+        first_view = drawn.first_view - self.part[0] * self.layout.group
+        views = slice(first_view, first_view + len(logits))
+        rows = slice(drawn.block.first, drawn.block.first + drawn.block.samples)
+        self.hard[views, rows] = hard_labels(logits)
+        stored = encode(self.layout.codec, logits)
+        if stored is not None:
+            if self.encoded is None:
+                self.encoded = np.zeros((*self.hard.shape, stored.shape[-1]), stored.dtype)
+            self.encoded[views, rows] = stored
+        self.digests[views, drawn.block.first // self.layout.block] = drawn.digests
+        self.visits_left -= 1
+
+    def commit(self, pool: Pool, source: str) -> float:
+        """Publishes the part (or finds that another job has); seconds that it took."""
+        before = time.perf_counter()
+        commit_part(pool, self.part, self.hard, self.encoded, self.digests, source)
+        return time.perf_counter() - before
+
+
+def run(
+    pool_root: Path,
+    shards: Shards,
+    recipe: Recipe,
+    config: CacheConfig,
+    teacher_config: TeacherConfig,
+    weights: Path,
+    share: Share,
+    only_shards: range | None,
+    only_views: range | None,
+    new_cache: bool,
+    workers: int,
+) -> tuple[Pool, Summary]:
+    """Opens the pool's cache of this identity and fills this job's share of it."""
+    device = pick_device()
+    layout = layout_of(shards, config)
+    batch = shards.block_size
+    teacher = Teacher.load(teacher_config, weights, layout.classes, recipe.mean, recipe.std, batch, device)
+    identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
+    pool = open_pool(pool_root, identity, layout, new_cache)
+    mine = select(layout, config.views, share.of_rank(rank(), world_size()), only_shards, only_views)
+    repeats = config.repeats if layout.group % config.repeats == 0 else 1
+    summary = fill(pool, mine, shards, recipe, teacher, repeats, device, workers, StopSignal())
+    say(
+        f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "
+        f"{summary.read_wait_s:.1f} s, teacher {summary.predict_s:.1f} s, writing {summary.write_s:.1f} s (overlapped)"
+    )
+    return pool, summary
+
+
+def validation_config(config: CacheConfig) -> CacheConfig:
+    """The cache of the teacher's answers on the validation split: one view, no chance."""
+    return config.model_copy(update={"name": f"{config.name}-val", "views": 1, "group": 1, "repeats": 1})
+
+
+def parse_range(text: str | None, flag: str) -> range | None:
+    """``a:b`` as range(a, b); None stays None. Raises UsageError."""
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    if not (low.isdigit() and high.isdigit() and int(low) < int(high)):
+        raise UsageError(f"{flag}: expected first:end with first < end, for example 0:60, found {text!r}")
+    return range(int(low), int(high))

@@ -1,0 +1,127 @@
+"""From the work pool into a DVC out: a copy, or above ``publish_max`` a receipt (layer L1).
+
+A copy and never a hard link: a shared inode spreads damage into DVC's cache, and ``dvc repro -f`` restores it.
+"""
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import files, layout
+from pipeline.pool import Pool, committed, record_of
+from pipeline.record import RECEIPT, RECEIPT_FORMAT, RECEIPT_VERSION, REPAIR, Record, checksum_file
+from pipeline.runtime import IntegrityError, UsageError
+
+_LEFTOVER_AGE = 3600.0  # seconds after which a half-published sibling is a dead job's
+
+
+@dataclass(frozen=True)
+class Publication:
+    out: Path
+    views: int
+    parts: int
+    bytes: int  # of the arrays and records, wherever they lie
+    receipt: bool
+
+
+def publish(
+    pool: Pool, out: Path, views: int, publish_max: int, tick: Callable[[], object] = lambda: None
+) -> Publication:
+    """Publishes views 0..V-1 as ``out``: a Zarr v3 group, or a receipt if it is bigger than ``publish_max`` bytes.
+
+    Every copied file is checked against its record. ``out`` appears whole, by a rename; what stood there is
+    replaced. Raises UsageError (parts missing, G does not divide V), IntegrityError (damaged part), OSError.
+    """
+    parts = list(pool.layout.parts(views))
+    missing = set(parts) - committed(pool)
+    if missing:
+        shown = ", ".join(str(part) for part in sorted(missing)[:5])
+        raise UsageError(
+            f"{pool.path}: {len(missing)} of {len(parts)} parts of V = {views} views are not committed, "
+            f"(group, shard) {shown}{' ...' if len(missing) > 5 else ''}; run precompute for the rest first"
+        )
+    records = [record_of(pool, part) for part in parts]
+    data = sum(size for record in records for size, _ in record.files.values())
+    data += sum((pool.path / layout.record_key(part)).stat().st_size for part in parts)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(out)
+    fresh = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
+    fresh.mkdir()
+    try:
+        if data > publish_max:
+            files.write_durably(fresh / RECEIPT, _receipt(pool, views, records))
+        else:
+            _copy_cache(pool, fresh, views, records, tick)
+        _put_in_place(fresh, out)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return Publication(out, views, len(parts), data, data > publish_max)
+
+
+def _receipt(pool: Pool, views: int, records: list[Record]) -> bytes:
+    shards = pool.layout.shards
+    checksums = [record.checksum for record in records]
+    body = {
+        "format": RECEIPT_FORMAT,
+        "version": RECEIPT_VERSION,
+        "identity": pool.identity,
+        "views": views,
+        "records": [checksums[first : first + shards] for first in range(0, len(checksums), shards)],
+    }
+    return files.canonical_json(body | {"sha256": files.digest(body)})
+
+
+def _copy_cache(pool: Pool, fresh: Path, views: int, records: list[Record], tick: Callable[[], object]) -> None:
+    for key, document in layout.metadata(pool.identity, pool.layout, views).items():
+        (fresh / key).parent.mkdir(parents=True, exist_ok=True)
+        (fresh / key).write_bytes(document)
+    for record in records:
+        _copy(pool.path, fresh, layout.record_key(record.part))
+        for array, (size, checksum) in record.files.items():
+            copied = _copy(pool.path, fresh, layout.file_key(array, record.part))
+            found = (copied.stat().st_size, checksum_file(copied))
+            if found != (size, checksum):
+                source = pool.path / layout.file_key(array, record.part)
+                raise IntegrityError(
+                    f"{source}: expected {size} bytes, xxh3 {checksum}, found {found[0]} bytes, {found[1]}; {REPAIR}"
+                )
+        tick()
+    for path in fresh.rglob("*"):  # after all copies, when the kernel has written most of them by itself
+        files.fsync_file(path)
+
+
+def _copy(source: Path, target: Path, key: str) -> Path:
+    """Copies one file; the kernel shares the blocks (reflink) where the file system can."""
+    copy = target / key
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with (source / key).open("rb") as reader, copy.open("wb") as writer:
+        with suppress(OSError):  # not supported between these two: the loop below copies all of it
+            while os.copy_file_range(reader.fileno(), writer.fileno(), 1 << 30):
+                pass
+        reader.seek(writer.seek(0, os.SEEK_END))
+        shutil.copyfileobj(reader, writer, 1 << 20)
+    return copy
+
+
+def _put_in_place(fresh: Path, out: Path) -> None:
+    """Renames a complete directory to ``out``; what stood there is moved aside first, and removed after."""
+    old = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
+    if out.is_symlink():
+        out.unlink()
+    elif out.exists():
+        out.rename(old)
+    fresh.rename(out)
+    files.fsync_directory(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_leftovers(out: Path) -> None:
+    for path in out.parent.glob(f".{out.name}.*.partial"):
+        if time.time() - path.stat().st_mtime > _LEFTOVER_AGE:
+            shutil.rmtree(path, ignore_errors=True)

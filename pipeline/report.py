@@ -1,0 +1,143 @@
+"""One HTML page without any network need, and the same numbers as JSON (layer L3)."""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment
+from matplotlib.figure import Figure
+
+from pipeline import gallery
+from pipeline.cache import Cache, open_cache
+from pipeline.files import write_durably
+from pipeline.runtime import UsageError
+from pipeline.shards import Shards
+from pipeline.views import Recipe
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Offline distillation: report</title>
+<style>body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1b1b}
+table{border-collapse:collapse;margin:1rem 0}th,td{padding:.35rem .8rem;text-align:right;border-bottom:1px solid #ddd}
+th:first-child,td:first-child{text-align:left}img{max-width:100%}.note{color:#555}</style>
+<h1>Offline distillation</h1>
+<p>{{ samples }} training images in {{ classes }} classes; the teacher {{ teacher.name }} is right on
+<b>{{ "%.2f"|format(teacher.top1) }} %</b> of the {{ val_samples }} validation images. Top-1 in percent.</p>
+<table><tr><th>student</th><th>distillation</th><th>top-1</th><th>class head</th><th>distillation head</th><th>fused</th>
+<th>average of weights</th><th>agrees with teacher</th><th>live</th></tr>
+{% for name, s in students.items() %}<tr><td>{{ name }}</td><td>{{ s.distillation }}</td><td><b>{{ s.top1|pct }}</b></td>
+<td>{{ s.class|pct }}</td><td>{{ s.distillation_head|pct }}</td><td>{{ s.fused|pct }}</td><td>{{ s.ema|pct }}</td>
+<td>{{ s.agreement|pct }}</td><td>{{ "%.2f"|format(s.live_fraction) }}</td></tr>
+{% endfor %}</table>
+<p class="note">top-1 is the fused classifier's (sum of both heads' softmax) where there is a distillation head, else the
+class head's; all students have the same size, epochs, views and order.</p>
+<h2>Curves</h2><img alt="training curves" src="data:image/png;base64,{{ curves }}">
+<h2>Views as the teacher saw them</h2><p class="note">Above: the label, and the partner with the sample's own share;
+below: the teacher's answer.</p><img alt="grid of views" src="data:image/png;base64,{{ views }}">
+<h2>Seconds per stage</h2><table><tr><th>stage</th><th>seconds</th></tr>
+{% for name, seconds in seconds.items() %}<tr><td>{{ name }}</td><td>{{ "%.1f"|format(seconds) }}</td></tr>{% endfor %}
+</table><p class="note">Of the last run on this machine; a stage that DVC took from its cache keeps its old time.</p></html>
+"""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the pipeline's outputs stand. ``cache`` may be None (no teacher cache of the training views)."""
+
+    shards: Path
+    students: Path
+    evals: Path
+    cache: Path | None
+    val_cache: Path
+    seconds: Path
+
+
+def summarise(folders: Folders, teacher: str, students: Mapping[str, str]) -> dict[str, Any]:
+    """``summary.json``: ``teacher.top1``, ``students.<name>.top1`` and ``seconds``; percentages.
+
+    ``students`` maps each name to its distillation. Raises UsageError for a student that was not evaluated.
+    """
+    val = Shards.open(folders.shards / "val")
+    found: dict[str, Any] = {}
+    for name, distillation in students.items():
+        path = folders.evals / name / "metrics.json"
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file; run python -m stages.evaluate for student {name}")
+        metrics = json.loads(path.read_text())
+        heads = metrics["heads"]
+        best = "fused" if "fused" in heads else "class"
+        found[name] = {
+            "distillation": distillation,
+            "top1": heads[best]["top1"],
+            "class": heads["class"]["top1"],
+            "distillation_head": heads["distillation"]["top1"] if "distillation" in heads else None,
+            "fused": heads["fused"]["top1"] if "fused" in heads else None,
+            "ema": metrics["ema"][best]["top1"] if "ema" in metrics else None,
+            "agreement": heads[best].get("agreement"),
+            "live_fraction": metrics["live_fraction"],
+        }
+    times = [json.loads(path.read_text()) for path in sorted(folders.seconds.glob("*.json"))]
+    return {
+        "teacher": {"name": teacher, "top1": teacher_top1(open_cache(folders.val_cache), val)},
+        "students": found,
+        "seconds": {time["stage"]: time["seconds"] for time in times},
+    }
+
+
+def teacher_top1(cache: Cache, val: Shards) -> float:
+    """Percentage of the validation samples whose hard label is the label."""
+    right = sum(int((cache.read(block, 0, 1).hard[0] == val.labels(block)).sum()) for block in val.blocks)
+    return 100.0 * right / val.samples
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The result table as text, for the terminal."""
+    lines = [f"{'':<16}{'distillation':<14}{'top-1 %':>8}{'agreement %':>13}"]
+    lines.append(f"{summary['teacher']['name']:<16}{'(teacher)':<14}{summary['teacher']['top1']:>8.2f}{'':>13}")
+    for name, entry in summary["students"].items():
+        lines.append(f"{name:<16}{entry['distillation']:<14}{entry['top1']:>8.2f}{entry['agreement']:>13.2f}")
+    return "\n".join(lines)
+
+
+def write(folders: Folders, recipe: Recipe, summary: Mapping[str, Any], out: Path) -> None:
+    """``index.html`` and ``summary.json`` in ``out``."""
+    train, val = Shards.open(folders.shards / "train"), Shards.open(folders.shards / "val")
+    cache = open_cache(folders.cache) if folders.cache else None
+    grid = gallery.cells(train, recipe, cache, block=0, samples=6, first_view=0, views=6)
+    environment = Environment(autoescape=True)
+    environment.filters["pct"] = lambda value: "" if value is None else f"{value:.2f}"
+    page = environment.from_string(PAGE).render(
+        samples=train.samples,
+        val_samples=val.samples,
+        classes=len(train.classes),
+        curves=_png(_curves(folders.students, list(summary["students"]))),
+        views=_png(gallery.figure(grid)),
+        **summary,
+    )
+    write_durably(out / "index.html", page.encode())
+    write_durably(out / "summary.json", json.dumps(summary, indent=1).encode() + b"\n")
+
+
+def _curves(students: Path, names: list[str]) -> Figure:
+    picture = Figure(figsize=(10, 3.4), layout="constrained")
+    left, right = picture.subplots(1, 2)
+    for name in names:
+        with (students / name / "log.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        epochs = np.array([float(row["epoch"]) for row in rows])
+        left.plot(epochs, [float(row["task"]) for row in rows], label=name)
+        right.plot(epochs, [100 * float(row["val_top1"]) for row in rows], label=name)
+    left.set(xlabel="epoch", ylabel="cross-entropy of the class head", title="Training loss (label term)")
+    right.set(xlabel="epoch", ylabel="%", title="Validation top-1")
+    right.legend()
+    return picture
+
+
+def _png(picture: Figure) -> str:
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,203 @@
+"""Where and how the program runs: errors and exit codes, ranks, device, progress, stop signals (layer L0).
+
+Nothing here may change a byte of any output.
+"""
+
+import errno
+import functools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import ParamSpec, TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class PipelineError(Exception):
+    """A refusal with an exit code; its text says what was expected, what was found and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(PipelineError):
+    """Usage or configuration (exit 2)."""
+
+    exit_code = 2
+
+
+class IntegrityError(PipelineError):
+    """Damaged data (exit 3)."""
+
+    exit_code = 3
+
+
+class IdentityError(PipelineError):
+    """Whole data of another identity than the one that is asked for (exit 4)."""
+
+    exit_code = 4
+
+
+class RetryError(PipelineError):
+    """Preempted, disk full: nothing is lost, run the same command again (exit 75)."""
+
+    exit_code = 75
+
+
+def stage(command: Callable[P, T]) -> Callable[P, T]:
+    """Turns refusals into one clear sentence and their exit code; DVC hides the code, so the last line has it."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except PipelineError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = error.exit_code
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            print(f"error: no space left: {error}; free some space, then run the same command", file=sys.stderr)
+            code = RetryError.exit_code
+        except KeyboardInterrupt:
+            print("error: interrupted; run the same command to go on", file=sys.stderr)
+            code = 130
+        print(f"exit code {code}", file=sys.stderr, flush=True)
+        sys.exit(code)
+
+    return run
+
+
+def rank() -> int:
+    """This process's rank: torchrun's RANK, else Slurm's under srun, else 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def device() -> torch.device:
+    """``cuda:LOCAL_RANK`` if there is a GPU, else the CPU; DISTIL_DEVICE overrides."""
+    name = os.environ.get("DISTIL_DEVICE") or (
+        f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    )
+    return torch.device(name)
+
+
+def workers() -> int:
+    """Loader processes for this rank: DISTIL_WORKERS, else the cores shared out among the node's ranks."""
+    given = os.environ.get("DISTIL_WORKERS")
+    if given is not None:
+        if not given.isdigit():
+            raise UsageError(f"DISTIL_WORKERS: expected a whole number of at least 0, found {given!r}")
+        return int(given)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+
+
+def pool_root() -> Path:
+    """Root of the work pool, shared by clones and cluster jobs: DISTIL_POOL, else ``work/pool``."""
+    return Path(os.environ.get("DISTIL_POOL") or "work/pool")
+
+
+def say(text: str) -> None:
+    """One line for the user, from rank 0 only."""
+    if rank() == 0:
+        print(text, flush=True)
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator[Callable[..., None]]:
+    """Yields ``tick(n=1, note="")``: a bar on a terminal, else one plain line every ``every`` seconds with an ETA.
+
+    The ETA comes from the speed measured in this run, so work skipped by a resume does not flatter it.
+    """
+    if rank() != 0:
+        yield lambda n=1, note="": None
+        return
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+        more = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        with Progress(*columns, *more, console=Console(stderr=True)) as bar:
+            task = bar.add_task(title, total=total, note="")
+            yield lambda n=1, note="": bar.update(task, advance=n, note=note)
+        return
+    started, last, done = time.monotonic(), time.monotonic(), 0
+
+    def tick(n: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= every or done == total:
+            last = now
+            speed = done / max(now - started, 1e-9)
+            left = (total - done) / max(speed, 1e-9)
+            print(
+                f"{title}: {done}/{total} {unit}, {speed:.3g}/s, {left:.0f} s left  {note}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
+
+    yield tick
+
+
+@contextmanager
+def timed(out: Path | None, name: str) -> Iterator[None]:
+    """Leaves the seconds that the block took in ``work/seconds/<name>.json``, beside the outputs, for the report.
+
+    Times are of this machine and this run, so they are no output: no stage depends on them.
+    """
+    start = time.perf_counter()
+    yield
+    if out is not None and rank() == 0:
+        folder = next((parent for parent in out.absolute().parents if parent.name == "work"), out.absolute().parent)
+        path = folder / "seconds" / f"{name.replace(':', '-')}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"stage": name, "seconds": round(time.perf_counter() - start, 2)}) + "\n")
+
+
+@contextmanager
+def distributed() -> Iterator[None]:
+    """Joins the process group that torchrun's (or Slurm's) variables describe; nothing for a single process.
+
+    A rank that is lost or hangs ends the others after DISTIL_TIMEOUT seconds (default 600).
+    """
+    if world_size() == 1:
+        yield
+        return
+    on_gpu = device().type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device())
+    timeout = timedelta(seconds=float(os.environ.get("DISTIL_TIMEOUT", "600")))
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class StopSignal:
+    """Notes SIGTERM and SIGUSR1 (Slurm's warning before preemption) so that work stops at a safe boundary."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.name = signal.Signals(number).name
+
+    def __bool__(self) -> bool:
+        return bool(self.name)

@@ -1,0 +1,167 @@
+"""The order of training: cycles, visits, lanes, windows and steps as pure functions of (seed, step) (layer L1).
+
+A *visit* is one block in r consecutive views. Cycle c visits every block once, in a permutation keyed by (seed, c), in
+views (c*r + i) mod K, i < r. The cycles form one endless stream of visits that is dealt in turn to L lanes. Each lane
+shuffles its pairs inside windows of W visits; a step takes B/(2L) pairs from every lane. Ranks own whole lanes, so the
+global sequence is the same for every world size that divides L and for every number of loader workers.
+
+Repeated augmentation (Hoffer et al. 2020; DeiT uses r = 3) is the r views of a visit: they stand in one window.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from pipeline.keyed import Draws
+from pipeline.runtime import UsageError
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Block ``block`` in views ``first_view .. first_view + views - 1``; ``cycle`` counts passes over all blocks."""
+
+    block: int
+    first_view: int
+    views: int
+    cycle: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """W visits of one lane and the order of their pairs.
+
+    ``order`` (pairs, 3) int64: visit in the window, view in the visit, pair of that view (row of ``Pairs.pairs``).
+    """
+
+    lane: int
+    visits: tuple[Visit, ...]
+    order: np.ndarray
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the order depends on. ``blocks``: samples of each block; the other letters are those of DESIGN's words."""
+
+    seed: int
+    blocks: tuple[int, ...]
+    repeats: int  # r
+    period: int  # K
+    lanes: int  # L
+    window: int  # W
+    batch: int  # B
+
+    def __post_init__(self) -> None:
+        if self.batch % (2 * self.lanes):
+            raise UsageError(
+                f"train.batch: expected a multiple of 2 x train.lanes = {2 * self.lanes} (each lane gives whole pairs), "
+                f"found {self.batch}"
+            )
+        if self.period % self.repeats:
+            raise UsageError(
+                f"period K = {self.period} views is no multiple of train.repeats r = {self.repeats}: a visit would wrap "
+                f"round; set train.period to {self.period - self.period % self.repeats or self.repeats}"
+            )
+        if self.pairs_per_cycle < 1:
+            raise UsageError("the data set has no block with at least two samples, so no pair can be formed")
+
+    @property
+    def samples(self) -> int:
+        return sum(self.blocks)
+
+    @property
+    def pairs_per_step(self) -> int:
+        """Pairs that each lane gives to a step, B/(2L)."""
+        return self.batch // (2 * self.lanes)
+
+    @property
+    def pairs_per_cycle(self) -> int:
+        return self.repeats * sum(samples // 2 for samples in self.blocks)
+
+    def steps(self, epochs: float) -> int:
+        """Steps of a training of ``epochs``: floor(epochs * N / B)."""
+        steps = int(epochs * self.samples / self.batch)
+        if steps < 1:
+            raise UsageError(
+                f"train.batch = {self.batch} is larger than {epochs} epochs of {self.samples} samples: no step at all"
+            )
+        return steps
+
+    def steps_per_epoch(self) -> int:
+        return max(1, self.samples // self.batch)
+
+    def cycles(self, steps: int) -> int:
+        """Cycles that ``steps`` steps touch; the default period of a live run is this times r."""
+        return -(-steps * self.batch // (2 * self.pairs_per_cycle)) + 1
+
+    def visit(self, position: int) -> Visit:
+        """The visit at ``position`` of the endless stream."""
+        cycle, place = divmod(position, len(self.blocks))
+        block = int(_cycle_order(self.seed, cycle, len(self.blocks))[place])
+        return Visit(block, cycle * self.repeats % self.period, self.repeats, cycle)
+
+    def _sizes(self, lane: int, number: int) -> tuple[tuple[Visit, ...], list[int]]:
+        first = number * self.window
+        visits = tuple(self.visit(lane + self.lanes * (first + i)) for i in range(self.window))
+        return visits, [self.repeats * (self.blocks[visit.block] // 2) for visit in visits]
+
+    def window_pairs(self, lane: int, number: int) -> int:
+        return sum(self._sizes(lane, number)[1])
+
+    def make_window(self, lane: int, number: int) -> Window:
+        """Window ``number`` of ``lane`` with the order of its pairs, keyed by (seed, lane, number)."""
+        visits, sizes = self._sizes(lane, number)
+        order = np.empty((sum(sizes), 3), dtype=np.int64)
+        row = 0
+        for index, (visit, size) in enumerate(zip(visits, sizes)):
+            half = self.blocks[visit.block] // 2
+            order[row : row + size, 0] = index
+            order[row : row + size, 1] = np.repeat(np.arange(self.repeats), half)
+            order[row : row + size, 2] = np.tile(np.arange(half), self.repeats)
+            row += size
+        return Window(lane, visits, order[Draws(self.seed, "window", lane, number).permutation(len(order))])
+
+
+@lru_cache(maxsize=64)
+def _cycle_order(seed: int, cycle: int, blocks: int) -> np.ndarray:
+    return Draws(seed, "cycle", cycle).permutation(blocks)
+
+
+def lanes_of(rank: int, world: int, lanes: int) -> range:
+    """The lanes of one rank. Raises UsageError if the world size does not divide the number of lanes."""
+    if lanes % world:
+        fit = [n for n in range(1, lanes + 1) if lanes % n == 0]
+        raise UsageError(
+            f"world size {world} does not divide train.lanes = {lanes}; start {', '.join(map(str, fit))} processes, or "
+            f"choose another train.lanes (which is another order of training)"
+        )
+    share = lanes // world
+    return range(rank * share, (rank + 1) * share)
+
+
+def windows(schedule: Schedule, lanes: range, start: int, stop: int) -> Iterator[tuple[Window, int]]:
+    """The windows that steps ``start .. stop - 1`` of these lanes need, in the order of need, and for each the number
+    of its leading pairs that belong to steps before ``start`` (only the first window of a lane has any)."""
+    step_pairs = schedule.pairs_per_step
+    number, have = {}, {}  # per lane: the next window, and the pairs of earlier windows not yet given
+    for lane in lanes:
+        number[lane], skip = _locate(schedule, lane, start * step_pairs)
+        have[lane] = -skip
+    for _ in range(start, stop):
+        for lane in lanes:
+            while have[lane] < step_pairs:
+                window = schedule.make_window(lane, number[lane])
+                yield window, max(0, -have[lane])
+                have[lane] += len(window.order)
+                number[lane] += 1
+            have[lane] -= step_pairs
+
+
+def _locate(schedule: Schedule, lane: int, pairs: int) -> tuple[int, int]:
+    """(window, pairs into it) after ``pairs`` pairs of ``lane``: one walk over the visits' sizes, no data is read."""
+    number = 0
+    while pairs >= (size := schedule.window_pairs(lane, number)):
+        pairs -= size
+        number += 1
+    return number, pairs

@@ -1,0 +1,44 @@
+"""Running a model over a validation split: natural order, no chance, nothing dropped or counted twice (layer L2)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.finish import finish
+from pipeline.loader import read_visits
+from pipeline.runtime import rank, world_size
+from pipeline.schedule import Visit
+from pipeline.shards import Block, Shards
+from pipeline.views import Recipe, evaluation
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One validation block: ``images`` finished float32 (n, 3, R, R) and ``labels`` int64 (n,), on the device."""
+
+    block: Block
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: int) -> Iterator[Seen]:
+    """This rank's blocks of a validation split under the ``evaluation`` recipe (every rank's share is exact)."""
+    plain = evaluation(recipe)
+    mine = [Visit(block.index, 0, 1, 0) for block in shards.blocks[rank() :: world_size()]]
+    for drawn in read_visits(shards, plain, mine, workers):
+        plan = drawn.plan[0].to(device)
+        images = finish(drawn.pixels[0].to(device), plan, plain.mean, plain.std, plain.erase.mode)
+        yield Seen(drawn.block, images, drawn.labels.to(device))
+
+
+@torch.inference_mode()
+def top1(predict: Callable[[torch.Tensor], torch.Tensor], split: Iterator[Seen], device: torch.device) -> float:
+    """Share of right answers of ``predict``: images (n, 3, R, R) -> scores (n, C); over all ranks."""
+    counts = torch.zeros(2, dtype=torch.float64, device=device)
+    for seen in split:
+        right = (predict(seen.images).argmax(1) == seen.labels).sum()
+        counts += torch.stack([right, torch.tensor(len(seen.labels), device=device)])
+    if world_size() > 1:
+        torch.distributed.all_reduce(counts)
+    return float(counts[0] / counts[1])

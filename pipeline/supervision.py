@@ -1,0 +1,118 @@
+"""Where a student's targets come from: ``none | cached | live | auto`` (layer L2).
+
+The training loop cannot tell the ways apart: live logits pass through the cache's codec, and both ways label whole
+visits. Missing rows go to the live teacher, counted; damaged rows are an error, never a silent fallback.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pipeline.cache import Cache
+from pipeline.keyed import Draws
+from pipeline.label import label_visit
+from pipeline.loader import Label, Lookup
+from pipeline.runtime import IntegrityError, UsageError
+from pipeline.schedule import Visit
+from pipeline.shards import Shards
+from pipeline.targets import Targets, through_codec
+from pipeline.teacher import Teacher
+from pipeline.views import Recipe
+from pipeline.visit import Drawn
+
+Supervise = Literal["none", "cached", "live", "auto"]
+
+
+@dataclass(frozen=True)
+class FromCache:
+    """A ``Lookup``: the targets of a visit from the cache, None where the cache has none (``partial``: auto).
+
+    ``verify``: share of the visits whose pixels are compared with the digests of the teacher's pixels;
+    "first_cycle" compares each block once. Raises IntegrityError with shard, block and view at the first mismatch.
+    """
+
+    cache: Cache
+    shards: Shards
+    verify: float | Literal["first_cycle"]
+    partial: bool
+
+    def __call__(self, visit: Visit, drawn: Drawn) -> Targets | None:
+        views = range(visit.first_view, visit.first_view + visit.views)
+        if self.partial and not all(self.cache.has(drawn.block, view) for view in views):
+            return None
+        if self._due(visit):
+            for view, found in zip(views, drawn.digests):
+                expected = self.cache.pixel_digest(drawn.block, view)
+                if found != expected:
+                    shard = self.shards.names[drawn.block.shard]
+                    raise IntegrityError(
+                        f"shard {shard}, block {drawn.block.index}, view {view}: the student drew other pixels than the "
+                        f"teacher saw (xxh3_64 {found}, the cache has {expected}); the image library or the shards have "
+                        f"changed since; make a new cache with: python -m stages.precompute"
+                    )
+        return self.cache.read(drawn.block, visit.first_view, visit.views)
+
+    def _due(self, visit: Visit) -> bool:
+        if self.verify == "first_cycle":
+            return visit.cycle == 0
+        return self.verify >= 1.0 or Draws("verify", visit.cycle, visit.block).chance(self.verify)
+
+
+@dataclass(frozen=True)
+class FromTeacher:
+    """A ``Label``: runs the live teacher on a visit, through the cache's codec."""
+
+    teacher: Teacher
+    recipe: Recipe
+    codec: str
+    device: torch.device
+
+    def __call__(self, drawn: Drawn) -> Targets:
+        return through_codec(self.codec, label_visit(self.teacher, self.recipe, drawn, self.device).numpy())
+
+
+def period(supervise: Supervise, wanted: int | None, coverage: int, cycles: int, repeats: int) -> int:
+    """K, the views that a student cycles through: what is asked for, else the V of the config's cache, else all
+    different. An undistilled student cycles through V as well, so that all students see the same views."""
+    if wanted is not None:
+        return wanted
+    return coverage if supervise != "live" and coverage else cycles * repeats
+
+
+def sources(
+    supervise: Supervise,
+    views: int,
+    verify: float | Literal["first_cycle"],
+    shards: Shards,
+    cache: Cache | None,
+    live: FromTeacher | None,
+) -> tuple[Lookup | None, Label | None]:
+    """The two suppliers of ``loader.batches`` for K = ``views``. Raises UsageError that says what is missing."""
+    if supervise == "none":
+        return None, None
+    if supervise == "live":
+        return None, _need(live)
+    if cache is None:
+        raise UsageError(f"supervise: {supervise} needs a teacher cache; give --cache, or set supervise: live")
+    if supervise == "auto":
+        return FromCache(cache, shards, verify, partial=True), _need(live)
+    if views > cache.views:
+        raise UsageError(
+            f"supervise: cached cycles through K = {views} views, and the cache holds V = {cache.views}; raise cache.views "
+            f"and run stages.precompute (it adds only the new ones), lower train.period, or set supervise: auto"
+        )
+    missing = cache.missing(views)
+    if missing:
+        shown = ", ".join(f"({g}, {s})" for g, s in missing[:5])
+        raise UsageError(
+            f"supervise: cached needs every part of views 0..{views - 1}, and {len(missing)} are missing: (view group, "
+            f"shard) {shown}{' ...' if len(missing) > 5 else ''}; run stages.precompute, or set supervise: auto"
+        )
+    return FromCache(cache, shards, verify, partial=False), None
+
+
+def _need(live: FromTeacher | None) -> FromTeacher:
+    if live is None:
+        raise UsageError("supervise: live and auto need the teacher's weights; give --teacher work/teachers/<teacher>")
+    return live

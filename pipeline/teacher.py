@@ -1,0 +1,237 @@
+"""The teacher: a frozen timm classifier that answers a batch of finished views with logits (layer L1).
+
+Equal weights, precision and batch shape give equal bits, so the shape is constant (short batches are padded)
+and all three are in the cache's identity. A teacher in train mode would answer 99 % of views differently; it
+is refused.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from pipeline import models, weights
+from pipeline.config import Config
+from pipeline.runtime import IntegrityError, UsageError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Channels = tuple[float, float, float]
+
+
+class TeacherConfig(Config):
+    """Which model is the teacher and how it computes.
+
+    ``arch`` is timm's name, with the tag where ``weights`` is "timm" (the hub's weights of that name).
+    ``weights`` may also be "hf-hub:owner/name", a local file (``weights_key`` picks ``model`` or
+    ``model_ema`` in a training checkpoint), or null: then stage ``fit_teacher`` trains it. ``mean`` and
+    ``std`` are what it was trained with.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    arch: str
+    arch_args: models.ArchArgs = Field(default_factory=dict)
+    weights: str | None = None
+    weights_key: Literal["model", "model_ema", "state_dict", "state_dict_ema"] | None = None
+    mean: Channels = IMAGENET_DEFAULT_MEAN
+    std: Channels = IMAGENET_DEFAULT_STD
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TeacherConfig":
+        models.check(self.arch, self.arch_args)
+        models.check_source(self.arch, self.weights)
+        if min(self.std) <= 0.0:
+            raise ValueError(f"std: expected three numbers above 0, found {self.std}")
+        return self
+
+
+def create(config: TeacherConfig, classes: int, pretrained: bool) -> nn.Module:
+    """The bare timm model with C = ``classes`` outputs, on the CPU, in train mode: for ``fit_teacher``,
+    and to bring pretrained weights into ``work/teachers``.
+
+    Raises UsageError if the weights are missing, do not fit, or have another number of classes.
+    """
+    if not pretrained:
+        return models.create(config.arch, config.arch_args, classes)
+    if config.weights is None:
+        raise UsageError(
+            f"teacher {config.name}: its config names no weights; fit it with: python -m stages.fit_teacher"
+        )
+    if models.is_hub(config.weights):
+        model = models.from_hub(config.arch, config.arch_args, config.weights)
+        if model.num_classes != classes:
+            raise UsageError(
+                f"teacher {config.name}: the data has {classes} classes, its weights {config.weights} have "
+                f"{model.num_classes}; choose a teacher for these classes, or set weights to null to fit one"
+            )
+        return model
+    model = models.create(config.arch, config.arch_args, classes)
+    weights.load_strict(model, weights.read_state(config.weights, config.weights_key), config.weights)
+    return model
+
+
+@contextmanager
+def computing(precision: Precision, device: torch.device) -> Iterator[None]:
+    """One precision, whatever the caller has set: fp32 without TF32, bf16 and fp16 by autocast.
+
+    cuDNN may choose neither by timing nor non-deterministic kernels. The caller's settings come back
+    afterwards.
+    """
+    backends: Any = torch.backends
+    precisions = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    before = [backend.fp32_precision for backend in precisions]
+    cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+    try:
+        for backend in precisions:
+            backend.fp32_precision = "ieee"
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
+            yield
+    finally:
+        for backend, value in zip(precisions, before, strict=True):
+            backend.fp32_precision = value
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A loaded teacher. ``batch`` is the constant number of views per forward pass."""
+
+    config: TeacherConfig
+    classes: int
+    batch: int
+    device: torch.device
+    weights_hash: str
+    model: nn.Module
+    forward: Any  # the model, or its compiled form
+    scale: Tensor | None  # (1, 3, 1, 1), with shift: from the recipe's normalisation to the teacher's
+    shift: Tensor | None
+    buffers: Tensor  # uint8: the bytes of all buffers when loaded
+
+    @classmethod
+    def load(
+        cls,
+        config: TeacherConfig,
+        weights_file: Path,
+        classes: int,
+        recipe_mean: Sequence[float],
+        recipe_std: Sequence[float],
+        batch: int,
+        device: torch.device,
+    ) -> "Teacher":
+        """Loads ``weights_file`` strictly. Views will come normalised by ``recipe_mean`` and ``recipe_std``.
+
+        Raises UsageError (missing file, does not fit, another class count) or IntegrityError (damaged file).
+        """
+        model = models.create(config.arch, config.arch_args, classes)
+        weights.load_strict(model, weights.read_state(weights_file), f"{weights_file} for teacher {config.name}")
+        model.eval().requires_grad_(False)
+        identity = weights.state_hash(model.state_dict())
+        model.to(device)
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)
+        scale, shift = _affine(recipe_mean, recipe_std, config.mean, config.std, device)
+        forward = torch.compile(model, dynamic=False) if config.compile else model
+        return cls(config, classes, batch, device, identity, model, forward, scale, shift, _bytes(model))
+
+    def identity(self) -> dict[str, Any]:
+        """Everything of the teacher that decides a logit, as plain JSON values."""
+        return {
+            "arch": self.config.arch,
+            "arch_args": dict(self.config.arch_args),
+            "weights": self.weights_hash,
+            "mean": list(self.config.mean),
+            "std": list(self.config.std),
+            "precision": self.config.precision,
+            "channels_last": self.config.channels_last,
+            "compile": self.config.compile,
+            "batch": self.batch,
+        }
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits float32 (n, C) on the teacher's device for finished views float32 (n, 3, R, R), n <=
+        ``batch``.
+
+        The rows do not depend on n. Raises IntegrityError if the model is in train mode, its buffers have
+        changed or a logit is not finite, and UsageError if it does not take this size or does not have C
+        classes.
+        """
+        name = self.config.name
+        n = images.shape[0]
+        if not 0 < n <= self.batch:
+            raise ValueError(f"teacher {name}: expected 1 to {self.batch} views, found {n}")
+        if any(module.training for module in self.model.modules()):
+            raise IntegrityError(f"teacher {name}: it is in train mode; something called train() on it")
+        with torch.inference_mode():
+            inputs = images.new_zeros((self.batch, *images.shape[1:]), device=self.device)
+            inputs[:n] = images
+            if self.scale is not None and self.shift is not None:
+                inputs.mul_(self.scale).add_(self.shift)
+            if self.config.channels_last:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            logits = self._answer(inputs)[:n]
+            self._check(logits)
+        return logits.clone()  # outside inference mode: a tensor that a loss may save for its backward pass
+
+    def _answer(self, inputs: Tensor) -> Tensor:
+        try:
+            with computing(self.config.precision, self.device):
+                return self.forward(inputs).float()
+        except AssertionError as error:  # timm's check of a fixed input size
+            raise UsageError(
+                f"teacher {self.config.name}: {self.config.arch} can't take {inputs.shape[-1]} px views: "
+                f"{error}; set img_size in its arch_args or another size in the recipe"
+            ) from None
+
+    def _check(self, logits: Tensor) -> None:
+        name = self.config.name
+        if tuple(logits.shape[1:]) != (self.classes,):
+            raise UsageError(
+                f"teacher {name}: expected {self.classes} logits per view, found {tuple(logits.shape[1:])}"
+            )
+        if not torch.isfinite(logits).all():
+            rows = (~torch.isfinite(logits).all(dim=1)).nonzero().flatten().tolist()
+            raise IntegrityError(
+                f"teacher {name}: logits that are not finite for {len(rows)} of {logits.shape[0]} views "
+                f"(first: row {rows[0]}); its weights are damaged, or {self.config.precision} is too narrow: "
+                "try precision fp32"
+            )
+        if not torch.equal(_bytes(self.model), self.buffers):
+            raise IntegrityError(f"teacher {name}: its buffers (batch-norm statistics) changed since it was loaded")
+
+
+def _affine(
+    mean: Sequence[float],
+    std: Sequence[float],
+    own_mean: Sequence[float],
+    own_std: Sequence[float],
+    device: torch.device,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Scale and shift (1, 3, 1, 1) from one normalisation to another, worked out in doubles; None where
+    they agree.
+    """
+    if tuple(mean) == tuple(own_mean) and tuple(std) == tuple(own_std):
+        return None, None
+    scale = [s / own for s, own in zip(std, own_std, strict=True)]
+    shift = [(m - own) / s for m, own, s in zip(mean, own_mean, own_std, strict=True)]
+    as_channels = [
+        torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1) for values in (scale, shift)
+    ]
+    return as_channels[0], as_channels[1]
+
+
+def _bytes(model: nn.Module) -> Tensor:
+    """All buffers as one uint8 tensor. Versions would be cheaper, but batch norm updates its buffers
+    behind them.
+    """
+    parts = [buffer.detach().contiguous().reshape(-1).view(torch.uint8) for buffer in model.buffers()]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)

@@ -1,0 +1,192 @@
+"""Training one student, distilled or not, from a cache or a live teacher (layer L3)."""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from pipeline import difference, loop, student
+from pipeline.cache import Cache, open_cache
+from pipeline.files import digest, sha256_file, write_durably
+from pipeline.identity import REPAIR, CacheConfig, cache_identity, check_views, layout_of
+from pipeline.imports import ROOT
+from pipeline.loader import Batch, batches, memory_needed
+from pipeline.losses import distillation_loss, smoothed_mixed_target
+from pipeline.runtime import UsageError, rank, say, world_size
+from pipeline.runtime import device as pick_device
+from pipeline.schedule import Schedule, lanes_of
+from pipeline.scoring import top1, validation
+from pipeline.shards import Shards
+from pipeline.student import StudentConfig
+from pipeline.supervision import FromTeacher, period, sources
+from pipeline.teacher import Teacher, TeacherConfig
+from pipeline.views import Recipe
+
+
+class TrainConfig(loop.LoopConfig):
+    """How students are trained; one for all of them, so that their comparison is fair. ``period`` K: null = V."""
+
+    repeats: int = Field(default=3, ge=1)  # r
+    period: int | None = Field(default=None, ge=1)  # K
+    smoothing: float = Field(default=0.1, ge=0, lt=1)
+    verify_views: Literal["all", "first_cycle"] | float = "all"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a student learns from. ``views``: V that the config promises; undistilled students of the same training
+    cycle through it as well, so that all see the same views."""
+
+    train: Shards
+    val: Shards
+    recipe: Recipe
+    views: int
+    cache: Cache | None
+    live: FromTeacher | None
+
+
+def open_inputs(
+    shards: Path,
+    recipe: Recipe,
+    config: CacheConfig,
+    chosen: StudentConfig,
+    teacher: TeacherConfig,
+    cache: Path | None,
+    teacher_folder: Path | None,
+    workers: int,
+) -> Inputs:
+    """Opens what ``chosen`` needs, and only that. Raises UsageError for what is missing, IdentityError for a cache of
+    another recipe, data set, image library or (where the live teacher is used as well) teacher."""
+    device = pick_device()
+    train = Shards.open(shards / "train")
+    opened, live = None, None
+    if chosen.supervise in ("cached", "auto"):
+        if cache is None:
+            raise UsageError(f"supervise: {chosen.supervise} needs --cache work/caches/{config.name}")
+        opened = open_cache(cache)
+        check_views(opened, train, recipe, device, cache)
+    if chosen.supervise in ("live", "auto"):
+        if teacher_folder is None:
+            raise UsageError(f"supervise: {chosen.supervise} needs --teacher work/teachers/{teacher.name}")
+        weights = teacher_folder / "model.safetensors"
+        model = Teacher.load(teacher, weights, len(train.classes), recipe.mean, recipe.std, train.block_size, device)
+        live = FromTeacher(model, recipe, config.codec, device)
+        if opened is not None:
+            whole = cache_identity(train, recipe, layout_of(train, config), model.identity(), device)
+            difference.require_same(whole, opened.identity, str(cache), REPAIR)
+    return Inputs(train, Shards.open(shards / "val"), recipe, config.views, opened, live)
+
+
+def run_key(config: TrainConfig, chosen: StudentConfig, inputs: Inputs, code: list[str]) -> str:
+    """Hash of all that decides a run's result; names its checkpoints, so that changed code or data starts anew and a
+    killed or repeated run goes on."""
+    return digest(
+        {
+            "train": config.model_dump(mode="json"),
+            "student": chosen.model_dump(mode="json", exclude={"waits_for"}),
+            "recipe": inputs.recipe.model_dump(mode="json"),
+            "shards": [inputs.train.manifest_hash, inputs.val.manifest_hash],
+            "views": inputs.views,
+            "cache": digest(inputs.cache.identity) if inputs.cache else None,
+            "teacher": [inputs.live.teacher.identity(), inputs.live.codec] if inputs.live else None,
+            "code": {path: sha256_file(ROOT / path) for path in code},
+        }
+    )
+
+
+def make_schedule(config: TrainConfig, shards: Shards, supervise: str, coverage: int) -> Schedule:
+    """The schedule with its period K decided. Raises UsageError for a batch or a period that does not fit."""
+    sizes = tuple(block.samples for block in shards.blocks)
+    draft = Schedule(config.seed, sizes, config.repeats, config.repeats, config.lanes, config.window, config.batch)
+    cycles = draft.cycles(draft.steps(config.epochs))
+    views = period(supervise, config.period, coverage, cycles, config.repeats)  # type: ignore[arg-type]
+    return Schedule(config.seed, sizes, config.repeats, views, config.lanes, config.window, config.batch)
+
+
+def train_student(
+    name: str,
+    config: TrainConfig,
+    chosen: StudentConfig,
+    inputs: Inputs,
+    directory: Path,
+    workers: int,
+    observe: Callable[[int, float], None] | None = None,
+) -> loop.Trained:
+    """Trains student ``name``; ``directory`` holds its checkpoints.
+
+    Raises UsageError when targets are missing (what and how many), IntegrityError at the first view whose pixels are
+    not the teacher's, RetryError when told to stop.
+    """
+    device = pick_device()
+    shards, recipe = inputs.train, inputs.recipe
+    schedule = make_schedule(config, shards, chosen.supervise, inputs.views)
+    lanes = lanes_of(rank(), world_size(), config.lanes)
+    verify = 1.0 if config.verify_views == "all" else config.verify_views
+    lookup, label = sources(chosen.supervise, schedule.period, verify, shards, inputs.cache, inputs.live)
+    say(
+        f"{name}: {schedule.steps(config.epochs)} steps of {config.batch}, K = {schedule.period} views, r = {config.repeats}"
+    )
+    say(memory_needed(schedule, lanes, recipe.size, workers))
+    torch.manual_seed(config.seed)
+    model = student.create(chosen, len(shards.classes), recipe.size)
+    if chosen.initial is not None:
+        student.load_initial(model, student.initial_state(chosen))
+    model.to(device)
+    classes = len(shards.classes)
+
+    def compute(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        target = smoothed_mixed_target(batch.labels, batch.partner_labels, batch.lam, classes, config.smoothing)
+        loss = distillation_loss(
+            model(batch.images),
+            target,
+            batch.hard,
+            batch.logits,
+            kind=chosen.distillation,
+            alpha=chosen.alpha,
+            tau=chosen.tau,
+            reduction=chosen.soft_reduction,
+        )
+        return {"loss": loss.total, "task": loss.task.detach(), "distill": loss.distill.detach()}
+
+    def score(model: nn.Module) -> loop.Row:
+        model.eval()
+        found = top1(lambda images: model(images).fused(), validation(inputs.val, recipe, device, workers), device)
+        return {"val_top1": found}
+
+    return loop.run(
+        name,
+        model,
+        compute,
+        config,
+        schedule,
+        lambda start, stop: batches(schedule, lanes, start, stop, shards, recipe, device, workers, lookup, label),
+        directory,
+        device,
+        score,
+        observe,
+    )
+
+
+def write_student(
+    trained: loop.Trained, chosen: StudentConfig, classes: tuple[str, ...], recipe: Recipe, out: Path
+) -> None:
+    """``model.safetensors`` + ``config.json`` (timm), ``ema/`` the same for the average, ``log.csv``."""
+    text = io.StringIO()
+    if trained.rows:
+        table = csv.DictWriter(text, list(trained.rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(trained.rows)
+    out.mkdir(parents=True, exist_ok=True)
+    write_durably(out / "log.csv", text.getvalue().encode())
+    if trained.average is not None:
+        average = student.create(chosen, len(classes))
+        average.load_state_dict(trained.average)
+        student.export(average, chosen, classes, recipe, out / "ema")
+    assert isinstance(trained.model, student.Student)
+    student.export(trained.model, chosen, classes, recipe, out)

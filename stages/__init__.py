@@ -1,0 +1,1 @@
+"""Command-line stages: each parses paths, loads its config and makes one library call."""

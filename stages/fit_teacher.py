@@ -1,0 +1,40 @@
+"""The teacher's weights as work/teachers/<teacher>/model.safetensors: fitted here, or taken from where the config says."""
+
+from pathlib import Path
+
+import click
+
+from pipeline import config, fit
+from pipeline.files import digest
+from pipeline.runtime import distributed, pool_root, say, stage, timed, workers
+from pipeline.shards import Shards
+from pipeline.teacher import TeacherConfig, create
+from pipeline.views import Recipe
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command(help=__doc__)
+@click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True)
+@click.option("--shards", type=FOLDER, default=Path("work/shards"), show_default=True)
+@click.option("--out", type=FOLDER, required=True, help="work/teachers/<teacher>")
+@stage
+def main(params: Path, shards: Path, out: Path) -> None:
+    chosen = config.load(params, "teacher", TeacherConfig)
+    how = config.load(params, "fit", fit.FitConfig)
+    recipe = config.load(params, "views", Recipe)
+    train, val = Shards.open(shards / "train"), Shards.open(shards / "val")
+    with timed(out, "fit_teacher"), distributed():
+        if chosen.weights is None:
+            key = digest([chosen.model_dump(), how.model_dump(), recipe.model_dump(), train.manifest_hash])
+            runs = pool_root() / "runs" / f"teacher-{key[:16]}"
+            model, found = fit.fit_teacher(chosen, how, recipe, train, val, runs, workers())
+            say(f"teacher {chosen.name}: {100 * found:.2f} % top-1 on the validation split")
+            fit.write_teacher(model, {"name": chosen.name, "source": "fitted", "top1": 100 * found}, out)
+        else:
+            model = create(chosen, len(train.classes), pretrained=True)
+            fit.write_teacher(model, {"name": chosen.name, "source": chosen.weights}, out)
+
+
+if __name__ == "__main__":
+    main()

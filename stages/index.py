@@ -1,0 +1,26 @@
+"""List the data source: path, size and time of every file, so that ``shard`` sees added or changed images."""
+
+import os
+from pathlib import Path
+
+import click
+
+from pipeline.config import load
+from pipeline.listing import write_listing
+from pipeline.runtime import say, stage
+from pipeline.sources import DataConfig, find_root, scan
+
+
+@click.command(help=__doc__)
+@click.option("--params", type=click.Path(path_type=Path), default="params.yaml", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default="work/index.tsv", show_default=True)
+@stage
+def main(params: Path, out: Path) -> None:
+    config = load(params, "data", DataConfig)
+    listed = scan(config, find_root(config.source, os.environ))
+    write_listing(out, config.source, listed)
+    say(f"{out}: {len(listed)} files of source {config.source}")
+
+
+if __name__ == "__main__":
+    main()

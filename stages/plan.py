@@ -1,0 +1,55 @@
+"""Before a long run: parts, files, bytes, hours on this machine (from a short probe), memory, and when the cache pays."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline import config
+from pipeline.identity import CacheConfig
+from pipeline.plan import plan
+from pipeline.runtime import say, stage, workers
+from pipeline.shards import Shards
+from pipeline.student import StudentConfig
+from pipeline.teacher import TeacherConfig
+from pipeline.train import TrainConfig
+from pipeline.views import Recipe
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command(help=__doc__)
+@click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True)
+@click.option("--shards", type=FOLDER, default=Path("work/shards"), show_default=True)
+@click.option("--json", "as_text", is_flag=True, help="Print one JSON document.")
+@stage
+def main(params: Path, shards: Path, as_text: bool) -> None:
+    names = config.keys(params, "students")
+    found = plan(
+        Shards.open(shards / "train"),
+        config.load(params, "views", Recipe),
+        config.load(params, "cache", CacheConfig),
+        config.load(params, "teacher", TeacherConfig),
+        config.load(params, "train", TrainConfig),
+        {name: config.load(params, f"students.{name}", StudentConfig) for name in names},
+        workers(),
+    )
+    if as_text:
+        say(json.dumps(found, indent=1))
+        return
+    cache, teacher = found["cache"], found["teacher"]
+    size = f"{cache['bytes_estimated'] / 1e9:.2f} GB"
+    say(
+        f"cache: {cache['parts']} parts, {cache['files']} files, about {size}, {cache['teacher_forward_passes']:,} views"
+    )
+    say(f"       {cache['hours']:.2f} h on this {found['device']}, bound by {cache['bound_by']}")
+    say(f"teacher: {teacher['milliseconds_per_view']:.2f} ms and {teacher['gflops_per_view']:.2f} GFLOP per view")
+    say(f"drawing: {found['drawing_milliseconds_per_view_and_core']:.2f} ms per view and core; {found['memory']}")
+    for name, entry in found["students"].items():
+        say(f"{name}: {entry['hours_cached']:.2f} h from the cache, {entry['hours_live']:.2f} h with the live teacher")
+    least = found["break_even_students"]
+    say("the cache never pays here" if least is None else f"the cache pays from {least} student(s) on")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The report: one HTML page and summary.json; --show prints a report's table."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline import config, report
+from pipeline.identity import CacheConfig
+from pipeline.runtime import UsageError, say, stage
+from pipeline.student import StudentConfig
+from pipeline.teacher import TeacherConfig
+from pipeline.views import Recipe
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command(help=__doc__)
+@click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True)
+@click.option("--work", type=FOLDER, default=Path("work"), show_default=True, help="Where the other stages wrote.")
+@click.option("--out", type=FOLDER, default=Path("work/report"), show_default=True)
+@click.option("--show", type=FOLDER, help="Print the table of this summary.json and stop.")
+@stage
+def main(params: Path, work: Path, out: Path, show: Path | None) -> None:
+    if show is not None:
+        if not show.is_file():
+            raise UsageError(f"{show}: no such file; write it with: dvc repro")
+        say(f"\n{report.table(json.loads(show.read_text()))}\n\nreport: {show.parent / 'index.html'}")
+        return
+    cache = config.load(params, "cache", CacheConfig)
+    names = config.keys(params, "students")
+    students = {name: config.load(params, f"students.{name}", StudentConfig) for name in names}
+    train_cache = work / "caches" / cache.name
+    folders = report.Folders(
+        shards=work / "shards",
+        students=work / "students",
+        evals=work / "eval",
+        cache=train_cache if train_cache.exists() else None,
+        val_cache=work / "caches" / f"{cache.name}-val",
+        seconds=work / "seconds",
+    )
+    teacher = config.load(params, "teacher", TeacherConfig).name
+    summary = report.summarise(folders, teacher, {name: s.distillation for name, s in students.items()})
+    report.write(folders, config.load(params, "views", Recipe), summary, out)
+    say(f"report: {out / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Pack the listed images into WebDataset shards, proving that each of them decodes."""
+
+import os
+from pathlib import Path
+
+import click
+
+from pipeline.config import load
+from pipeline.listing import read_listing
+from pipeline.pack import pack
+from pipeline.runtime import say, stage, timed, workers
+from pipeline.sources import DataConfig, find_root, read_splits
+
+
+@click.command(help=__doc__)
+@click.option("--params", type=click.Path(path_type=Path), default="params.yaml", show_default=True)
+@click.option("--index", type=click.Path(path_type=Path), default="work/index.tsv", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default="work/shards", show_default=True)
+@stage
+def main(params: Path, index: Path, out: Path) -> None:
+    config = load(params, "data", DataConfig)
+    root = find_root(config.source, os.environ)
+    classes, splits = read_splits(config, root, read_listing(index, config.source))
+    with timed(out, "shard"):
+        manifests = pack(config, classes, splits, out, workers() + 1)
+    for name, manifest in manifests.items():
+        left_out = f", {len(manifest.quarantined)} quarantined" if manifest.quarantined else ""
+        count = f"{manifest.samples} images, {len(manifest.classes)} classes, {len(manifest.shards)} shards"
+        say(f"{out / name}: {count}{left_out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Trains one student of params.yaml."""
+
+from pathlib import Path
+
+import click
+
+from pipeline import config, train
+from pipeline.identity import CacheConfig
+from pipeline.imports import code_of
+from pipeline.runtime import distributed, pool_root, rank, say, stage, timed, workers
+from pipeline.student import StudentConfig
+from pipeline.teacher import TeacherConfig
+from pipeline.views import Recipe
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command(help=__doc__)
+@click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True)
+@click.option("--student", "name", required=True, help="Its name under students: in params.yaml.")
+@click.option("--shards", type=FOLDER, default=Path("work/shards"), show_default=True)
+@click.option("--cache", type=FOLDER, help="work/caches/<cache>, for supervise: cached and auto")
+@click.option("--teacher", type=FOLDER, help="work/teachers/<teacher>, for supervise: live and auto")
+@click.option("--out", type=FOLDER, required=True, help="work/students/<student>")
+@stage
+def main(params: Path, name: str, shards: Path, cache: Path | None, teacher: Path | None, out: Path) -> None:
+    how = config.load(params, "train", train.TrainConfig)
+    chosen = config.load(params, f"students.{name}", StudentConfig)
+    recipe = config.load(params, "views", Recipe)
+    views = config.load(params, "cache", CacheConfig)
+    teacher_config = config.load(params, "teacher", TeacherConfig)
+    with timed(out, f"train:{name}"), distributed():
+        inputs = train.open_inputs(shards, recipe, views, chosen, teacher_config, cache, teacher, workers())
+        runs = pool_root() / "runs" / f"{name}-{train.run_key(how, chosen, inputs, code_of('train'))[:16]}"
+        trained = train.train_student(name, how, chosen, inputs, runs, workers())
+        if rank() == 0:
+            train.write_student(trained, chosen, inputs.train.classes, recipe, out)
+    say(f"student: {out}")
+
+
+if __name__ == "__main__":
+    main()

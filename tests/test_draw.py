@@ -1,0 +1,115 @@
+"""draw: the pixels of timm's and torchvision's own functions for the same numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision.transforms.functional as F
+from PIL import Image
+from timm.data import auto_augment as timm_augment
+from timm.data import create_transform
+from torchvision.transforms import InterpolationMode
+
+from bench import replay
+from pipeline import augment
+from pipeline.canary import pictures
+from pipeline.draw import draw
+from pipeline.views import Recipe, View, choose, evaluation
+
+IMAGES = pictures()
+MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
+PIL_MODES = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def black_for_zero_bits(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """timm's posterize as it is with Pillow 12, which gives black for 0 bits; Pillow 13 raises ValueError."""
+    return image.point(lambda value: value & ~(2 ** (8 - bits) - 1) & 255)
+
+
+def by_timm(image: Image.Image, view: View, recipe: Recipe) -> np.ndarray:
+    """The same view with torchvision's functional transforms and timm's op functions."""
+    if recipe.crop == "random_resized":
+        image = F.resized_crop(image, *view.box, [recipe.size] * 2, MODES[recipe.interpolation])
+    else:
+        pad = recipe.padding
+        image = F.pad(F.resize(image, recipe.size, MODES[recipe.interpolation]), pad, 0, "constant")
+        image = F.crop(image, view.window[0] + pad, view.window[1] + pad, recipe.size, recipe.size)
+    if view.flip:
+        image = F.hflip(image)
+    fill = tuple(min(255, round(255 * x)) for x in recipe.mean)
+    for name, given in view.ops:
+        black = name.startswith("Posterize") and given[0] == 0
+        op = black_for_zero_bits if black else timm_augment.NAME_TO_OP[name]
+        image = op(image, *given, fillcolor=fill, resample=PIL_MODES[recipe.interpolation])
+    return F.pil_to_tensor(image).numpy()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(seed=1, size=64, policy="rand-m9-n3-p0.9-mstd0.5-inc1"),
+        Recipe(seed=2, size=48, interpolation="bilinear", policy="v0"),
+        Recipe(seed=3, size=32, crop="random_padded", policy="original"),
+        Recipe(seed=4, size=32, policy="", color_jitter=0.4),
+        Recipe(seed=5, size=32, policy="3a", color_jitter=0.3),
+    ],
+    ids=lambda recipe: f"{recipe.crop}-{recipe.policy}",
+)
+def test_views_are_bit_identical_to_timms_own_functions(recipe: Recipe) -> None:
+    seen = set()
+    for i in range(150):
+        image = IMAGES[i % len(IMAGES)]
+        view = choose(recipe, f"sample {i}", 0, image.height, image.width)
+        pixels = draw(image, view, recipe)
+        assert pixels.dtype == np.uint8 and pixels.shape == (3, recipe.size, recipe.size)
+        assert pixels.flags.c_contiguous
+        assert np.array_equal(pixels, by_timm(image, view, recipe)), view
+        seen |= {name for name, _ in view.ops}
+    assert len(seen) >= 3
+
+
+@pytest.mark.parametrize("size", [32, 64, 96])
+def test_an_evaluation_view_is_timms_evaluation_transform(size: int) -> None:
+    recipe = evaluation(Recipe(seed=0, size=size, crop_fraction=0.875))
+    transform = create_transform(size, interpolation="bicubic", crop_pct=0.875, use_prefetcher=True)
+    for image in IMAGES:
+        view = choose(recipe, "any", 0, image.height, image.width)
+        assert np.array_equal(draw(image, view, recipe), transform(image).numpy())
+
+
+def test_what_padding_adds_is_black() -> None:
+    recipe = Recipe(seed=0, size=32, crop="random_padded", policy="", flip=0.0)
+    white = Image.new("RGB", (32, 32), (255, 255, 255))
+    view = next(v for v in (choose(recipe, "a", i, 32, 32) for i in range(500)) if v.window == (-4, 4))
+    pixels = draw(white, view, recipe)
+    assert not pixels[:, :4].any() and not pixels[:, :, 28:].any()
+    assert (pixels[:, 4:, :28] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["Posterize", "PosterizeIncreasing"])
+def test_zero_bits_are_black_on_every_pillow(name: str) -> None:
+    op = (name, (0,))
+    image = augment.apply(IMAGES[0], op, (124, 116, 104), Image.Resampling.BICUBIC)
+    assert image.mode == "RGB" and image.size == IMAGES[0].size
+    assert image.getextrema() == ((0, 0),) * 3
+
+
+def test_deits_policy_asks_for_zero_bits_often_enough_to_matter() -> None:
+    policy = augment.parse("rand-m9-mstd0.5-inc1")
+    assert policy is not None
+    ops = [op for i in range(20_000) for op in augment.choose_ops(policy, augment.Draws("zero bits", i))]
+    assert 10 < ops.count(("PosterizeIncreasing", (0,))) < 70, "25 to 37 of 20,000 views were measured with timm"
+
+
+def test_a_view_chosen_for_another_image_is_refused() -> None:
+    recipe = Recipe(seed=0, size=32, scale=(0.9, 1.0))
+    with pytest.raises(ValueError, match="another image"):
+        draw(Image.new("RGB", (40, 40)), choose(recipe, "a", 0, 400, 400), recipe)
+
+
+def test_another_process_order_batch_hash_seed_and_cpu_capability_gives_the_same_views(tmp_path: Path) -> None:
+    """Small size of bench/replay.py."""
+    here = np.concatenate([replay.digests(replay.deit(32), [block]) for block in range(10)])
+    variant = next(variant for variant in replay.VARIANTS if variant[-1] == "default")
+    assert replay.launch(tmp_path / "there.npy", 160, 32, variant)
+    assert np.array_equal(here, np.load(tmp_path / "there.npy"))

@@ -1,0 +1,132 @@
+"""Losses against DeiT's and timm's own formulas and against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.data.mixup import mixup_target
+from timm.loss import SoftTargetCrossEntropy
+
+from pipeline.heads import Heads
+from pipeline.losses import distillation_loss, smoothed_mixed_target, soft_cross_entropy, soft_distillation
+from pipeline.runtime import UsageError
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def deit_loss(outputs, outputs_kd, teacher, labels, kind, alpha, tau):
+    """DistillationLoss.forward of facebookresearch/deit losses.py, written down again."""
+    base = SoftTargetCrossEntropy()(outputs, labels)
+    if kind == "soft":
+        distillation = (
+            F.kl_div(
+                F.log_softmax(outputs_kd / tau, dim=1),
+                F.log_softmax(teacher / tau, dim=1),
+                reduction="sum",
+                log_target=True,
+            )
+            * (tau * tau)
+            / outputs_kd.numel()
+        )
+    else:
+        distillation = F.cross_entropy(outputs_kd, teacher.argmax(dim=1))
+    return base * (1 - alpha) + distillation * alpha
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard"])
+@pytest.mark.parametrize(("alpha", "tau"), [(0.5, 1.0), (0.1, 3.0)])
+def test_the_loss_with_the_token_is_deits(kind, alpha, tau):
+    outputs, outputs_kd, teacher = draw(8, 10), draw(8, 10, seed=1), 3 * draw(8, 10, seed=2)
+    labels = draw(8, 10, seed=3).softmax(1)
+    loss = distillation_loss(
+        Heads(outputs, outputs_kd),
+        labels,
+        teacher.argmax(1),
+        teacher,
+        kind=kind,
+        alpha=alpha,
+        tau=tau,
+        reduction="elementmean",
+    )
+    assert torch.equal(loss.total, deit_loss(outputs, outputs_kd, teacher, labels, kind, alpha, tau))
+    assert torch.allclose(loss.total, (1 - alpha) * loss.task + alpha * loss.distill)
+
+
+def test_without_the_token_distillation_acts_on_the_class_head():
+    outputs, teacher, labels = draw(4, 5), draw(4, 5, seed=1), draw(4, 5, seed=2).softmax(1)
+    loss = distillation_loss(Heads(outputs), labels, teacher.argmax(1), None, kind="hard")
+    assert torch.equal(loss.total, deit_loss(outputs, outputs, teacher, labels, "hard", 0.5, 1.0))
+
+
+def test_no_distillation_is_the_task_alone():
+    outputs, labels = draw(4, 5), draw(4, 5, seed=2).softmax(1)
+    loss = distillation_loss(Heads(outputs), labels, None, None, kind="none", alpha=0.9)
+    assert torch.equal(loss.total, SoftTargetCrossEntropy()(outputs, labels))
+    assert loss.distill == 0
+
+
+def test_values_worked_out_by_hand():
+    # Student logits (0, ln 3): probabilities 1/4, 3/4. Label half and half; the teacher is sure by 3:1 of class 0.
+    heads = Heads(torch.tensor([[0.0, math.log(3.0)]]))
+    target = torch.tensor([[0.5, 0.5]])
+    teacher = torch.tensor([[math.log(3.0), 0.0]])
+    task = -0.5 * math.log(1 / 4) - 0.5 * math.log(3 / 4)
+    hard = distillation_loss(heads, target, torch.tensor([0]), None, kind="hard", alpha=0.25)
+    assert hard.task.item() == pytest.approx(task, rel=1e-6)
+    assert hard.distill.item() == pytest.approx(math.log(4), rel=1e-6)
+    assert hard.total.item() == pytest.approx(0.75 * task + 0.25 * math.log(4), rel=1e-6)
+    # KL((3/4, 1/4) || (1/4, 3/4)) = 3/4 ln 3 - 1/4 ln 3 = ln(3) / 2
+    soft = distillation_loss(heads, target, None, teacher, kind="soft", alpha=1.0)
+    assert soft.total.item() == pytest.approx(math.log(3) / 2, rel=1e-6)
+    # At tau 1/2 the logits double, 9:1 against 1:9: KL = 8/10 ln 9, times tau**2 = 1/4.
+    assert soft_distillation(heads.class_logits, teacher, 0.5, "batchmean").item() == pytest.approx(
+        0.25 * 0.8 * math.log(9), rel=1e-6
+    )
+
+
+def test_batchmean_is_classes_times_elementmean():
+    student, teacher = draw(6, 1000), draw(6, 1000, seed=1)
+    by_batch = soft_distillation(student, teacher, 2.0, "batchmean")
+    assert torch.allclose(by_batch, 1000 * soft_distillation(student, teacher, 2.0, "elementmean"))
+    assert by_batch.item() == pytest.approx(
+        4.0 * F.kl_div((student / 2).log_softmax(1), (teacher / 2).softmax(1), reduction="batchmean").item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("lam", [1.0, 0.25, 0.7310585975646973])
+def test_the_target_is_timms_for_a_batch_with_one_lambda(smoothing, lam):
+    labels = torch.tensor([3, 0, 9, 9])
+    ours = smoothed_mixed_target(labels, labels.flip(0), torch.full((4,), lam), 10, smoothing)
+    assert torch.equal(ours, mixup_target(labels, 10, lam, smoothing))
+    assert torch.allclose(ours.sum(1), torch.ones(4))
+
+
+def test_every_row_has_its_own_lambda_and_partner():
+    target = smoothed_mixed_target(torch.tensor([0, 1]), torch.tensor([2, 2]), torch.tensor([0.75, 1.0]), 3, 0.3)
+    expected = [[0.75 * 0.8 + 0.25 * 0.1, 0.1, 0.75 * 0.1 + 0.25 * 0.8], [0.1, 0.8, 0.1]]
+    assert torch.allclose(target, torch.tensor(expected))
+
+
+def test_losses_are_computed_in_float32_under_autocast():
+    logits, target = draw(4, 10).bfloat16(), draw(4, 10, seed=1).softmax(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = soft_cross_entropy(logits, target)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, soft_cross_entropy(logits.float(), target))
+
+
+def test_gradients_reach_the_heads_and_not_the_teacher():
+    heads = Heads(draw(4, 5).requires_grad_(), draw(4, 5, seed=1).requires_grad_())
+    teacher = draw(4, 5, seed=2)
+    distillation_loss(heads, draw(4, 5, seed=3).softmax(1), None, teacher, kind="soft").total.backward()
+    assert heads.class_logits.grad is not None and heads.distillation_logits.grad is not None
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("hard", "hard labels"), ("soft", "codec")])
+def test_missing_teacher_outputs_are_refused(kind, wanted):
+    with pytest.raises(UsageError, match=wanted):
+        distillation_loss(Heads(draw(2, 3)), draw(2, 3).softmax(1), None, None, kind=kind)

@@ -1,0 +1,110 @@
+"""The whole pipeline on two dozen photographs, through the command line, as a user runs it by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+import zarr
+from click.testing import CliRunner, Result
+
+from pipeline.cache import open_cache
+from stages import configure, evaluate, fit_teacher, index, inspect, plan, precompute, report, shard, train, verify
+from tests.photos import make_photo_folder
+
+OVERRIDES = [
+    "data=folder",
+    "student=photos_none,photos_hard_token",
+    "data.shard_size=16", "data.block=8",
+    "views.size=32",
+    "teacher.arch=test_byobnet", "fit.epochs=2", "fit.batch=8", "fit.window=1",
+    "cache.views=6", "cache.group=3",
+    "train.epochs=4", "train.batch=8", "train.window=2", "train.optimizer.warmup_epochs=1",
+    "students.photos_none.arch_args={img_size: 32, patch_size: 8, embed_dim: 48, depth: 2, num_heads: 3}",
+    "students.photos_hard_token.arch_args={img_size: 32, patch_size: 8, embed_dim: 48, depth: 2, num_heads: 3}",
+]  # fmt: skip
+
+
+def run(command: object, *arguments: object) -> Result:
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])  # type: ignore[arg-type]
+    assert result.exit_code == 0, result.output
+    return result  # .stdout is what a script reads; progress goes to standard error
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything run once, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("project")
+    make_photo_folder(folder / "photos", per_class=5)
+    configs = Path("configs").absolute()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DATA_ROOT", str(folder / "photos"))
+        patch.setenv("DISTIL_WORKERS", "0")
+        run(configure.main, *OVERRIDES, "--configs", configs)
+        run(index.main)
+        run(shard.main)
+        run(fit_teacher.main, "--out", "work/teachers/t")
+        run(precompute.main, "--split", "train", "--teacher", "work/teachers/t", "--out", "work/caches/photos")
+        run(precompute.main, "--split", "val", "--teacher", "work/teachers/t", "--out", "work/caches/photos-val")
+        for name in ("photos_none", "photos_hard_token"):
+            run(train.main, "--student", name, "--cache", "work/caches/photos", "--out", f"work/students/{name}")
+            student = f"work/students/{name}"
+            run(evaluate.main, "--student", student, "--cache", "work/caches/photos-val", "--out", f"work/eval/{name}")
+        run(report.main)
+        yield folder / "work"
+
+
+def test_every_image_is_in_the_shards_and_every_view_in_the_cache(work: Path) -> None:
+    manifest = json.loads((work / "shards/train/manifest.json").read_text())
+    assert manifest["samples"] == 25 and len(manifest["classes"]) == 5
+    cache = open_cache(work / "caches/photos")
+    assert cache.views == 6 and cache.missing(6) == []
+    hard = zarr.open_group(work / "caches/photos", mode="r")["hard"]  # any Zarr v3 reader can read it
+    assert hard.shape == (6, 25) and int(np.asarray(hard[:]).max()) < 5
+
+
+def test_student_loads_in_timm_with_the_weights_that_were_evaluated(work: Path) -> None:
+    model = timm.create_model(f"local-dir:{work / 'students/photos_hard_token'}", pretrained=True)
+    assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
+
+
+def test_metrics_have_every_head_agreement_and_live_fraction(work: Path) -> None:
+    token = json.loads((work / "eval/photos_hard_token/metrics.json").read_text())
+    assert set(token["heads"]) == {"class", "distillation", "fused"} and token["live_fraction"] == 0.0
+    assert all(0 <= token["heads"][head][key] <= 100 for head in token["heads"] for key in ("top1", "top5", "agreement"))
+    assert set(token["ema"]) == set(token["heads"])
+    assert set(json.loads((work / "eval/photos_none/metrics.json").read_text())["heads"]) == {"class"}
+
+
+def test_report_has_teacher_students_times_and_pictures_and_needs_no_network(work: Path) -> None:
+    summary = json.loads((work / "report/summary.json").read_text())
+    assert 0 <= summary["teacher"]["top1"] <= 100 and set(summary["students"]) == {"photos_none", "photos_hard_token"}
+    assert {"shard", "fit_teacher", "precompute_train", "train:photos_none"} <= set(summary["seconds"])
+    page = (work / "report/index.html").read_text()
+    assert page.count("data:image/png;base64,") == 2 and "http" not in page
+    assert "photos_hard_token" in run(report.main, "--show", work / "report/summary.json").output
+
+
+def test_tools_read_what_the_stages_wrote(work: Path) -> None:
+    found = json.loads(run(inspect.cache, work / "caches/photos", "--shards", work / "shards/train", "--json").stdout)
+    assert found["coverage_percent"] == 100.0 and sum(found["answers"]["histogram"].values()) == 150
+    run(inspect.views, "--cache", work / "caches/photos", "--out", work / "views.png")
+    assert (work / "views.png").stat().st_size > 10_000
+    assert "4 of 4 parts whole" in run(verify.main, work / "caches/photos").output
+    planned = json.loads(run(plan.main, "--json").stdout)
+    assert planned["cache"]["parts"] == 4 and planned["cache"]["teacher_forward_passes"] == 150
+
+
+def test_a_student_of_another_recipe_is_refused_before_training(work: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["views"]["erase"]["probability"] = 0.5
+    Path("other.yaml").write_text(yaml.safe_dump(params))
+    arguments = ["--params", "other.yaml", "--student", "photos_hard_token", "--cache", "work/caches/photos", "--out", "x"]
+    result = CliRunner().invoke(train.main, arguments)
+    assert result.exit_code == 4
+    assert "recipe.erase.probability: expected 0.5, found 0.25" in result.output
+    assert not Path("x").exists()
