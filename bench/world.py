@@ -87,6 +87,16 @@ def make_world(root: Path, samples: int = 349, arch: str = "test_byobnet", epoch
         how = fit.FitConfig(epochs=epochs, batch=64, optimizer=OptimizerConfig(lr=0.016, ema_decay=None))
         model, _ = fit.fit_teacher(config, how, chosen, shards, val, root / "fit", 0)
     fit.write_teacher(model, {}, root / "teacher")
+    return open_world(root, arch, **recipe)
+
+
+def open_world(root: Path, arch: str = "test_byobnet", **recipe: Any) -> World:
+    """A world that ``make_world`` has made, from another process or with a pool of its own."""
+    shards, val = Shards.open(root / "shards" / "train"), Shards.open(root / "shards" / "val")
+    chosen, config = (
+        validate(Recipe, RECIPE | recipe, "views"),
+        validate(TeacherConfig, TEACHER | {"arch": arch}, "teacher"),
+    )
     weights = root / "teacher" / "model.safetensors"
     teacher = Teacher.load(config, weights, 10, chosen.mean, chosen.std, shards.block_size, CPU)
     return World(root, shards, val, chosen, teacher, config)

@@ -65,7 +65,9 @@ def _sentence(where: str, item: Any) -> str:
     hint = ""
     if isinstance(item["input"], str) and item["type"].startswith(("float", "int")):
         hint = "; YAML read it as text: write 0.001 or 1.0e-3, not 1e-3"
-    return f"{path}: {item['msg'].removeprefix('Value error, ')}, found {item['input']!r}{hint}"
+    message = item["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(item["input"], dict) else f", found {item['input']!r}"  # a whole section is no help
+    return f"{path}: {message}{found}{hint}"
 
 
 def keys(path: Path, section: str) -> list[str]:

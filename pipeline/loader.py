@@ -67,6 +67,7 @@ def read_visits(
         num_workers=workers,
         prefetch_factor=2 if workers else None,
         collate_fn=_same,
+        generator=torch.Generator(),  # else a loader draws from the global one, and a resumed run drops other paths
     )
     for drawn in loader:
         if isinstance(drawn, PipelineError):

@@ -60,6 +60,8 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, cores() - workers()))  # the loader's processes need the other cores
         try:
             return command(*args, **kwargs)
         except PipelineError as error:
@@ -96,15 +98,20 @@ def device() -> torch.device:
     return torch.device(name)
 
 
+def cores() -> int:
+    """Cores that this rank may use: the process's own, shared out among the node's ranks."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def workers() -> int:
-    """Loader processes for this rank: DISTIL_WORKERS, else the cores shared out among the node's ranks."""
+    """Loader processes for this rank: DISTIL_WORKERS, else all of its cores but one."""
     given = os.environ.get("DISTIL_WORKERS")
     if given is not None:
         if not given.isdigit():
             raise UsageError(f"DISTIL_WORKERS: expected a whole number of at least 0, found {given!r}")
         return int(given)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+    return max(1, cores() - 1)
 
 
 def pool_root() -> Path:

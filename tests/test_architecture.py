@@ -72,9 +72,7 @@ def test_stage_reads_exactly_the_params_that_it_declares(name: str) -> None:
     read = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and re.fullmatch(r"(config\.)?(load|keys)", ast.unparse(node.func)):
-            section = node.args[1]
-            text = section.value if isinstance(section, ast.Constant) else ast.unparse(section)
-            read.add(str(text).split(".")[0].strip("f'\""))
+            read.add(re.sub(r"^f?['\"](\w+).*", r"\1", ast.unparse(node.args[1])))
     declared = {str(param).split(".")[0] for param in entry(name)["params"]}
     assert read == declared
 

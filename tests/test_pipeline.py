@@ -75,7 +75,9 @@ def test_student_loads_in_timm_with_the_weights_that_were_evaluated(work: Path) 
 def test_metrics_have_every_head_agreement_and_live_fraction(work: Path) -> None:
     token = json.loads((work / "eval/photos_hard_token/metrics.json").read_text())
     assert set(token["heads"]) == {"class", "distillation", "fused"} and token["live_fraction"] == 0.0
-    assert all(0 <= token["heads"][head][key] <= 100 for head in token["heads"] for key in ("top1", "top5", "agreement"))
+    assert all(
+        0 <= token["heads"][head][key] <= 100 for head in token["heads"] for key in ("top1", "top5", "agreement")
+    )
     assert set(token["ema"]) == set(token["heads"])
     assert set(json.loads((work / "eval/photos_none/metrics.json").read_text())["heads"]) == {"class"}
 
@@ -103,7 +105,16 @@ def test_a_student_of_another_recipe_is_refused_before_training(work: Path) -> N
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["views"]["erase"]["probability"] = 0.5
     Path("other.yaml").write_text(yaml.safe_dump(params))
-    arguments = ["--params", "other.yaml", "--student", "photos_hard_token", "--cache", "work/caches/photos", "--out", "x"]
+    arguments = [
+        "--params",
+        "other.yaml",
+        "--student",
+        "photos_hard_token",
+        "--cache",
+        "work/caches/photos",
+        "--out",
+        "x",
+    ]
     result = CliRunner().invoke(train.main, arguments)
     assert result.exit_code == 4
     assert "recipe.erase.probability: expected 0.5, found 0.25" in result.output

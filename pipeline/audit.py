@@ -1,0 +1,67 @@
+"""Asking the teacher again: random parts of a cache are labelled anew and compared (layer L3)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cache import open_cache
+from pipeline.identity import check_views
+from pipeline.keyed import Draws
+from pipeline.label import label_visit
+from pipeline.runtime import device as pick_device
+from pipeline.runtime import progress
+from pipeline.shards import Shards
+from pipeline.targets import through_codec
+from pipeline.teacher import Teacher, TeacherConfig
+from pipeline.views import Recipe
+from pipeline.visit import draw_visit
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Rows of the audited parts: ``equal`` in every bit, ``hard_equal`` in the hard label; ``worst`` logit difference;
+    ``pixels_equal`` views per block whose pixels have the cache's digest, of ``views``."""
+
+    parts: int
+    rows: int
+    equal: int
+    hard_equal: int
+    worst: float
+    views: int
+    pixels_equal: int
+
+
+def audit(
+    path: Path, shards: Shards, recipe: Recipe, config: TeacherConfig, weights: Path, parts: int, seed: int
+) -> Audit:
+    """Labels ``parts`` parts of the cache at ``path`` again, drawn by ``seed``.
+
+    Equal hardware, libraries and precision give equal bits; another GPU may differ in the last ones, so the hard labels
+    are counted apart. Raises IdentityError if the cache is of other views, IntegrityError where it is damaged.
+    """
+    device = pick_device()
+    cache = open_cache(path)
+    check_views(cache, shards, recipe, device, path)
+    shape = cache.layout
+    teacher = Teacher.load(config, weights, shape.classes, recipe.mean, recipe.std, shape.block, device)
+    there = sorted(cache.parts)
+    chosen = [there[i] for i in Draws(seed, "audit").permutation(len(there))[:parts]]
+    rows = equal = hard_equal = views = pixels_equal = 0
+    worst = 0.0
+    with progress("predict", len(chosen), "parts") as tick:
+        for g, s in chosen:
+            for block in (block for block in shards.blocks if block.shard == s):
+                for view in range(g * shape.group, (g + 1) * shape.group):
+                    drawn = draw_visit(shards, recipe, block, view, 1)
+                    found = through_codec(shape.codec, label_visit(teacher, recipe, drawn, device).numpy())
+                    kept = cache.read(block, view, 1)
+                    same = found.hard[0] == kept.hard[0]
+                    hard_equal += int(same.sum())
+                    if found.logits is not None and kept.logits is not None:
+                        same &= (found.logits[0] == kept.logits[0]).all(axis=1)
+                        worst = max(worst, float(np.abs(found.logits - kept.logits).max()))
+                    rows, equal, views = rows + block.samples, equal + int(same.sum()), views + 1
+                    pixels_equal += drawn.digests[0] == cache.pixel_digest(block, view)
+            tick()
+    return Audit(len(chosen), rows, equal, hard_equal, worst, views, pixels_equal)

@@ -1,0 +1,92 @@
+"""Configuration: composed, complete, strict; each refusal names the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pipeline.compose import compose
+from pipeline.config import load, read_yaml
+from pipeline.runtime import UsageError
+from pipeline.views import Recipe
+from stages.configure import main
+
+CONFIGS = Path("configs")
+
+
+def test_the_committed_params_are_what_configure_writes_by_default(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--out", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "params.yaml").read_text() == Path("params.yaml").read_text()
+
+
+@pytest.mark.parametrize("data", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
+def test_every_data_set_composes(data: str) -> None:
+    params = compose(CONFIGS, [f"data={data}"])
+    assert params["students"] and params["data"]["source"]
+
+
+@pytest.mark.parametrize("student", sorted(path.stem for path in (CONFIGS / "student").glob("deit_*.yaml")))
+def test_every_deit_student_composes_with_imagenet(student: str) -> None:
+    params = compose(CONFIGS, ["data=imagenet", f"student={student}"])
+    assert params["teacher"]["arch"] == "regnety_160.deit_in1k"  # timm's default tag is another teacher
+    assert params["views"]["mix"] == {"mixup": 0.8, "cutmix": 1.0, "probability": 1.0, "switch": 0.5}
+
+
+def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
+    students = compose(CONFIGS, [])["students"]
+    assert students["none"]["waits_for"]["cache"].startswith("work/shards")
+    assert students["soft"]["waits_for"]["cache"] == "work/caches/digits"
+    live = compose(CONFIGS, ["student=hard", "students.hard.supervise=live"])["students"]["hard"]["waits_for"]
+    assert live["teacher"] == "work/teachers/regnety_digits" and live["cache"].startswith("work/shards")
+
+
+@pytest.mark.parametrize(
+    ("choices", "sentence"),
+    [
+        (["data=imagnet"], "data=imagnet: no such file .*; there are .*imagenet"),
+        (["epochs=3"], "epochs: no such choice"),
+        (["train.epoch=3"], "train.epoch: unknown key"),
+        (["train.epochs=many"], "train.epochs: .*found 'many'"),
+        (["train.optimizer.lr=1e-3"], "write 0.001 or 1.0e-3, not 1e-3"),
+        (["cache.views=35"], "views V = 35 is no multiple of group G = 12"),
+        (["cache.repeats=5"], "group G = 12 is no multiple of repeats r = 5"),
+        (["train.repeats=5"], "r = 5 does not divide cache.group G = 12"),
+        (["cache.codec=none"], "students.soft: soft distillation needs logits"),
+        (["views.policy=rand-m9-w0x"], "views"),
+        (["data.block=63"], "data"),
+        (["teacher.arch=regnety_16"], "did you mean"),
+        (["nonsense"], "expected name=value"),
+    ],
+)
+def test_a_wrong_choice_is_refused_with_exit_code_2_and_the_key(choices: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence) as refusal:
+        compose(CONFIGS, choices)
+    assert refusal.value.exit_code == 2
+
+
+def test_a_key_given_twice_and_a_missing_section_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("views: {seed: 1, seed: 2}\n")
+    with pytest.raises(UsageError, match="key given twice: seed"):
+        read_yaml(path)
+    path.write_text("data: {}\n")
+    with pytest.raises(UsageError, match="no section 'views'"):
+        load(path, "views", Recipe)
+    with pytest.raises(UsageError, match="no such file; write it with"):
+        load(tmp_path / "nothing.yaml", "views", Recipe)
+
+
+def test_yaml_cannot_run_code(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"views: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
+    with pytest.raises(UsageError):
+        read_yaml(path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_configs_say_what_they_are_for() -> None:
+    for path in CONFIGS.rglob("*.yaml"):
+        assert path.read_text().startswith("# "), path
+        assert isinstance(yaml.safe_load(path.read_text()), dict)

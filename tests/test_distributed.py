@@ -1,0 +1,58 @@
+"""Two ranks over gloo: the same views as one process, the same losses up to rounding, in step under ``auto``."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.world import World, make_world, open_world, student, training
+from pipeline import train
+from pipeline.cache import open_cache
+from pipeline.runtime import distributed, rank
+
+STEPS = 8
+
+
+def trained(world: World, folder: Path) -> list[dict[str, float]]:
+    """Log rows of a run under ``auto`` on a pool in which half of the parts are labelled."""
+    if not world.pool.exists():  # the one process, which comes first
+        world.label("none", 3, "1/2")
+    cache = open_cache(next((world.pool / "caches").iterdir()), views=3)
+    inputs = train.Inputs(world.shards, world.val, world.recipe, 3, cache, world.live("none"))
+    config = training(world, STEPS, window=1, checkpoint_steps=3)
+    return train.train_student("s", config, student("auto", "hard", drop_path=0.0), inputs, folder, 0).rows
+
+
+def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    alone = trained(world, tmp_path / "alone")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "DISTIL_TIMEOUT": "60",
+    }
+    command = [sys.executable, "-m", "tests.test_distributed", str(tmp_path)]
+    ranks = [subprocess.Popen(command, env={**shared, "RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    together = json.loads((tmp_path / "rows.json").read_text())
+    assert len(together) == len(alone) > 0
+    for a, b in zip(alone, together):
+        assert 0 < a["live_fraction"] < 1 and b["live_fraction"] == pytest.approx(a["live_fraction"])
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5) and b["val_top1"] == a["val_top1"]
+
+
+if __name__ == "__main__":
+    with distributed():
+        root = Path(sys.argv[1])
+        rows = trained(open_world(root), root / "together")
+        if rank() == 0:
+            (root / "rows.json").write_text(json.dumps(rows))

@@ -1,0 +1,84 @@
+"""Batches are a function of (seed, step): any worker count, any split of the lanes, any resume."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.world import CPU, World, make_world, training
+from pipeline.finish import finish
+from pipeline.loader import Batch, batches, read_visits
+from pipeline.runtime import IntegrityError
+from pipeline.schedule import Schedule, Visit
+from pipeline.train import make_schedule
+from pipeline.visit import draw_visit
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def schedule(world: World) -> Schedule:
+    return make_schedule(training(world, 6, lanes=4, window=1), world.shards, "none", 6)
+
+
+def load(
+    world: World, schedule: Schedule, start: int, stop: int, workers: int = 0, lanes: range = range(4)
+) -> list[Batch]:
+    return list(batches(schedule, lanes, start, stop, world.shards, world.recipe, CPU, workers))
+
+
+def test_any_number_of_workers_gives_the_same_batches(world: World, schedule: Schedule) -> None:
+    plain = load(world, schedule, 0, 4)
+    for workers in (1, 2):
+        for a, b in zip(plain, load(world, schedule, 0, 4, workers), strict=True):
+            assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(a.lam, b.lam)
+
+
+def test_ranks_of_any_world_size_get_the_rows_of_the_one_process(world: World, schedule: Schedule) -> None:
+    whole = load(world, schedule, 0, 3)
+    for world_size in (2, 4):
+        share = 4 // world_size
+        parts = [
+            load(world, schedule, 0, 3, lanes=range(rank * share, (rank + 1) * share)) for rank in range(world_size)
+        ]
+        for step, batch in enumerate(whole):
+            assert torch.equal(batch.images, torch.cat([part[step].images for part in parts]))
+            assert torch.equal(batch.partner_labels, torch.cat([part[step].partner_labels for part in parts]))
+
+
+def test_resume_in_the_middle_of_a_window_gives_the_rest(world: World, schedule: Schedule) -> None:
+    whole = load(world, schedule, 0, 6)
+    for start in (1, 4, 5):
+        for a, b in zip(whole[start:], load(world, schedule, start, 6), strict=True):
+            assert torch.equal(a.images, b.images)
+
+
+def test_a_row_is_what_the_teacher_saw_of_that_view(world: World, schedule: Schedule) -> None:
+    batch = load(world, schedule, 0, 1)[0]
+    teacher_rows = set()
+    for block in world.shards.blocks:
+        drawn = draw_visit(world.shards, world.recipe, block, 0, 3)
+        for pixels, plan in zip(drawn.pixels, drawn.plan):
+            images = finish(pixels, plan, world.recipe.mean, world.recipe.std, world.recipe.erase.mode)
+            teacher_rows |= {row.numpy().tobytes() for row in images}
+    assert all(row.numpy().tobytes() in teacher_rows for row in batch.images)
+
+
+def test_a_damaged_shard_stops_the_run_with_one_sentence_from_the_worker(world: World, tmp_path: Path) -> None:
+    broken = make_world(tmp_path)
+    path = broken.root / "shards" / "train" / broken.shards.names[1]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    visits = [Visit(block.index, 0, 1, 0) for block in broken.shards.blocks]
+    with pytest.raises(IntegrityError, match=broken.shards.names[1]) as refusal:
+        list(read_visits(broken.shards, broken.recipe, visits, 1))
+    assert "Traceback" not in str(refusal.value)
+
+
+def test_undistilled_students_see_the_views_that_the_cached_ones_see(world: World) -> None:
+    config = training(world, 20)
+    assert make_schedule(config, world.shards, "none", 6) == make_schedule(config, world.shards, "cached", 6)

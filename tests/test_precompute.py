@@ -1,0 +1,112 @@
+"""The teacher stage: any share, any order, killed and started again, it leaves the same bytes and redoes nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.world import CPU, World, make_world
+from pipeline import precompute
+from pipeline.cache import open_cache
+from pipeline.identity import CacheConfig, cache_identity, layout_of
+from pipeline.pool import committed, open_pool
+from pipeline.precompute import Share, fill, select
+from pipeline.runtime import RetryError, StopSignal, UsageError
+
+PARTS = {(g, s) for g in range(2) for s in range(3)}  # V = 6, G = 3, three shards
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def at(world: World, root: Path) -> World:
+    """The same world with a pool of its own."""
+    root.mkdir(exist_ok=True)
+    for name in ("shards", "teacher"):
+        (root / name).symlink_to(world.root / name)
+    return replace(world, root=root)
+
+
+def content(pool: Path) -> dict[str, bytes]:
+    kept = (path for path in pool.rglob("*") if path.is_file() and path.name != "log.jsonl")
+    return {str(path.relative_to(pool)): path.read_bytes() for path in kept}
+
+
+def test_shares_in_any_order_and_twice_give_the_bytes_of_one_job(world: World, tmp_path: Path) -> None:
+    one = at(world, tmp_path / "one").label("u8", 6)
+    shared = at(world, tmp_path / "shared")
+    for share in ("3/3", "1/3", "2/3", "1/3", "1/1"):
+        many = shared.label("u8", 6, share)
+    assert content(one.path) == content(many.path)
+
+
+def test_raising_v_computes_only_the_new_groups_and_lowering_it_opens_the_same_cache(
+    world: World, tmp_path: Path
+) -> None:
+    here = at(world, tmp_path / "grow")
+    small = here.label("none", 3)
+    before = {path: path.stat().st_mtime_ns for path in small.path.rglob("*/0/*") if path.is_file()}
+    large = here.label("none", 6)
+    assert large.path == small.path and committed(large) == PARTS
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert open_cache(large.path, views=3).missing(3) == []
+
+
+def test_told_to_stop_it_stops_at_a_parts_boundary_with_whole_parts_only(world: World, tmp_path: Path) -> None:
+    here = at(world, tmp_path / "stop")
+    config = CacheConfig(name="test", views=6, group=3, codec="none")
+    layout = layout_of(world.shards, config)
+    identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), CPU)
+    pool = open_pool(here.pool, identity, layout)
+    stop = StopSignal()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    parts = select(layout, 6, Share())
+    with pytest.raises(RetryError, match="stopped by SIGUSR1 after 0 whole parts"):
+        fill(pool, parts, world.shards, world.recipe, world.teacher, 3, CPU, 0, stop)
+    assert committed(pool) == set()
+    assert fill(pool, parts, world.shards, world.recipe, world.teacher, 3, CPU, 0).parts == 6
+
+
+def test_killed_at_any_moment_the_next_run_does_only_what_is_missing(world: World, tmp_path: Path) -> None:
+    """Real processes and SIGKILL; bench/kills.py does this thousands of times with a fake teacher."""
+    here = at(world, tmp_path / "kill")
+    script = (
+        "import sys; from dataclasses import replace; from pathlib import Path; from bench.world import open_world\n"
+        "open_world(Path(sys.argv[1])).label('f16', 6)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(here.root)], stderr=subprocess.DEVNULL)
+    commits = here.pool / "caches"
+    deadline = time.monotonic() + 60
+    while not list(commits.glob("*/commits/*/*.json")) and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.005)
+    child.kill()
+    child.wait()
+    there = {path for path in commits.glob("*/commits/*/*.json")}
+    assert there, "killed before the first part"
+    stamps = {path: path.stat().st_mtime_ns for path in there}
+    again = here.label("f16", 6)
+    assert committed(again) == PARTS
+    assert {path: path.stat().st_mtime_ns for path in there} == stamps
+    assert content(again.path) == content(at(world, tmp_path / "whole").label("f16", 6).path)
+
+
+def test_shares_cover_every_part_once_and_ranks_split_their_share() -> None:
+    layout = precompute.Layout(349, 10, 128, 32, 3, "none")
+    parts = select(layout, 6, Share())
+    assert parts == sorted(PARTS)
+    ranks = [select(layout, 6, Share.parse(f"{i}/2").of_rank(rank, 2)) for i in (1, 2) for rank in (0, 1)]
+    assert sorted(part for share in ranks for part in share) == parts
+    assert select(layout, 6, Share(), range(1, 2), range(3, 6)) == [(1, 1)]
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "x", "1", "1/0", "-1/2"])
+def test_a_share_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected i/n with 1 <= i <= n"):
+        Share.parse(text)

@@ -1,0 +1,93 @@
+"""Training: it learns, resumes to the same bits, stops when told to, and refuses what does not fit."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.world import World, make_world, student, training
+from pipeline import train, weights
+from pipeline.cache import open_cache
+from pipeline.losses import smoothed_mixed_target
+from pipeline.runtime import IntegrityError, RetryError, UsageError
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = make_world(tmp_path_factory.mktemp("world"))
+    world.label("none", 3)
+    return world
+
+
+def inputs(world: World) -> train.Inputs:
+    return train.Inputs(world.shards, world.val, world.recipe, 3, open_cache(world.label("none", 3).path), None)
+
+
+def run(world: World, folder: Path, stop_at: int | None = None, **fields: object) -> tuple[list[str], str]:
+    """Losses as hex floats and the hash of model and average; ``stop_at`` sends this process a SIGTERM at that step."""
+    seen: list[str] = []
+
+    def observe(step: int, loss: float) -> None:
+        seen.append(loss.hex())
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = training(world, 12, checkpoint_steps=5, **fields)
+    trained = train.train_student("s", config, student("cached", "hard"), inputs(world), folder, 0, observe)
+    assert trained.average is not None
+    return seen, weights.state_hash(trained.model.state_dict()) + weights.state_hash(trained.average)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(world: World, tmp_path: Path) -> None:
+    whole = run(world, tmp_path / "whole")
+    with pytest.raises(RetryError, match=r"stopped by SIGTERM at step 8 of 12, saved"):
+        run(world, tmp_path / "parts", stop_at=7)
+    rest = run(world, tmp_path / "parts")
+    assert rest[0] == whole[0][8:] and rest[1] == whole[1]
+    assert run(world, tmp_path / "parts") == ([], whole[1])  # finished: hands out its result, trains nothing
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(world: World, tmp_path: Path) -> None:
+    whole = run(world, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def observe(step: int, loss: float) -> None:
+        if step == 7:
+            raise Killed
+
+    config = training(world, 12, checkpoint_steps=5)
+    with pytest.raises(Killed):
+        train.train_student("s", config, student("cached", "hard"), inputs(world), tmp_path / "killed", 0, observe)
+    assert run(world, tmp_path / "killed") == (whole[0][5:], whole[1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(world: World, tmp_path: Path) -> None:
+    optimizer = {"name": "sgd", "lr": 1e38, "warmup_epochs": 0.0, "weight_decay": 0.0}
+    with pytest.raises(IntegrityError, match=r"nan or inf somewhere within steps \d+\.\.\d+.*lower optimizer.lr"):
+        run(world, tmp_path, optimizer=optimizer)
+
+
+def test_run_key_changes_with_what_decides_the_result_and_with_nothing_else(world: World) -> None:
+    config, chosen, given = training(world, 12), student("cached", "hard"), inputs(world)
+    key = train.run_key(config, chosen, given, ["pipeline/losses.py"])
+    moved = chosen.model_copy(update={"waits_for": chosen.waits_for.model_copy(update={"cache": "elsewhere"})})
+    assert train.run_key(config, moved, given, ["pipeline/losses.py"]) == key
+    assert train.run_key(config, chosen, given, ["pipeline/losses.py", "pipeline/loop.py"]) != key
+    assert train.run_key(config.model_copy(update={"seed": 1}), chosen, given, ["pipeline/losses.py"]) != key
+    assert train.run_key(config, student("cached", "hard", alpha=0.4), given, ["pipeline/losses.py"]) != key
+
+
+def test_the_class_target_is_the_mixed_smoothed_label() -> None:
+    target = smoothed_mixed_target(torch.tensor([1]), torch.tensor([2]), torch.tensor([0.75]), 4, 0.1)
+    assert torch.allclose(target, torch.tensor([[0.025, 0.7, 0.25, 0.025]]))
+
+
+def test_a_period_beyond_the_cache_is_refused_before_any_step(world: World, tmp_path: Path) -> None:
+    config = training(world, 12, period=6)
+    with pytest.raises(UsageError, match="K = 6 views, and the cache holds V = 3"):
+        train.train_student("s", config, student("cached", "hard"), inputs(world), tmp_path, 0)
+    assert not list(tmp_path.iterdir())
