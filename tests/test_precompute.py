@@ -88,7 +88,7 @@ def test_killed_at_any_moment_the_next_run_does_only_what_is_missing(world: Worl
         time.sleep(0.005)
     child.kill()
     child.wait()
-    there = {path for path in commits.glob("*/commits/*/*.json")}
+    there = set(commits.glob("*/commits/*/*.json"))
     assert there, "killed before the first part"
     stamps = {path: path.stat().st_mtime_ns for path in there}
     again = here.label("f16", 6)
