@@ -37,6 +37,7 @@ class LoopConfig(Config):
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     checkpoint_steps: int = Field(default=1000, ge=1)
+    score_epochs: int = Field(default=1, ge=1)  # the last epoch is scored in any case
 
 
 Row = dict[str, float]
@@ -67,8 +68,8 @@ def run(
     """Trains ``model`` in place for ``schedule.steps(config.epochs)`` steps.
 
     ``batches(start, stop)`` gives this rank's batches; ``directory`` holds the checkpoints; ``score`` is asked at the
-    end of each epoch and its values join the log row; ``observe(step, loss)`` sees every step's loss (it costs a
-    synchronisation each). Raises RetryError (75) after saving when told to stop, IntegrityError on a loss that is not
+    end of every ``score_epochs``-th epoch and its values join the log row; ``observe(step, loss)`` sees every
+    step's loss (it costs a synchronisation each). Raises RetryError (75) after saving when told to stop, IntegrityError on a loss that is not
     finite (the checkpoint before it is kept).
     """
     steps, per_epoch = schedule.steps(config.epochs), schedule.steps_per_epoch()
@@ -122,7 +123,7 @@ def run(
             note = ""
             if done % per_epoch == 0 or done == steps:
                 rows.append(_row(sums, done, per_epoch, optimizer.param_groups[0]["lr"], title))
-                if score is not None:
+                if score is not None and (len(rows) % config.score_epochs == 0 or done == steps):
                     rows[-1] |= score(model)
                     model.train()
                 note = "  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items() if name != "step")

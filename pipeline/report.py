@@ -130,7 +130,8 @@ def _curves(students: Path, names: list[str]) -> Figure:
             rows = list(csv.DictReader(file))
         epochs = np.array([float(row["epoch"]) for row in rows])
         left.plot(epochs, [float(row["task"]) for row in rows], label=name)
-        right.plot(epochs, [100 * float(row["val_top1"]) for row in rows], label=name)
+        scored = [row["val_top1"] != "" for row in rows]
+        right.plot(epochs[scored], [100 * float(row["val_top1"]) for row in rows if row["val_top1"]], label=name)
     left.set(xlabel="epoch", ylabel="cross-entropy of the class head", title="Training loss (label term)")
     right.set(xlabel="epoch", ylabel="%", title="Validation top-1")
     right.legend()

@@ -26,7 +26,8 @@ def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: in
     """This rank's blocks of a validation split under the ``evaluation`` recipe (every rank's share is exact)."""
     plain = evaluation(recipe)
     mine = [Visit(block.index, 0, 1, 0) for block in shards.blocks[rank() :: world_size()]]
-    for drawn in read_visits(shards, plain, mine, workers):
+    few = min(workers, len(mine) // 16)  # starting a process costs more than drawing a few blocks
+    for drawn in read_visits(shards, plain, mine, few):
         plan = drawn.plan[0].to(device)
         images = finish(drawn.pixels[0].to(device), plan, plain.mean, plain.std, plain.erase.mode)
         yield Seen(drawn.block, images, drawn.labels.to(device))

@@ -179,7 +179,7 @@ def write_student(
     """``model.safetensors`` + ``config.json`` (timm), ``ema/`` the same for the average, ``log.csv``."""
     text = io.StringIO()
     if trained.rows:
-        table = csv.DictWriter(text, list(trained.rows[0]), lineterminator="\n")
+        table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(trained.rows)
     out.mkdir(parents=True, exist_ok=True)

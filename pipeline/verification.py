@@ -1,10 +1,11 @@
 """Verify every part of a teacher cache, take damaged parts out, remove what dead jobs left (layer L1)."""
 
 import fcntl
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,6 +247,15 @@ def _remove(path: Path) -> None:
     else:
         with suppress(FileNotFoundError):
             path.unlink()
+
+
+def describe(report: Verification, result: Mapping[str, Any]) -> str:
+    """The report for a person, and of ``result`` what was done besides (dropped, gc, predict)."""
+    size = f"{report.bytes / 1e6:.1f} MB, V = {report.views}"
+    lines = [f"{report.path}: {report.whole} of {report.parts} parts whole ({size})"]
+    lines += [f"  {finding.state}: {finding.reason}" for finding in report.findings]
+    lines += [f"  {key}: {json.dumps(result[key])}" for key in ("dropped", "gc", "predict") if key in result]
+    return "\n".join(lines)
 
 
 def as_json(report: Verification | Garbage) -> dict[str, Any]:

@@ -1,12 +1,19 @@
-"""Check a teacher cache, or every cache of a work pool, against its commit records."""
+"""Check a teacher cache, or every cache of a work pool, against its commit records; --predict asks the teacher again."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from pipeline import audit, config
 from pipeline.runtime import IntegrityError, pool_root, say, stage
-from pipeline.verification import advice, as_json, collect, repair, targets_of, verify
+from pipeline.shards import Shards
+from pipeline.teacher import TeacherConfig
+from pipeline.verification import advice, as_json, collect, describe, repair, targets_of, verify
+from pipeline.views import Recipe, evaluation
+
+FOLDER = click.Path(path_type=Path)
 
 
 @click.command(help=__doc__)
@@ -14,33 +21,35 @@ from pipeline.verification import advice, as_json, collect, repair, targets_of, 
 @click.option("--repair", "drop", is_flag=True, help="Take damaged parts out of a pool; the next run makes them anew.")
 @click.option("--gc", is_flag=True, help="Remove what dead jobs left in a pool.")
 @click.option("--older-than", type=click.IntRange(0), default=3600, show_default=True, help="Age for --gc, in seconds.")
+@click.option("--predict", type=click.IntRange(0), default=0, help="Run the teacher again on so many random parts.")
+@click.option("--seed", default=0, show_default=True, help="Draws the parts for --predict.")
+@click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True, help="For --predict.")
+@click.option("--shards", type=FOLDER, default=Path("work/shards/train"), show_default=True, help="For --predict.")
+@click.option("--teacher", type=FOLDER, help="work/teachers/<teacher>, for --predict.")
 @click.option("--json", "as_text", is_flag=True, help="Print one JSON document.")
 @stage
-def main(path: Path, drop: bool, gc: bool, older_than: int, as_text: bool) -> None:
+def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: int, params: Path, shards: Path,
+         teacher: Path | None, as_text: bool) -> None:  # fmt: skip
     results, damaged = [], []
     for cache in targets_of(path):
         report = verify(cache, pool_root())
-        result = as_json(report)
-        left = report.damaged
+        result, left = as_json(report), report.damaged
         if drop and report.kind == "pool":
             dropped = repair(cache, [finding.part for finding in left if finding.part])
             left = tuple(finding for finding in left if finding.part not in dropped)
             result["dropped"] = [list(part) for part in dropped]
         if gc and report.kind == "pool" and not any(finding.part is None for finding in left):
             result["gc"] = as_json(collect(cache, older_than))
+        if predict and not left:
+            chosen, recipe = config.load(params, "teacher", TeacherConfig), config.load(params, "views", Recipe)
+            split = Shards.open(shards)
+            recipe = evaluation(recipe) if split.manifest.split == "val" else recipe
+            weights = (teacher or Path("work/teachers") / chosen.name) / "model.safetensors"
+            result["predict"] = asdict(audit.audit(cache, split, recipe, chosen, weights, predict, seed))
         results.append(result)
         damaged += [finding.reason for finding in left]
         if not as_text:
-            say(
-                f"{cache}: {report.whole} of {report.parts} parts whole ({report.bytes / 1e6:.1f} MB, V = {report.views})"
-            )
-            for finding in report.findings:
-                say(f"  {finding.state}: {finding.reason}")
-            for key in ("dropped", "gc"):
-                if key in result:
-                    say(f"  {key}: {json.dumps(result[key])}")
-            if left and report.kind != "pool":
-                say(advice(report))
+            say(describe(report, result) + (f"\n{advice(report)}" if left and report.kind != "pool" else ""))
     if as_text:
         say(json.dumps(results, indent=2))
     if damaged:

@@ -97,6 +97,9 @@ def test_tools_read_what_the_stages_wrote(work: Path) -> None:
     run(inspect.views, "--cache", work / "caches/photos", "--out", work / "views.png")
     assert (work / "views.png").stat().st_size > 10_000
     assert "4 of 4 parts whole" in run(verify.main, work / "caches/photos").output
+    again = run(verify.main, work / "caches/photos", "--predict", 2, "--teacher", work / "teachers/t", "--json")
+    audit = json.loads(again.stdout)[0]["predict"]
+    assert audit["equal"] == audit["hard_equal"] == audit["rows"] > 0 and audit["pixels_equal"] == audit["views"]
     planned = json.loads(run(plan.main, "--json").stdout)
     assert planned["cache"]["parts"] == 4 and planned["cache"]["teacher_forward_passes"] == 150
 

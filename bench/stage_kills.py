@@ -1,0 +1,86 @@
+"""SIGKILLs of the real teacher stage: two jobs on one pool, killed at random moments, started again until it is whole.
+
+    python -m bench.stage_kills --kills 20
+
+At the end the pool is compared byte for byte with one that was never interrupted, and verified.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import yaml
+
+from pipeline.compose import compose
+from pipeline.verification import targets_of, verify
+
+STEPS = ["index", "shard", "fit_teacher"]
+OVERRIDES = [
+    "student=none",
+    "fit.epochs=0.1",
+    "cache.views=240",
+    "cache.group=6",
+    "data.shard_size=64",
+    "data.block=32",
+]
+
+
+def stage(name: str, work: Path, pool: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"stages.{name}", "--params", str(work / "params.yaml"), *arguments]
+    environment = {**os.environ, "DISTIL_POOL": str(pool), "DISTIL_WORKERS": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def content(pool: Path) -> dict[str, bytes]:
+    files = (path for path in pool.rglob("*") if path.is_file() and path.name != "log.jsonl")
+    return {str(path.relative_to(pool)): path.read_bytes() for path in files}
+
+
+@click.command(help=__doc__)
+@click.option("--kills", default=20, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def main(kills: int, seed: int) -> None:
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        (work / "params.yaml").write_text(yaml.safe_dump(compose(Path("configs"), OVERRIDES)))
+        shards, teacher = ["--shards", str(work / "shards")], ["--out", str(work / "teacher")]
+        assert stage("index", work, work / "p", "--out", str(work / "index.tsv")).wait() == 0
+        assert (
+            stage("shard", work, work / "p", "--index", str(work / "index.tsv"), "--out", str(work / "shards")).wait()
+            == 0
+        )
+        assert stage("fit_teacher", work, work / "p", *shards, *teacher).wait() == 0
+        job = [*shards, "--teacher", str(work / "teacher")]
+        started = time.monotonic()
+        assert stage("precompute", work, work / "whole", *job).wait() == 0
+        whole_seconds = time.monotonic() - started
+        done = hit = 0
+        while done < kills:
+            jobs = [stage("precompute", work, work / "killed", *job) for _ in range(2)]
+            for process in jobs:
+                time.sleep(chance.uniform(0.3, 1.0) * whole_seconds / 2)
+                hit += process.poll() is None
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                done += 1
+        assert stage("precompute", work, work / "killed", *job).wait() == 0
+        (cache,) = targets_of(work / "killed")
+        report = verify(cache)
+        equal = content(work / "whole") == content(work / "killed")
+        print(f"{done} kills ({hit} of a running job), {report.whole} of {report.parts} parts whole, "
+              f"{'equal to' if equal else 'DIFFERENT FROM'} the uninterrupted pool byte for byte")  # fmt: skip
+        if not equal or report.damaged:
+            raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
