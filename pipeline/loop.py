@@ -67,10 +67,10 @@ def run(
 ) -> Trained:
     """Trains ``model`` in place for ``schedule.steps(config.epochs)`` steps.
 
-    ``batches(start, stop)`` gives this rank's batches; ``directory`` holds the checkpoints; ``score`` is asked at the
-    end of every ``score_epochs``-th epoch and its values join the log row; ``observe(step, loss)`` sees every
-    step's loss (it costs a synchronisation each). Raises RetryError (75) after saving when told to stop, IntegrityError on a loss that is not
-    finite (the checkpoint before it is kept).
+    ``batches(start, stop)`` gives this rank's batches; ``directory`` holds the checkpoints; ``score`` is asked at the end
+    of every ``score_epochs``-th epoch and its values join the log row; ``observe(step, loss)`` sees every step's loss,
+    at the price of a synchronisation each. Raises RetryError (75) after saving when told to stop, IntegrityError on a
+    loss that is not finite (the checkpoint before it is kept).
     """
     steps, per_epoch = schedule.steps(config.epochs), schedule.steps_per_epoch()
     torch.manual_seed(config.seed + rank())  # stochastic depth and dropout; views never use it
