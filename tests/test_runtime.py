@@ -1,0 +1,61 @@
+"""Exit codes and messages of the stages, ranks and workers from the environment."""
+
+import errno
+
+import pytest
+
+from pipeline import runtime
+from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, progress, stage
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("a"), 2),
+        (IntegrityError("b"), 3),
+        (IdentityError("c"), 4),
+        (RetryError("d"), 75),
+        (OSError(errno.ENOSPC, "No space left on device"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_its_exit_code_is_in_the_last_line(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @stage
+    def command() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        command()
+    lines = capsys.readouterr().err.splitlines()
+    assert left.value.code == code
+    assert lines[0].startswith("error: ") and lines[-1] == f"exit code {code}"
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    @stage
+    def command() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        command()
+
+
+def test_workers_are_what_is_asked_for_else_all_cores_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTIL_WORKERS", "5")
+    assert runtime.workers() == 5
+    monkeypatch.setenv("DISTIL_WORKERS", "-1")
+    with pytest.raises(UsageError, match="DISTIL_WORKERS: expected a whole number of at least 0, found '-1'"):
+        runtime.workers()
+    monkeypatch.delenv("DISTIL_WORKERS")
+    monkeypatch.setattr(runtime, "cores", lambda: 8)
+    assert runtime.workers() == 7
+
+
+def test_progress_in_a_job_log_is_plain_lines_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("label", 2, "parts") as tick:
+        tick()
+        tick(note="last")
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.splitlines()[-1].startswith("label: 2/2 parts, ")
