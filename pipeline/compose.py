@@ -10,7 +10,7 @@ from pipeline.fit import FitConfig
 from pipeline.identity import CacheConfig
 from pipeline.runtime import UsageError
 from pipeline.sources import DataConfig
-from pipeline.student import StudentConfig
+from pipeline.student import StudentConfig, waits_for
 from pipeline.teacher import TeacherConfig
 from pipeline.train import TrainConfig
 from pipeline.views import Recipe
@@ -43,7 +43,8 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
         if name not in GROUPS:
             _override(params, name, value)
     for entry in params["students"].values():
-        entry.setdefault("waits_for", _waits_for(entry, params))
+        found = waits_for(str(entry.get("supervise")), params["cache"].get("name"), params["teacher"].get("name"))
+        entry.setdefault("waits_for", found.model_dump())
     check(params)
     return params
 
@@ -106,14 +107,3 @@ def _override(params: dict[str, Any], name: str, value: str) -> None:
             raise UsageError(f"{name}: there is no {part!r} in the configuration; spell it as in params.yaml")
         place = place[part]
     place[last] = yaml.safe_load(value)
-
-
-def _waits_for(entry: dict[str, Any], params: dict[str, Any]) -> dict[str, str]:
-    """What the student's train stage depends on besides the shards. DVC wants a path in any case and no path twice, so
-    what is not needed is named by a manifest, which the shards bring anyway."""
-    mode = entry.get("supervise")
-    cache, teacher = params["cache"].get("name"), params["teacher"].get("name")
-    return {
-        "cache": f"work/caches/{cache}" if mode in ("cached", "auto") else "work/shards/train/manifest.json",
-        "teacher": f"work/teachers/{teacher}" if mode in ("live", "auto") else "work/shards/val/manifest.json",
-    }

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import google_crc32c
 
 
 def canonical_json(value: object) -> bytes:
@@ -22,15 +23,6 @@ def digest(value: object) -> str:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def crc32c_file(path: Path) -> str:
-    """crc32c of a file in 8 hex digits (6 ms per 64 MiB, against 0.4 s for sha256)."""
-    checksum = google_crc32c.Checksum()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            checksum.update(chunk)
-    return checksum.hexdigest().decode("ascii")
 
 
 def fsync_file(path: Path) -> None:
@@ -59,3 +51,29 @@ def write_durably(path: Path, content: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     fsync_directory(path.parent)
+
+
+def put_in_place(fresh: Path, out: Path) -> None:
+    """Renames a complete directory to ``out``; what stood there is moved aside first, and removed after."""
+    old = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
+    if out.is_symlink():
+        out.unlink()
+    elif out.exists():
+        out.rename(old)
+    fresh.rename(out)
+    fsync_directory(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def whole_directory(out: Path) -> Iterator[Path]:
+    """Yields an empty directory beside ``out`` that takes its place when the block ends well, and is removed otherwise:
+    a stage's output is the old one or the new one, never half of each."""
+    fresh = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        put_in_place(fresh, out)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise

@@ -3,6 +3,7 @@
 Either way the stage leaves ``model.safetensors``, so that everything downstream depends on bytes and not on a name.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline import loop
-from pipeline.files import canonical_json, write_durably
+from pipeline.files import canonical_json, whole_directory, write_durably
 from pipeline.loader import Batch, batches
 from pipeline.runtime import device as pick_device
 from pipeline.runtime import rank, say, world_size
@@ -54,16 +55,11 @@ def fit_teacher(
         )
         return {"loss": (batch.lam * own + (1.0 - batch.lam) * other).mean()}
 
-    trained = loop.run(
-        "fit_teacher",
-        model,
-        compute,
-        fit,
-        schedule,
-        lambda start, stop: batches(schedule, lanes, start, stop, train, recipe, device, workers),
-        directory,
-        device,
-    )
+    def load(start: int, stop: int) -> Iterator[Batch]:
+        return batches(schedule, lanes, start, stop, train, recipe, device, workers)
+
+    with loop.exclusive(directory):
+        trained = loop.run("fit_teacher", model, compute, fit, schedule, load, directory, device)
     if trained.average is not None:
         model.load_state_dict(trained.average)
     model.eval()
@@ -71,7 +67,8 @@ def fit_teacher(
 
 
 def write_teacher(model: nn.Module, report: dict[str, object], out: Path) -> None:
-    """``teacher.json`` and ``model.safetensors`` in ``out``, durably; the weights come last."""
-    write_durably(out / "teacher.json", canonical_json(report))
-    write_state(out / "model.safetensors", model.state_dict())
+    """``teacher.json`` and ``model.safetensors`` in ``out``, whole or not at all."""
+    with whole_directory(out) as fresh:
+        write_durably(fresh / "teacher.json", canonical_json(report))
+        write_state(fresh / "model.safetensors", model.state_dict())
     say(f"teacher: {out / 'model.safetensors'}")

@@ -86,3 +86,12 @@ def check_views(cache: Cache, shards: Shards, recipe: Recipe, device: torch.devi
     """Raises IdentityError (exit 4) naming each field in which ``cache`` was made of other views than these."""
     expected = cache.identity | views_identity(shards, recipe, device)
     difference.require_same(expected, cache.identity, str(where), REPAIR)
+
+
+def check_maker(cache: Cache, layout: Layout, teacher: dict[str, Any], where: Path) -> None:
+    """Raises IdentityError if ``cache`` has another layout or codec, or was made by another teacher than the ``teacher``
+    of the config (its weights are known only to who loads them)."""
+    made_by = cache.identity["teacher"]
+    same = {key: teacher[key] for key in made_by if key in teacher and key != "weights"}
+    expected = cache.identity | {"teacher": made_by | same, "layout": asdict(layout)}
+    difference.require_same(expected, cache.identity, str(where), REPAIR)

@@ -1,13 +1,15 @@
 """The training loop, for teacher and student alike: steps, log, checkpoints, stop signals, ranks (layer L2).
 
-Killed at any point it goes on from the last checkpoint, to the same bits as an uninterrupted run of the same world
-size: the order of the data is a function of the step, and a checkpoint holds the rest. The last step is saved as well,
-so that a finished run that is asked for again only hands out its result.
+Killed at any point it goes on from the last checkpoint, on a CPU in float32 to the same bits as an uninterrupted run of
+the same world size and number of threads (a GPU's attention may add up in another order): the order of the data is a
+function of the step, and a checkpoint holds the rest. The last step is saved as well, so that a finished run that is
+asked for again only hands out its result.
 """
 
+import fcntl
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,6 +21,8 @@ from torch import nn
 
 from pipeline import checkpoint
 from pipeline.config import Config
+from pipeline.files import sha256_file
+from pipeline.imports import ROOT
 from pipeline.loader import Batch
 from pipeline.optimize import OptimizerConfig, make_average, make_optimizer, make_scheduler
 from pipeline.runtime import IntegrityError, RetryError, StopSignal, progress, rank, say, world_size
@@ -128,8 +132,10 @@ def run(
                     model.train()
                 note = "  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items() if name != "step")
                 sums = {}
-            stopping = _agreed(stop, device)
+            stopping = _agreed(stop, done, device)
             if stopping or done == steps or done % config.checkpoint_steps == 0:
+                if sums:
+                    _totals(sums, done, title)  # a loss that is not finite is never saved
                 _save(directory, done, model, optimizer, average, rows, sums, device)
             tick(1, note)
             if stopping and done < steps:
@@ -138,6 +144,28 @@ def run(
                     f"run the same command to go on"
                 )
     return Trained(model, average.module.state_dict() if average is not None else None, rows)
+
+
+def code_hashes(code: list[str]) -> dict[str, str]:
+    """sha256 of each module that a run depends on, for the key of its directory: changed code starts anew."""
+    return {path: sha256_file(ROOT / path) for path in code}
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Keeps a second job off the run in ``directory``. Raises RetryError (75) if another job has it."""
+    if rank() != 0:
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RetryError(
+                f"{directory}: another job trains this very run; its result will be used: try later"
+            ) from None
+        yield
 
 
 def _add(sums: dict[str, torch.Tensor], values: dict[str, torch.Tensor], batch: Batch) -> None:
@@ -150,27 +178,36 @@ def _add(sums: dict[str, torch.Tensor], values: dict[str, torch.Tensor], batch: 
 
 def _row(sums: dict[str, torch.Tensor], done: int, per_epoch: int, lr: float, title: str) -> Row:
     """Means over the epoch and over all ranks. Raises IntegrityError when the loss is not finite."""
-    totals = {name: value.clone() for name, value in sums.items()}
-    if world_size() > 1:
-        for name in sorted(totals):
-            device = totals["loss"].device  # NCCL reduces on the GPU only
-            totals[name] = totals[name].to(device)
-            dist.all_reduce(totals[name])
-    total = {name: float(value) for name, value in totals.items()}
+    total = _totals(sums, done, title)
     steps, samples, live = total.pop("steps"), total.pop("samples"), total.pop("live")
-    if not math.isfinite(total["loss"]):
-        raise IntegrityError(
-            f"{title}: the loss became nan or inf somewhere within steps {done - int(steps / world_size())}..{done - 1}; the "
-            f"checkpoint before it is kept; lower optimizer.lr, raise warmup_epochs or set clip_grad"
-        )
     means = {name: value / steps for name, value in total.items()}
     return {"epoch": done / per_epoch, "step": done, "lr": lr, **means, "live_fraction": live / samples}
 
 
-def _agreed(stop: StopSignal, device: torch.device) -> bool:
-    """Whether any rank was told to stop, so that all leave at the same step."""
+def _totals(sums: dict[str, torch.Tensor], done: int, title: str) -> dict[str, float]:
+    """Sums over all ranks. Raises IntegrityError, on every rank, when the loss is not finite."""
+    totals = {name: value.clone() for name, value in sums.items()}
+    if world_size() > 1:
+        for name in sorted(totals):
+            totals[name] = totals[name].to(totals["loss"].device)  # NCCL reduces on the GPU only
+            dist.all_reduce(totals[name])
+    total = {name: float(value) for name, value in totals.items()}
+    if not math.isfinite(total["loss"]):
+        first = done - int(total["steps"] / world_size())
+        raise IntegrityError(
+            f"{title}: the loss became nan or inf somewhere within steps {first}..{done - 1}; the checkpoint before it is "
+            f"kept; lower optimizer.lr, raise warmup_epochs or set clip_grad"
+        )
+    return total
+
+
+def _agreed(stop: StopSignal, done: int, device: torch.device) -> bool:
+    """Whether any rank was told to stop, so that all leave at the same step. Ranks ask each other every tenth step, since
+    the answer waits for the device."""
     if world_size() == 1:
         return bool(stop)
+    if done % 10:
+        return False
     flag = torch.tensor(float(bool(stop)), device=device)
     dist.all_reduce(flag, op=dist.ReduceOp.MAX)
     return bool(flag.item())

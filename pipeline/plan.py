@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from pipeline import student, teacher
 from pipeline.identity import CacheConfig, layout_of
 from pipeline.loader import memory_needed
 from pipeline.losses import distillation_loss
+from pipeline.optimize import make_optimizer
 from pipeline.runtime import device as pick_device
 from pipeline.runtime import world_size
 from pipeline.schedule import lanes_of
@@ -39,15 +41,18 @@ def plan(
     """Parts, files, bytes, forward passes, hours and break-even as plain JSON data.
 
     Times come from a probe of ``probe`` samples with freshly initialised models of the configured kind on this machine:
-    drawing per worker, the teacher's forward pass, each student's training step (fp32 or bf16 as configured).
+    drawing per worker, the teacher's forward pass on a block, each student's training step with its optimiser, in the
+    configured precision, not compiled. The weights' average is left out.
     """
     device, layout = pick_device(), layout_of(shards, cache)
     parts = layout.groups(cache.views) * layout.shards
     views = shards.samples * cache.views
-    drawing = _seconds_per_view_drawn(shards, recipe, probe)
+    drawing = _seconds_per_view_drawn(shards, recipe, cache.repeats, probe)
     model = teacher.create(config.model_copy(update={"weights": None}), layout.classes, pretrained=False)
     model.to(device).eval().requires_grad_(False)
-    images = torch.zeros(min(probe, layout.block), 3, recipe.size, recipe.size, device=device)
+    order = torch.channels_last if config.channels_last else torch.contiguous_format
+    model.to(memory_format=order)
+    images = torch.zeros(layout.block, 3, recipe.size, recipe.size, device=device).contiguous(memory_format=order)
 
     def forward() -> object:
         with torch.inference_mode(), computing(config.precision, device):
@@ -102,12 +107,18 @@ def _student(
     target = torch.full((len(images), classes), 1.0 / classes, device=device)
     hard, logits = target.argmax(1), target
 
+    optimizer = make_optimizer(model, train.optimizer, train.batch)
+
     def step() -> object:
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             loss = distillation_loss(model(images), target, hard, logits, kind=chosen.distillation)
         loss.total.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         return loss
 
+    images = images[: max(2, train.batch // world_size())]
+    target, hard, logits = target[: len(images)], hard[: len(images)], logits[: len(images)]
     per_row = _median_seconds(step, device) / len(images)
     hours = {"hours_cached": rows * max(per_row, drawing) / 3600}
     hours["hours_live"] = rows * max(per_row + teaching, drawing) / 3600
@@ -115,11 +126,13 @@ def _student(
     return {"milliseconds_per_row": 1e3 * per_row, "gflops_per_row": flops, **hours}
 
 
-def _seconds_per_view_drawn(shards: Shards, recipe: Recipe, probe: int) -> float:
+def _seconds_per_view_drawn(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> float:
+    """CPU seconds per view of one core, each image decoded once for ``repeats`` views as the stage does."""
     block = max(shards.blocks, key=lambda block: block.samples)
+    few = replace(block, samples=min(probe, block.samples))
     start = time.process_time()
-    draw_visit(shards, recipe, block, 0, max(1, probe // block.samples))
-    return (time.process_time() - start) / (block.samples * max(1, probe // block.samples))
+    draw_visit(shards, recipe, few, 0, repeats)
+    return (time.process_time() - start) / (few.samples * repeats)
 
 
 def _median_seconds(call: Callable[[], object], device: torch.device, rounds: int = 5) -> float:

@@ -71,6 +71,11 @@ def select(
         if (shards is None or s in shards)
         and (view_range is None or (g * layout.group in view_range and (g + 1) * layout.group - 1 in view_range))
     ]
+    if not parts:
+        raise UsageError(
+            f"--only-shards and --only-views leave no whole part: there are {count} shards, and view groups of "
+            f"{layout.group} views up to {views}"
+        )
     return parts[share.index - 1 :: share.count]
 
 
@@ -93,8 +98,6 @@ def fill(
     if len(todo) < len(parts):
         say(f"{len(parts) - len(todo)} of {len(parts)} parts are already committed")
     blocks = {s: [block for block in shards.blocks if block.shard == s] for s in {s for _, s in todo}}
-    for s in blocks:
-        shards.verify(s)
     coming: deque[tuple[int, int]] = deque()
 
     def visits() -> Iterator[Visit]:
@@ -191,8 +194,7 @@ def run(
     identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
     pool = open_pool(pool_root, identity, layout, new_cache)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()), only_shards, only_views)
-    repeats = config.repeats if layout.group % config.repeats == 0 else 1
-    summary = fill(pool, mine, shards, recipe, teacher, repeats, device, workers, StopSignal())
+    summary = fill(pool, mine, shards, recipe, teacher, config.repeats, device, workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "
         f"{summary.read_wait_s:.1f} s, teacher {summary.predict_s:.1f} s, writing {summary.write_s:.1f} s (overlapped)"

@@ -57,7 +57,7 @@ def publish(
             files.write_durably(fresh / RECEIPT, _receipt(pool, views, records))
         else:
             _copy_cache(pool, fresh, views, records, tick)
-        _put_in_place(fresh, out)
+        files.put_in_place(fresh, out)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -107,18 +107,6 @@ def _copy(source: Path, target: Path, key: str) -> Path:
         reader.seek(writer.seek(0, os.SEEK_END))
         shutil.copyfileobj(reader, writer, 1 << 20)
     return copy
-
-
-def _put_in_place(fresh: Path, out: Path) -> None:
-    """Renames a complete directory to ``out``; what stood there is moved aside first, and removed after."""
-    old = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
-    if out.is_symlink():
-        out.unlink()
-    elif out.exists():
-        out.rename(old)
-    fresh.rename(out)
-    files.fsync_directory(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -99,7 +99,8 @@ def table(summary: Mapping[str, Any]) -> str:
     lines = [f"{'':<16}{'distillation':<14}{'top-1 %':>8}{'agreement %':>13}"]
     lines.append(f"{summary['teacher']['name']:<16}{'(teacher)':<14}{summary['teacher']['top1']:>8.2f}{'':>13}")
     for name, entry in summary["students"].items():
-        lines.append(f"{name:<16}{entry['distillation']:<14}{entry['top1']:>8.2f}{entry['agreement']:>13.2f}")
+        agreement = "" if entry["agreement"] is None else f"{entry['agreement']:.2f}"
+        lines.append(f"{name:<16}{entry['distillation']:<14}{entry['top1']:>8.2f}{agreement:>13}")
     return "\n".join(lines)
 
 

@@ -61,7 +61,7 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, cores() - workers()))  # the loader's processes need the other cores
+            torch.set_num_threads(max(1, cores() // 2))  # the loader's processes need the others
         try:
             return command(*args, **kwargs)
         except PipelineError as error:
@@ -82,7 +82,7 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
 
 
 def rank() -> int:
-    """This process's rank: torchrun's RANK, else Slurm's under srun, else 0."""
+    """This process's rank: RANK, as torchrun sets it, else 0."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -177,16 +177,16 @@ def timed(out: Path | None, name: str) -> Iterator[None]:
 
 @contextmanager
 def distributed() -> Iterator[None]:
-    """Joins the process group that torchrun's (or Slurm's) variables describe; nothing for a single process.
+    """Joins the process group that torchrun's variables describe; nothing for a single process.
 
     A rank that is lost or hangs ends the others after DISTIL_TIMEOUT seconds (default 600).
     """
+    on_gpu = device().type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device())  # the generator whose state a checkpoint holds is the current device's
     if world_size() == 1:
         yield
         return
-    on_gpu = device().type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device())
     timeout = timedelta(seconds=float(os.environ.get("DISTIL_TIMEOUT", "600")))
     torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     try:

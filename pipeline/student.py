@@ -28,6 +28,15 @@ class WaitsFor(Config):
     teacher: str
 
 
+def waits_for(supervise: str, cache: str, teacher: str) -> WaitsFor:
+    """What a student with this supervision waits for besides the shards. DVC wants a path in any case and no path twice,
+    so what is not needed is named by a manifest, which the shards bring anyway."""
+    return WaitsFor(
+        cache=f"work/caches/{cache}" if supervise in ("cached", "auto") else "work/shards/train/manifest.json",
+        teacher=f"work/teachers/{teacher}" if supervise in ("live", "auto") else "work/shards/val/manifest.json",
+    )
+
+
 class StudentConfig(Config):
     """One student: its model, how it is distilled and where its targets come from.
 

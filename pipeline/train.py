@@ -2,10 +2,10 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -13,9 +13,8 @@ from torch import nn
 
 from pipeline import difference, loop, student
 from pipeline.cache import Cache, open_cache
-from pipeline.files import digest, sha256_file, write_durably
-from pipeline.identity import REPAIR, CacheConfig, cache_identity, check_views, layout_of
-from pipeline.imports import ROOT
+from pipeline.files import digest, sha256_file, whole_directory, write_durably
+from pipeline.identity import REPAIR, CacheConfig, cache_identity, check_maker, check_views, layout_of
 from pipeline.loader import Batch, batches, memory_needed
 from pipeline.losses import distillation_loss, smoothed_mixed_target
 from pipeline.runtime import UsageError, rank, say, world_size
@@ -23,7 +22,7 @@ from pipeline.runtime import device as pick_device
 from pipeline.schedule import Schedule, lanes_of
 from pipeline.scoring import top1, validation
 from pipeline.shards import Shards
-from pipeline.student import StudentConfig
+from pipeline.student import StudentConfig, waits_for
 from pipeline.supervision import FromTeacher, period, sources
 from pipeline.teacher import Teacher, TeacherConfig
 from pipeline.views import Recipe
@@ -35,7 +34,7 @@ class TrainConfig(loop.LoopConfig):
     repeats: int = Field(default=3, ge=1)  # r
     period: int | None = Field(default=None, ge=1)  # K
     smoothing: float = Field(default=0.1, ge=0, lt=1)
-    verify_views: Literal["all", "first_cycle"] | float = "all"
+    verify_views: Literal["all", "first_cycle"] | Annotated[float, Field(ge=0, le=1)] = "all"
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,19 @@ def open_inputs(
     another recipe, data set, image library or (where the live teacher is used as well) teacher."""
     device = pick_device()
     train = Shards.open(shards / "train")
+    expected = waits_for(chosen.supervise, config.name, teacher.name)
+    if chosen.waits_for != expected:
+        raise UsageError(
+            f"students: waits_for: expected {expected}, found {chosen.waits_for}: DVC would watch the wrong files; correct "
+            f"it, or write params.yaml again with: python -m stages.configure"
+        )
     opened, live = None, None
     if chosen.supervise in ("cached", "auto"):
         if cache is None:
             raise UsageError(f"supervise: {chosen.supervise} needs --cache work/caches/{config.name}")
         opened = open_cache(cache)
         check_views(opened, train, recipe, device, cache)
+        check_maker(opened, layout_of(train, config), teacher.model_dump(mode="json"), cache)
     if chosen.supervise in ("live", "auto"):
         if teacher_folder is None:
             raise UsageError(f"supervise: {chosen.supervise} needs --teacher work/teachers/{teacher.name}")
@@ -86,16 +92,18 @@ def open_inputs(
 def run_key(config: TrainConfig, chosen: StudentConfig, inputs: Inputs, code: list[str]) -> str:
     """Hash of all that decides a run's result; names its checkpoints, so that changed code or data starts anew and a
     killed or repeated run goes on."""
+    local = Path(chosen.initial) if chosen.initial else None
     return digest(
         {
             "train": config.model_dump(mode="json"),
             "student": chosen.model_dump(mode="json", exclude={"waits_for"}),
+            "initial": sha256_file(local) if local is not None and local.is_file() else None,
             "recipe": inputs.recipe.model_dump(mode="json"),
             "shards": [inputs.train.manifest_hash, inputs.val.manifest_hash],
             "views": inputs.views,
             "cache": digest(inputs.cache.identity) if inputs.cache else None,
             "teacher": [inputs.live.teacher.identity(), inputs.live.codec] if inputs.live else None,
-            "code": {path: sha256_file(ROOT / path) for path in code},
+            "code": loop.code_hashes(code),
         }
     )
 
@@ -159,18 +167,11 @@ def train_student(
         found = top1(lambda images: model(images).fused(), validation(inputs.val, recipe, device, workers), device)
         return {"val_top1": found}
 
-    return loop.run(
-        name,
-        model,
-        compute,
-        config,
-        schedule,
-        lambda start, stop: batches(schedule, lanes, start, stop, shards, recipe, device, workers, lookup, label),
-        directory,
-        device,
-        score,
-        observe,
-    )
+    def load(start: int, stop: int) -> Iterator[Batch]:
+        return batches(schedule, lanes, start, stop, shards, recipe, device, workers, lookup, label)
+
+    with loop.exclusive(directory):
+        return loop.run(name, model, compute, config, schedule, load, directory, device, score, observe)
 
 
 def write_student(
@@ -182,11 +183,11 @@ def write_student(
         table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(trained.rows)
-    out.mkdir(parents=True, exist_ok=True)
-    write_durably(out / "log.csv", text.getvalue().encode())
-    if trained.average is not None:
-        average = student.create(chosen, len(classes))
-        average.load_state_dict(trained.average)
-        student.export(average, chosen, classes, recipe, out / "ema")
-    assert isinstance(trained.model, student.Student)
-    student.export(trained.model, chosen, classes, recipe, out)
+    with whole_directory(out) as fresh:
+        write_durably(fresh / "log.csv", text.getvalue().encode())
+        if trained.average is not None:
+            average = student.create(chosen, len(classes))
+            average.load_state_dict(trained.average)
+            student.export(average, chosen, classes, recipe, fresh / "ema")
+        assert isinstance(trained.model, student.Student)
+        student.export(trained.model, chosen, classes, recipe, fresh)

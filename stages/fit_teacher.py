@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from pipeline import config, fit
+from pipeline import config, fit, loop
 from pipeline.files import digest
-from pipeline.runtime import distributed, pool_root, say, stage, timed, workers
+from pipeline.imports import code_of
+from pipeline.runtime import distributed, pool_root, rank, say, stage, timed, workers
 from pipeline.shards import Shards
 from pipeline.teacher import TeacherConfig, create
 from pipeline.views import Recipe
@@ -26,14 +27,17 @@ def main(params: Path, shards: Path, out: Path) -> None:
     train, val = Shards.open(shards / "train"), Shards.open(shards / "val")
     with timed(out, "fit_teacher"), distributed():
         if chosen.weights is None:
-            key = digest([chosen.model_dump(), how.model_dump(), recipe.model_dump(), train.manifest_hash])
+            code = loop.code_hashes(code_of("fit_teacher"))
+            key = digest([chosen.model_dump(), how.model_dump(), recipe.model_dump(), train.manifest_hash, code])
             runs = pool_root() / "runs" / f"teacher-{key[:16]}"
             model, found = fit.fit_teacher(chosen, how, recipe, train, val, runs, workers())
             say(f"teacher {chosen.name}: {100 * found:.2f} % top-1 on the validation split")
-            fit.write_teacher(model, {"name": chosen.name, "source": "fitted", "top1": 100 * found}, out)
+            report = {"name": chosen.name, "source": "fitted", "top1": 100 * found}
         else:
             model = create(chosen, len(train.classes), pretrained=True)
-            fit.write_teacher(model, {"name": chosen.name, "source": chosen.weights}, out)
+            report = {"name": chosen.name, "source": chosen.weights}
+        if rank() == 0:
+            fit.write_teacher(model, report, out)
 
 
 if __name__ == "__main__":

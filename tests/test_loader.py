@@ -1,5 +1,8 @@
 """Batches are a function of (seed, step): any worker count, any split of the lanes, any resume."""
 
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,17 @@ def test_a_row_is_what_the_teacher_saw_of_that_view(world: World, schedule: Sche
             images = finish(pixels, plan, world.recipe.mean, world.recipe.std, world.recipe.erase.mode)
             teacher_rows |= {row.numpy().tobytes() for row in images}
     assert all(row.numpy().tobytes() in teacher_rows for row in batch.images)
+
+
+def test_workers_outlive_the_signal_that_slurm_sends_to_the_whole_group(world: World) -> None:
+    visits = [Visit(block.index, 0, 3, 0) for block in world.shards.blocks]
+    stream = read_visits(world.shards, world.recipe, visits, 1)
+    seen = [next(stream).block.index]
+    for worker in multiprocessing.active_children():
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            os.kill(worker.pid, number)  # type: ignore[arg-type]
+    seen += [drawn.block.index for drawn in stream]
+    assert seen == [block.index for block in world.shards.blocks]
 
 
 def test_a_damaged_shard_stops_the_run_with_one_sentence_from_the_worker(world: World, tmp_path: Path) -> None:

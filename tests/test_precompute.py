@@ -17,6 +17,7 @@ from pipeline.identity import CacheConfig, cache_identity, layout_of
 from pipeline.pool import committed, open_pool
 from pipeline.precompute import Share, fill, select
 from pipeline.runtime import RetryError, StopSignal, UsageError
+from pipeline.verification import collect
 
 PARTS = {(g, s) for g in range(2) for s in range(3)}  # V = 6, G = 3, three shards
 
@@ -94,6 +95,7 @@ def test_killed_at_any_moment_the_next_run_does_only_what_is_missing(world: Worl
     again = here.label("f16", 6)
     assert committed(again) == PARTS
     assert {path: path.stat().st_mtime_ns for path in there} == stamps
+    collect(again.path, older_than=0.0)  # what the killed job left in staging; verify --gc
     assert content(again.path) == content(at(world, tmp_path / "whole").label("f16", 6).path)
 
 
@@ -104,6 +106,17 @@ def test_shares_cover_every_part_once_and_ranks_split_their_share() -> None:
     ranks = [select(layout, 6, Share.parse(f"{i}/2").of_rank(rank, 2)) for i in (1, 2) for rank in (0, 1)]
     assert sorted(part for share in ranks for part in share) == parts
     assert select(layout, 6, Share(), range(1, 2), range(3, 6)) == [(1, 1)]
+
+
+def test_under_torchrun_each_rank_labels_its_share(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = at(world, tmp_path / "ranks")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert committed(here.label("none", 3)) == {(0, 1)}
+    monkeypatch.setenv("RANK", "0")
+    assert committed(here.label("none", 3)) == {(0, s) for s in range(3)}
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "x", "1", "1/0", "-1/2"])

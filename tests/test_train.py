@@ -1,5 +1,6 @@
 """Training: it learns, resumes to the same bits, stops when told to, and refuses what does not fit."""
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from bench.world import World, make_world, student, training
-from pipeline import train, weights
+from pipeline import loop, train, weights
 from pipeline.cache import open_cache
+from pipeline.identity import check_maker
 from pipeline.losses import smoothed_mixed_target
-from pipeline.runtime import IntegrityError, RetryError, UsageError
+from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def run(world: World, folder: Path, stop_at: int | None = None, **fields: object
         if step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    config = training(world, 12, checkpoint_steps=5, **fields)
+    config = training(world, 12, **({"checkpoint_steps": 5} | fields))
     trained = train.train_student("s", config, student("cached", "hard"), inputs(world), folder, 0, observe)
     assert trained.average is not None
     return seen, weights.state_hash(trained.model.state_dict()) + weights.state_hash(trained.average)
@@ -68,7 +70,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(world: W
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(world: World, tmp_path: Path) -> None:
     optimizer = {"name": "sgd", "lr": 1e38, "warmup_epochs": 0.0, "weight_decay": 0.0}
     with pytest.raises(IntegrityError, match=r"nan or inf somewhere within steps \d+\.\.\d+.*lower optimizer.lr"):
-        run(world, tmp_path, optimizer=optimizer)
+        run(world, tmp_path, optimizer=optimizer, checkpoint_steps=2)
+    for path in tmp_path.glob("step-*/state.pt"):
+        state = torch.load(path, weights_only=True)
+        assert all(bool(torch.isfinite(value).all()) for value in state["model"].values()), "nan weights were saved"
 
 
 def test_run_key_changes_with_what_decides_the_result_and_with_nothing_else(world: World) -> None:
@@ -91,3 +96,18 @@ def test_a_period_beyond_the_cache_is_refused_before_any_step(world: World, tmp_
     with pytest.raises(UsageError, match="K = 6 views, and the cache holds V = 3"):
         train.train_student("s", config, student("cached", "hard"), inputs(world), tmp_path, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_second_job_on_the_same_run_is_sent_away(world: World, tmp_path: Path) -> None:
+    with loop.exclusive(tmp_path), pytest.raises(RetryError, match="another job trains this very run"):
+        run(world, tmp_path)
+
+
+def test_a_cache_made_by_another_teacher_or_codec_than_the_config_says_is_refused(world: World) -> None:
+    cache = open_cache(world.label("none", 3).path)
+    teacher = world.config.model_dump(mode="json")
+    check_maker(cache, cache.layout, teacher, cache.path)
+    with pytest.raises(IdentityError, match=r"teacher.arch: expected 'test_resnet', found 'test_byobnet'"):
+        check_maker(cache, cache.layout, teacher | {"arch": "test_resnet"}, cache.path)
+    with pytest.raises(IdentityError, match=r"layout.codec: expected 'u8', found 'none'"):
+        check_maker(cache, dataclasses.replace(cache.layout, codec="u8"), teacher, cache.path)
