@@ -1,9 +1,10 @@
 # make demo: the whole pipeline on real digits. make test: the tests. make check: lint, types, architecture.
+# make proofs: replay of views and kills of jobs, small sizes of the proofs in bench/.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 PYTHON ?= python3
 RUN := $(UV) run --frozen --no-sync
 
-.PHONY: demo test check setup
+.PHONY: demo test check proofs setup
 
 demo: setup
 	$(RUN) dvc repro
@@ -17,6 +18,11 @@ check: setup
 	$(RUN) ruff format --check
 	$(RUN) mypy
 	$(RUN) pytest -p no:xdist -o addopts=-q tests/test_architecture.py
+
+proofs: setup  # sizes for CI; the whole sizes stand in the README
+	$(RUN) python -m bench.replay --views 2000
+	$(RUN) python -m bench.replay --views 20000 --size 32
+	$(RUN) python -m bench.kills --kills 200
 
 setup: .venv/.ready
 
