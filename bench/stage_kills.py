@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ STEPS = ["index", "shard", "fit_teacher"]
 OVERRIDES = [
     "student=none",
     "fit.epochs=0.1",
-    "cache.views=24",
+    "cache.views=60",
     "cache.group=6",
     "data.shard_size=64",
     "data.block=32",
@@ -67,10 +68,11 @@ def main(kills: int, seed: int) -> None:
         while done < kills:
             jobs = [stage("precompute", work, work / "killed", *job) for _ in range(2)]
             for process in jobs:
-                time.sleep(chance.uniform(0.3, 0.7) * whole_seconds)
+                time.sleep(chance.uniform(0.2, 0.5) * whole_seconds)
                 parts = len(list((work / "killed").glob("caches/*/commits/*/*.json")))
                 midway += process.poll() is None and parts > 0
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has finished
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 done += 1
         assert stage("precompute", work, work / "killed", *job).wait() == 0

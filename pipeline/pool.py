@@ -26,7 +26,7 @@ from pipeline.record import REPAIR, STAGING, Record, cache_path, caches, listed,
 from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, say
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "zarr", "numcodecs")
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

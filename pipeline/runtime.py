@@ -95,7 +95,13 @@ def device() -> torch.device:
     name = os.environ.get("DISTIL_DEVICE") or (
         f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     )
-    return torch.device(name)
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"DISTIL_DEVICE: expected cpu, cuda or cuda:N, found {name!r}") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name}: this machine has {torch.cuda.device_count()} GPUs; correct DISTIL_DEVICE")
+    return found
 
 
 def cores() -> int:
@@ -188,7 +194,12 @@ def distributed() -> Iterator[None]:
         yield
         return
     timeout = timedelta(seconds=float(os.environ.get("DISTIL_TIMEOUT", "600")))
-    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
+    try:
+        torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
+    except ValueError as error:  # MASTER_ADDR, MASTER_PORT or a rank is missing
+        raise UsageError(f"WORLD_SIZE is {world_size()}, but {str(error).splitlines()[0]}; start it with torchrun") from None
+    except torch.distributed.DistError as error:
+        raise RetryError(f"the {world_size()} ranks did not find each other: {str(error).splitlines()[0]}") from None
     try:
         yield
     finally:

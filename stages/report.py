@@ -25,7 +25,11 @@ def main(params: Path, work: Path, out: Path, show: Path | None) -> None:
     if show is not None:
         if not show.is_file():
             raise UsageError(f"{show}: no such file; write it with: dvc repro")
-        say(f"\n{report.table(json.loads(show.read_text()))}\n\nreport: {show.parent / 'index.html'}")
+        try:
+            table = report.table(json.loads(show.read_text()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{show}: not a summary of stages.report ({error!r}); write it with: dvc repro") from None
+        say(f"\n{table}\n\nreport: {show.parent / 'index.html'}")
         return
     cache = config.load(params, "cache", CacheConfig)
     names = config.keys(params, "students")

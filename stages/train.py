@@ -7,7 +7,8 @@ import click
 from pipeline import config, train
 from pipeline.identity import CacheConfig
 from pipeline.imports import code_of
-from pipeline.runtime import distributed, pool_root, rank, say, stage, timed, workers
+from pipeline.runtime import distributed, pool_root, rank, say, stage, timed, workers, world_size
+from pipeline.schedule import lanes_of
 from pipeline.student import StudentConfig
 from pipeline.teacher import TeacherConfig
 from pipeline.views import Recipe
@@ -29,6 +30,7 @@ def main(params: Path, name: str, shards: Path, cache: Path | None, teacher: Pat
     recipe = config.load(params, "views", Recipe)
     views = config.load(params, "cache", CacheConfig)
     teacher_config = config.load(params, "teacher", TeacherConfig)
+    lanes_of(rank(), world_size(), how.lanes)  # refused before the ranks wait for each other
     with timed(out, f"train:{name}"), distributed():
         inputs = train.open_inputs(shards, recipe, views, chosen, teacher_config, cache, teacher, workers())
         runs = pool_root() / "runs" / f"{name}-{train.run_key(how, chosen, inputs, code_of('train'))[:16]}"
