@@ -35,6 +35,12 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     data = _read(configs, "data", chosen.get("data", "digits"))
     defaults = data.pop("defaults", {})
     params = data
+    for group in ("views", "teacher", "student", "train"):
+        if group not in defaults and group not in chosen:
+            raise UsageError(
+                f"{configs}/data/{chosen.get('data', 'digits')}.yaml: defaults.{group} is missing; add it, or "
+                f"choose one: {group}=..."
+            )
     for group in ("views", "teacher", "train"):
         params |= _read(configs, group, chosen.get(group) or defaults[group])
     names = chosen["student"].split(",") if "student" in chosen else defaults["student"]
@@ -42,7 +48,9 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     for name, value in pairs:
         if name not in GROUPS:
             _override(params, name, value)
-    for entry in params["students"].values():
+    for student, entry in params["students"].items():
+        if not isinstance(entry, dict):
+            raise UsageError(f"students.{student}: expected a section, found {entry!r}")
         found = waits_for(str(entry.get("supervise")), params["cache"].get("name"), params["teacher"].get("name"))
         entry.setdefault("waits_for", found.model_dump())
     check(params)
@@ -56,6 +64,11 @@ def check(params: dict[str, Any]) -> None:
     if extra or missing:
         raise UsageError(f"sections: unknown {sorted(extra) or 'none'}, missing {sorted(missing) or 'none'}")
     found = {name: validate(model, params[name], name) for name, model in SECTIONS.items()}
+    cycle = found["train"].model_dump()
+    if cycle["batch"] % (2 * cycle["lanes"]):
+        raise UsageError(
+            f"train.batch: expected a multiple of 2 x train.lanes = {2 * cycle['lanes']}, found {cycle['batch']}"
+        )
     for name, entry in params["students"].items():
         student = validate(StudentConfig, entry, f"students.{name}")
         cache, train = found["cache"], found["train"]
@@ -106,4 +119,9 @@ def _override(params: dict[str, Any], name: str, value: str) -> None:
         if not isinstance(place, dict) or part not in place:
             raise UsageError(f"{name}: there is no {part!r} in the configuration; spell it as in params.yaml")
         place = place[part]
-    place[last] = yaml.safe_load(value)
+    if not isinstance(place, dict):
+        raise UsageError(f"{name}: {'.'.join(path)} is no section but the value {place!r}")
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name}={value}: not valid YAML: {' '.join(str(error).split())}") from None

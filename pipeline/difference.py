@@ -46,5 +46,7 @@ def describe(difference: Difference) -> str:
 def require_same(expected: Mapping[str, Any], found: Mapping[str, Any], where: str, repair: str) -> None:
     """Raises IdentityError (exit 4) that names each field with both values."""
     difference = differences(expected, found)
+    if not machine_only(difference):  # another recipe has another canary; the recipe is what to name
+        difference = [leaf for leaf in difference if leaf[0] not in MACHINE_FIELDS]
     if difference:
         raise IdentityError(f"{where}: a cache of another identity:\n{describe(difference)}\n{repair}")

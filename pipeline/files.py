@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.runtime import UsageError
+
 
 def canonical_json(value: object) -> bytes:
     """One byte string for one value: sorted keys, no spaces, ASCII, newline at the end; NaN is refused."""
@@ -53,6 +55,17 @@ def write_durably(path: Path, content: bytes) -> None:
     fsync_directory(path.parent)
 
 
+def refuse_foreign(out: Path, marks: tuple[str, ...]) -> None:
+    """Raises UsageError (exit 2) if ``out`` holds something and none of ``marks``, names that this stage's output has:
+    what a stage replaces is its own output and never a folder of the user's."""
+    if out.is_symlink() or not out.exists() or any((out / mark).exists() for mark in marks):
+        return
+    if not out.is_dir() or any(out.iterdir()):
+        raise UsageError(
+            f"{out}: expected a new or empty directory, or one with {' or '.join(marks)}; nothing was touched"
+        )
+
+
 def put_in_place(fresh: Path, out: Path) -> None:
     """Renames a complete directory to ``out``; what stood there is moved aside first, and removed after."""
     old = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
@@ -66,9 +79,10 @@ def put_in_place(fresh: Path, out: Path) -> None:
 
 
 @contextmanager
-def whole_directory(out: Path) -> Iterator[Path]:
+def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
     """Yields an empty directory beside ``out`` that takes its place when the block ends well, and is removed otherwise:
-    a stage's output is the old one or the new one, never half of each."""
+    a stage's output is the old one or the new one, never half of each. ``marks``: see ``refuse_foreign``."""
+    refuse_foreign(out, marks)
     fresh = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
     fresh.mkdir(parents=True)
     try:

@@ -68,7 +68,7 @@ def fit_teacher(
 
 def write_teacher(model: nn.Module, report: dict[str, object], out: Path) -> None:
     """``teacher.json`` and ``model.safetensors`` in ``out``, whole or not at all."""
-    with whole_directory(out) as fresh:
+    with whole_directory(out, ("model.safetensors", "teacher.json")) as fresh:
         write_durably(fresh / "teacher.json", canonical_json(report))
         write_state(fresh / "model.safetensors", model.state_dict())
     say(f"teacher: {out / 'model.safetensors'}")

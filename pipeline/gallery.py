@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from pipeline.cache import Cache
 from pipeline.finish import finish
+from pipeline.runtime import UsageError
 from pipeline.shards import Shards
 from pipeline.views import Recipe
 from pipeline.visit import Drawn, draw_visit
@@ -26,7 +27,10 @@ class Cell:
 def cells(
     shards: Shards, recipe: Recipe, cache: Cache | None, block: int, samples: int, first_view: int, views: int
 ) -> list[list[Cell]]:
-    """The first ``samples`` samples of a block in ``views`` views; rows are samples. Views need not be in the cache."""
+    """The first ``samples`` samples of a block in ``views`` views; rows are samples. Views need not be in the cache.
+    Raises UsageError for a block that is not there."""
+    if block >= len(shards.blocks):
+        raise UsageError(f"--block: expected 0 to {len(shards.blocks) - 1}, found {block}")
     drawn = draw_visit(shards, recipe, shards.blocks[block], first_view, views)
     columns = [_column(shards, recipe, cache, drawn, i, samples) for i in range(views)]
     return [[column[row] for column in columns] for row in range(len(columns[0]))]

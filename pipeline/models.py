@@ -1,6 +1,7 @@
 """timm models by name, for ``teacher`` and ``student`` only: created and filled strictly (layer L1)."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,15 @@ def from_directory(directory: Path) -> nn.Module:
 
     Raises UsageError (missing, does not fit) or IntegrityError (damaged).
     """
+    for name in ("config.json", "model.safetensors"):
+        if not (directory / name).is_file():
+            raise UsageError(f"{directory / name}: no such file; write it with: python -m stages.train")
     try:
         return _create(f"local-dir:{directory}", {"pretrained": True})
-    except FileNotFoundError as error:
-        raise UsageError(f"{directory}: no exported model there ({error})") from None
+    except json.JSONDecodeError as error:
+        raise IntegrityError(
+            f"{directory / 'config.json'}: damaged ({error}); write it again with stages.train"
+        ) from None
     except SafetensorError as error:
         raise IntegrityError(f"{directory}: damaged weights ({error}); run the stage that writes them again") from None
 
@@ -103,6 +109,8 @@ def _create(name: str, arguments: Mapping[str, object]) -> Any:
     try:
         return timm.create_model(name, **arguments)
     except OSError:  # the hub's; some of its errors are ValueErrors as well
+        raise
+    except json.JSONDecodeError:
         raise
     except (TypeError, AssertionError, ValueError, ZeroDivisionError, RuntimeError) as error:
         shown = {key: value for key, value in arguments.items() if value is not None}

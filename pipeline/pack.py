@@ -38,11 +38,12 @@ class _Task:
 def pack(
     config: DataConfig, classes: tuple[str, ...], splits: dict[str, Split], out: Path, workers: int
 ) -> dict[str, Manifest]:
-    """Writes ``out/train`` and ``out/val``, whole or not at all; ``out`` is replaced if it exists.
+    """Writes ``out/train`` and ``out/val``, whole or not at all; ``out`` is replaced if it holds shards.
 
     Every image is decoded once to prove it. Raises IntegrityError listing every unusable file where there are
     more than ``max_quarantined``; nothing is written then.
     """
+    files.refuse_foreign(out, ("train/manifest.json", "val/manifest.json"))
     manifests: dict[str, Manifest] = {}
     with _replacing(out) as directory:
         for name, split in splits.items():
@@ -236,17 +237,10 @@ def _replacing(out: Path) -> Iterator[Path]:
     try:
         yield temporary
         files.fsync_directory(temporary)
-        old = temporary.with_suffix(".old")
-        if out.is_symlink():
-            out.unlink()
-        elif out.exists():
-            out.rename(old)
-        temporary.rename(out)
+        files.put_in_place(temporary, out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    files.fsync_directory(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _umask() -> int:

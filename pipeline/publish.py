@@ -3,6 +3,7 @@
 A copy and never a hard link: a shared inode spreads damage into DVC's cache, and ``dvc repro -f`` restores it.
 """
 
+import json
 import os
 import shutil
 import time
@@ -12,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import files, layout
+from pipeline import difference, files, layout
 from pipeline.pool import Pool, committed, record_of
 from pipeline.record import RECEIPT, RECEIPT_FORMAT, RECEIPT_VERSION, REPAIR, Record, checksum_file
 from pipeline.runtime import IntegrityError, UsageError
@@ -35,8 +36,10 @@ def publish(
     """Publishes views 0..V-1 as ``out``: a Zarr v3 group, or a receipt if it is bigger than ``publish_max`` bytes.
 
     Every copied file is checked against its record. ``out`` appears whole, by a rename; what stood there is
-    replaced. Raises UsageError (parts missing, G does not divide V), IntegrityError (damaged part), OSError.
+    replaced if it is a cache of this identity. Raises UsageError (parts missing, G does not divide V, something else
+    stands in ``out``), IdentityError (another cache does), IntegrityError (damaged part), OSError.
     """
+    _refuse_other(out, pool)
     parts = list(pool.layout.parts(views))
     missing = set(parts) - committed(pool)
     if missing:
@@ -62,6 +65,16 @@ def publish(
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     return Publication(out, views, len(parts), data, data > publish_max)
+
+
+def _refuse_other(out: Path, pool: Pool) -> None:
+    files.refuse_foreign(out, ("zarr.json", RECEIPT))
+    with suppress(OSError, ValueError, KeyError, TypeError):  # what cannot be read is damaged, and replaced
+        if (out / RECEIPT).exists():
+            found = json.loads((out / RECEIPT).read_bytes())["identity"]
+        else:
+            found = json.loads((out / "zarr.json").read_bytes())["attributes"][layout.ATTRIBUTES]["identity"]
+        difference.require_same(pool.identity, found, str(out), f"publish elsewhere, or first remove it: rm -r {out}")
 
 
 def _receipt(pool: Pool, views: int, records: list[Record]) -> bytes:

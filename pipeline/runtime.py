@@ -197,7 +197,9 @@ def distributed() -> Iterator[None]:
     try:
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     except ValueError as error:  # MASTER_ADDR, MASTER_PORT or a rank is missing
-        raise UsageError(f"WORLD_SIZE is {world_size()}, but {str(error).splitlines()[0]}; start it with torchrun") from None
+        raise UsageError(
+            f"WORLD_SIZE is {world_size()}, but {str(error).splitlines()[0]}; start it with torchrun"
+        ) from None
     except torch.distributed.DistError as error:
         raise RetryError(f"the {world_size()} ranks did not find each other: {str(error).splitlines()[0]}") from None
     try:

@@ -183,7 +183,7 @@ def write_student(
         table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(trained.rows)
-    with whole_directory(out) as fresh:
+    with whole_directory(out, ("config.json", "log.csv")) as fresh:
         write_durably(fresh / "log.csv", text.getvalue().encode())
         if trained.average is not None:
             average = student.create(chosen, len(classes))

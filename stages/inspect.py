@@ -24,10 +24,10 @@ def main() -> None:
 @click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True)
 @click.option("--shards", type=FOLDER, default=Path("work/shards/train"), show_default=True)
 @click.option("--cache", type=FOLDER, help="work/caches/<cache>: adds the teacher's answers")
-@click.option("--block", default=0, show_default=True)
-@click.option("--samples", default=6, show_default=True)
-@click.option("--first-view", default=0, show_default=True)
-@click.option("--count", default=6, show_default=True, help="Views per sample.")
+@click.option("--block", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--samples", type=click.IntRange(1, 32), default=6, show_default=True)
+@click.option("--first-view", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--count", type=click.IntRange(1, 32), default=6, show_default=True, help="Views per sample.")
 @click.option("--out", type=FOLDER, default=Path("work/views.png"), show_default=True)
 @stage
 def views(params: Path, shards: Path, cache: Path | None, block: int, samples: int, first_view: int, count: int,

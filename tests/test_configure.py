@@ -50,9 +50,9 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
         (["train.epoch=3"], "train.epoch: unknown key"),
         (["train.epochs=many"], "train.epochs: .*found 'many'"),
         (["train.optimizer.lr=1e-3"], "write 0.001 or 1.0e-3, not 1e-3"),
-        (["cache.views=35"], "views V = 35 is no multiple of group G = 15"),
-        (["cache.repeats=4"], "group G = 15 is no multiple of repeats r = 4"),
-        (["train.repeats=4"], "r = 4 does not divide cache.group G = 15"),
+        (["cache.views=35"], "views V = 35 is no multiple of group G = 12"),
+        (["cache.repeats=5"], "group G = 12 is no multiple of repeats r = 5"),
+        (["train.repeats=5"], "r = 5 does not divide cache.group G = 12"),
         (["cache.codec=none"], "students.soft: soft distillation needs logits"),
         (["views.policy=rand-m9-w0x"], "views"),
         (["data.block=63"], "data"),
@@ -90,3 +90,16 @@ def test_configs_say_what_they_are_for() -> None:
     for path in CONFIGS.rglob("*.yaml"):
         assert path.read_text().startswith("# "), path
         assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+@pytest.mark.parametrize(
+    ("choices", "sentence"),
+    [
+        (["students.none.arch_args={img"], "not valid YAML"),
+        (["students.none=3"], "students.none: expected a section, found 3"),
+        (["train.batch=30", "train.lanes=2"], "train.batch: expected a multiple of 2 x train.lanes = 4, found 30"),
+    ],
+)
+def test_malformed_overrides_are_refused_and_not_a_traceback(choices: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        compose(CONFIGS, choices)

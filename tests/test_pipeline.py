@@ -122,3 +122,28 @@ def test_a_student_of_another_recipe_is_refused_before_training(work: Path) -> N
     assert result.exit_code == 4
     assert "recipe.erase.probability: expected 0.5, found 0.25" in result.output
     assert not Path("x").exists()
+
+
+def test_no_stage_replaces_a_folder_that_is_not_its_own_output(work: Path) -> None:
+    mine = work.parent / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    teacher = ["--teacher", "work/teachers/t"]
+    calls = [
+        (shard.main, []),
+        (fit_teacher.main, []),
+        (precompute.main, teacher),
+        (train.main, ["--student", "photos_none"]),
+    ]
+    for command, arguments in calls:
+        result = CliRunner().invoke(command, [*arguments, "--out", str(mine)])
+        assert result.exit_code == 2, result.output
+        assert "expected a new or empty directory" in result.output
+        assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_cache_is_never_replaced_by_one_of_another_identity(work: Path) -> None:
+    arguments = ["--split", "val", "--teacher", "work/teachers/t", "--out", "work/caches/photos"]
+    result = CliRunner().invoke(precompute.main, arguments)
+    assert result.exit_code == 4 and "recipe.crop: expected 'center', found 'random_resized'" in result.output
+    assert open_cache(work / "caches/photos").views == 6
