@@ -22,7 +22,7 @@ KINDS: tuple[tuple[str, CodecName], ...] = (("hard", "none"), ("soft", "u8"), ("
 
 
 def losses(
-    world: World, kind: str, supervise: str, steps: int, views: int, codec: CodecName, cache: Path
+    world: World, kind: str, supervise: str, steps: int, views: int, codec: CodecName, cache: Path, workers: int
 ) -> tuple[list[str], str]:
     """Per-step losses as hex floats and the hash of the final weights."""
     how = training(world, steps, period=views)
@@ -33,22 +33,24 @@ def losses(
     seen: list[str] = []
     with tempfile.TemporaryDirectory() as runs:
         trained = train.train_student(
-            f"{kind} {supervise}", how, chosen, inputs, Path(runs), 1, lambda _, loss: seen.append(loss.hex())
+            f"{kind} {supervise}", how, chosen, inputs, Path(runs), workers, lambda _, loss: seen.append(loss.hex())
         )
     print(f"  live_fraction {sum(row['live_fraction'] for row in trained.rows) / len(trained.rows):.2f}")
     return seen, weights.state_hash(trained.model.state_dict())
 
 
-def compare(root: Path, steps: int, views: int, samples: int, arch: str, epochs: float) -> list[tuple[str, ...]]:
+def compare(
+    root: Path, steps: int, views: int, samples: int, arch: str, epochs: float, workers: int
+) -> list[tuple[str, ...]]:
     """Rows of the table: distillation, codec, other way, equal losses of all, whether the final weights are equal."""
     world = make_world(root, samples, arch, epochs)
     rows = []
     for kind, codec in KINDS:
         half = world.label(codec, views, "1/2").path
-        auto = losses(world, kind, "auto", steps, views, codec, half)
+        auto = losses(world, kind, "auto", steps, views, codec, half, workers)
         whole = world.label(codec, views).path
-        cached = losses(world, kind, "cached", steps, views, codec, whole)
-        live = losses(world, kind, "live", steps, views, codec, whole)
+        cached = losses(world, kind, "cached", steps, views, codec, whole, workers)
+        live = losses(world, kind, "live", steps, views, codec, whole, workers)
         for name, other in (("live", live), ("auto, half of the parts", auto)):
             same = sum(a == b for a, b in zip(cached[0], other[0], strict=True))
             rows.append(
@@ -65,7 +67,7 @@ def compare(root: Path, steps: int, views: int, samples: int, arch: str, epochs:
 @click.option("--epochs", default=4.0, show_default=True, help="For which the teacher is fitted.")
 def main(steps: int, views: int, samples: int, arch: str, epochs: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        rows = compare(Path(folder), steps, views, samples, arch, epochs)
+        rows = compare(Path(folder), steps, views, samples, arch, epochs, workers=1)
     print("\n| distillation | codec | cached against | equal losses | final weights |\n|---|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")
