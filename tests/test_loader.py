@@ -89,8 +89,9 @@ def test_workers_outlive_the_signal_that_slurm_sends_to_the_whole_group(world: W
     stream = read_visits(world.shards, world.recipe, visits, 1)
     seen = [next(stream).block.index]
     for worker in multiprocessing.active_children():
+        assert worker.pid is not None, "the worker has started"
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            os.kill(worker.pid, number)  # type: ignore[arg-type]
+            os.kill(worker.pid, number)
     seen += [drawn.block.index for drawn in stream]
     assert seen == [block.index for block in world.shards.blocks]
 
