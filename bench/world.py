@@ -63,7 +63,7 @@ class World:
         return pool
 
     def live(self, codec: str) -> FromTeacher:
-        return FromTeacher(self.teacher, self.recipe, codec, CPU)  # type: ignore[arg-type]
+        return FromTeacher(self.teacher, self.recipe, codec, CPU)
 
 
 def make_world(root: Path, samples: int = 349, arch: str = "test_byobnet", epochs: float = 0.0, **recipe: Any) -> World:

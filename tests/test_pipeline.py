@@ -29,7 +29,7 @@ OVERRIDES = [
 
 
 def run(command: object, *arguments: object) -> Result:
-    result = CliRunner().invoke(command, [str(argument) for argument in arguments])  # type: ignore[arg-type]
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     return result  # .stdout is what a script reads; progress goes to standard error
 

@@ -13,7 +13,7 @@ BLOCKS = (8, 8, 8, 8, 8, 8, 5)  # a short, odd last block; N = 53 is prime
 
 def schedule(**changes: object) -> Schedule:
     fields = {"seed": 3, "blocks": BLOCKS, "repeats": 3, "period": 6, "lanes": 8, "window": 2, "batch": 32}
-    return Schedule(**(fields | changes))  # type: ignore[arg-type]
+    return Schedule(**(fields | changes))
 
 
 def pairs_by_lane(plan: Schedule, lanes: range, start: int, stop: int) -> dict[int, list[tuple]]:
