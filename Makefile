@@ -27,7 +27,7 @@ proofs: setup  # sizes for CI; the whole sizes stand in the README
 setup: .venv/.ready
 
 .venv/.ready: uv.lock pyproject.toml | $(UV)
-	$(UV) sync --frozen
+	$(UV) sync --frozen --compile-bytecode
 	@touch $@
 
 .tools/bin/uv:

@@ -83,6 +83,12 @@ class Cache:
             if (g, s) not in self.parts or (g + 1) * self.layout.group > self.views
         ]
 
+    def rows(self, views: int) -> str:
+        """Hash of the records of the parts that hold views 0..K-1 and are there: of their rows. Raises IntegrityError."""
+        groups = -(-views // self.layout.group)
+        parts = sorted(part for part in self.parts if part[0] < groups)
+        return files.digest([self._pinned[g][s] if self._pinned else self.record((g, s)).checksum for g, s in parts])
+
     def read(self, block: Block, first_view: int, views: int = 1) -> Targets:
         """Targets of views first_view..first_view+r-1 of a block: hard uint16 (r, n), logits float32 (r, n, C).
 
@@ -172,7 +178,8 @@ class Cache:
             return np.asarray(self._arrays[array][selection])
         except (ValueError, RuntimeError, IndexError, KeyError, TypeError) as error:  # what zarr's codecs raise
             path = self.path / layout.file_key(array, part)
-            raise IntegrityError(f"{path}: damaged: {error}; {REPAIR}") from error
+            reason = str(error).split(". Stored", 1)[0]  # zarr shows the bytes of both checksums
+            raise IntegrityError(f"{path}: damaged: {reason}; {REPAIR}") from error
 
     def _check(self, block: Block, first_view: int, views: int) -> None:
         shape = self.layout

@@ -45,9 +45,13 @@ def pack(
     """
     files.refuse_foreign(out, ("train/manifest.json", "val/manifest.json"))
     manifests: dict[str, Manifest] = {}
+    problems = Problems()  # of both splits
     with _replacing(out) as directory:
         for name, split in splits.items():
-            manifests[name] = _pack_split(config, classes, name, split, directory / name, workers)
+            manifest = _pack_split(config, classes, name, split, directory / name, workers, problems)
+            if manifest is not None:
+                manifests[name] = manifest
+        problems.check("nothing written")
     return manifests
 
 
@@ -62,8 +66,14 @@ def order(entries: list[Entry], seed: int) -> list[Entry]:
 
 
 def _pack_split(
-    config: DataConfig, classes: tuple[str, ...], name: str, split: Split, directory: Path, workers: int
-) -> Manifest:
+    config: DataConfig,
+    classes: tuple[str, ...],
+    name: str,
+    split: Split,
+    directory: Path,
+    workers: int,
+    problems: Problems,
+) -> Manifest | None:
     (directory / "index").mkdir(parents=True)
     entries = order(split.entries, config.seed) if name == "train" else list(split.entries)
     rejected, records = list(split.rejected), list[ShardRecord]()
@@ -78,9 +88,9 @@ def _pack_split(
                 index_path(directory, shard_name(stale)).unlink(missing_ok=True)
             records += [record for record, _ in results[:whole] if record is not None]
             rejected += bad
-            problems = Problems()
-            check_quarantine(rejected, config.max_quarantined, problems)
-            problems.check(f"{name} split")
+            if len(rejected) > config.max_quarantined:
+                check_quarantine(rejected, config.max_quarantined, problems)
+                return None
             left_out = {path for path, _ in bad}
             entries = [entry for entry in entries if entry.path not in left_out]
     if not entries:

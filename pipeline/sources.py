@@ -21,6 +21,7 @@ from pipeline.runtime import UsageError
 SPLITS = ("train", "val")
 _DIGITS = "scikit-learn load_digits"
 _DIGITS_VAL = 360  # of 1,797, so 1,437 train
+_ROOT = "set DATA_ROOT (data=imagenet: IMAGENET_ROOT) to where the images are"
 
 
 class Expected(Config):
@@ -125,11 +126,11 @@ def _check_root(root: Path) -> None:
     try:
         empty = not any(root.iterdir())
     except FileNotFoundError:
-        raise UsageError(f"{root}: the data root is missing") from None
+        raise UsageError(f"{root}: the data root is missing; {_ROOT}") from None
     except OSError as error:  # no directory, or no permission
-        raise UsageError(f"{root}: the data root can't be read: {error.strerror}") from None
+        raise UsageError(f"{root}: the data root can't be read: {error.strerror}; {_ROOT}") from None
     if empty:
-        raise UsageError(f"{root}: the data root is empty")
+        raise UsageError(f"{root}: the data root is empty; {_ROOT}")
 
 
 def _check_keys(name: str, entries: list[Entry], problems: Problems) -> None:

@@ -200,10 +200,10 @@ class Teacher:
             )
         if not torch.isfinite(logits).all():
             rows = (~torch.isfinite(logits).all(dim=1)).nonzero().flatten().tolist()
+            narrow = f", or {self.config.precision} is too narrow: try teacher.precision=fp32"
             raise IntegrityError(
-                f"teacher {name}: logits that are not finite for {len(rows)} of {logits.shape[0]} views "
-                f"(first: row {rows[0]}); its weights are damaged, or {self.config.precision} is too narrow: "
-                "try precision fp32"
+                f"teacher {name}: logits that are not finite for {len(rows)} of {logits.shape[0]} views (first: row "
+                f"{rows[0]}); its weights are damaged{'' if self.config.precision == 'fp32' else narrow}"
             )
         if not torch.equal(_bytes(self.model), self.buffers):
             raise IntegrityError(f"teacher {name}: its buffers (batch-norm statistics) changed since it was loaded")

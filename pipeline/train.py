@@ -23,7 +23,7 @@ from pipeline.schedule import Schedule, lanes_of
 from pipeline.scoring import top1, validation
 from pipeline.shards import Shards
 from pipeline.student import StudentConfig, waits_for
-from pipeline.supervision import FromTeacher, period, sources
+from pipeline.supervision import FromTeacher, Supervise, period, sources
 from pipeline.teacher import Teacher, TeacherConfig
 from pipeline.views import Recipe
 
@@ -91,7 +91,10 @@ def open_inputs(
 
 def run_key(config: TrainConfig, chosen: StudentConfig, inputs: Inputs, code: list[str]) -> str:
     """Hash of all that decides a run's result; names its checkpoints, so that changed code or data starts anew and a
-    killed or repeated run goes on."""
+    killed or repeated run goes on. Of a cache that must be whole it holds the rows as well: labelled anew on other
+    hardware they may differ in their last bits under the same identity. Raises IntegrityError for a damaged record."""
+    cache = inputs.cache
+    rows = cache.rows(config.period or cache.views) if cache and chosen.supervise == "cached" else None
     local = Path(chosen.initial) if chosen.initial else None
     return digest(
         {
@@ -101,19 +104,19 @@ def run_key(config: TrainConfig, chosen: StudentConfig, inputs: Inputs, code: li
             "recipe": inputs.recipe.model_dump(mode="json"),
             "shards": [inputs.train.manifest_hash, inputs.val.manifest_hash],
             "views": inputs.views,
-            "cache": digest(inputs.cache.identity) if inputs.cache else None,
+            "cache": [cache.hash, rows] if cache else None,
             "teacher": [inputs.live.teacher.identity(), inputs.live.codec] if inputs.live else None,
             "code": loop.code_hashes(code),
         }
     )
 
 
-def make_schedule(config: TrainConfig, shards: Shards, supervise: str, coverage: int) -> Schedule:
+def make_schedule(config: TrainConfig, shards: Shards, supervise: Supervise, coverage: int) -> Schedule:
     """The schedule with its period K decided. Raises UsageError for a batch or a period that does not fit."""
     sizes = tuple(block.samples for block in shards.blocks)
     draft = Schedule(config.seed, sizes, config.repeats, config.repeats, config.lanes, config.window, config.batch)
     cycles = draft.cycles(draft.steps(config.epochs))
-    views = period(supervise, config.period, coverage, cycles, config.repeats)  # type: ignore[arg-type]
+    views = period(supervise, config.period, coverage, cycles, config.repeats)
     return Schedule(config.seed, sizes, config.repeats, views, config.lanes, config.window, config.batch)
 
 

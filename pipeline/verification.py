@@ -94,7 +94,7 @@ def verify(path: Path, pool: Path | None = None, tick: Callable[[], object] = la
     try:
         source = find_source(path, pool)
         shape = layout.of_identity(source.identity, str(path))
-        views = source.views or shape.group * (1 + max((g for g, _ in recorded(source.path)), default=-1))
+        views = source.views or _whole_views(recorded(source.path), shape)
     except (IntegrityError, UsageError) as error:
         if kind == "receipt" and isinstance(error, UsageError):  # no such pool here
             raise
@@ -210,6 +210,14 @@ def _require_record(cache: Path, identity: str, shape: Layout, part: Part) -> Re
     return record
 
 
+def _whole_views(parts: set[Part], shape: Layout) -> int:
+    """V of a cache in a pool: the views that all shards have, from the first on."""
+    groups = 0
+    while all((groups, shard) in parts for shard in range(shape.shards)):
+        groups += 1
+    return groups * shape.group
+
+
 def _strays(cache: Path, shape: Layout, parts: set[Part]) -> list[str]:
     """Files that no part and no metadata account for, relative to the cache."""
     known: set[str] = _LOG_FILES | {"zarr.json"} | {f"{array}/zarr.json" for array in shape.arrays}
@@ -255,6 +263,8 @@ def describe(report: Verification, result: Mapping[str, Any]) -> str:
     lines = [f"{report.path}: {report.whole} of {report.parts} parts whole ({size})"]
     lines += [f"  {finding.state}: {finding.reason}" for finding in report.findings]
     lines += [f"  {key}: {json.dumps(result[key])}" for key in ("dropped", "gc", "predict") if key in result]
+    if result.get("dropped"):
+        lines.append("  next: python -m stages.precompute (or dvc repro) labels the dropped parts again")
     return "\n".join(lines)
 
 

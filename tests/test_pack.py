@@ -1,5 +1,6 @@
 """Packing: the same bytes every time, every file accounted for, and nothing half-written is taken for whole."""
 
+import dataclasses
 import multiprocessing
 import os
 import time
@@ -85,11 +86,14 @@ def test_every_unusable_image_is_listed_and_nothing_is_written(tmp_path: Path) -
     for row in (3, 19):
         splits["train"].entries[row] = broken(splits["train"].entries[row])
     splits["train"].rejected.append(("notes.txt", "not an image by its name"))
+    for row in (0, 1, 2):
+        splits["val"].entries[row] = broken(dataclasses.replace(splits["val"].entries[row], path=f"val/{row}.png"))
     config = CONFIG.model_copy(update={"max_quarantined": 2})
     with pytest.raises(IntegrityError) as caught:
         pack(config, ("a", "b", "c"), splits, tmp_path / "out", 1)
     text = str(caught.value)
-    assert all(piece in text for piece in ("k3.png", "k19.png", "notes.txt", "3 unusable files", "is 2"))
+    both = ("k3.png", "k19.png", "notes.txt", "3 unusable files", "is 2", "val/0.png", "val/1.png", "val/2.png")
+    assert all(piece in text for piece in both)
     assert list(tmp_path.iterdir()) == []
 
 

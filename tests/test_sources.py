@@ -102,9 +102,10 @@ def test_a_missing_or_empty_root_or_variable_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="IMAGENET_ROOT is not set"):
         find_root("imagenet", {"DATA_ROOT": "/x"})
     assert find_root("folder", {"DATA_ROOT": "/x"}) == Path("/x")
-    assert problems(FOLDER, tmp_path / "none")[1].endswith("the data root is missing")
-    assert problems(FOLDER, tmp_path) == (2, f"{tmp_path}: the data root is empty")
-    assert problems(FOLDER, picture(tmp_path / "a.jpg"))[1].endswith("Not a directory")
+    hint = "; set DATA_ROOT (data=imagenet: IMAGENET_ROOT) to where the images are"
+    assert problems(FOLDER, tmp_path / "none")[1].endswith(f"the data root is missing{hint}")
+    assert problems(FOLDER, tmp_path) == (2, f"{tmp_path}: the data root is empty{hint}")
+    assert problems(FOLDER, picture(tmp_path / "a.jpg"))[1].endswith(f"Not a directory{hint}")
 
 
 def test_all_problems_of_a_tree_are_listed_at_once(folder: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from pipeline import loop, train, weights
 from pipeline.cache import open_cache
 from pipeline.identity import check_maker
 from pipeline.losses import smoothed_mixed_target
+from pipeline.pool import commit_part, open_pool
 from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError
 
 
@@ -84,6 +86,22 @@ def test_run_key_changes_with_what_decides_the_result_and_with_nothing_else(worl
     assert train.run_key(config, chosen, given, ["pipeline/losses.py", "pipeline/loop.py"]) != key
     assert train.run_key(config.model_copy(update={"seed": 1}), chosen, given, ["pipeline/losses.py"]) != key
     assert train.run_key(config, student("cached", "hard", alpha=0.4), given, ["pipeline/losses.py"]) != key
+
+
+def test_rows_labelled_anew_under_the_same_identity_start_another_run(world: World, tmp_path: Path) -> None:
+    config, given = training(world, 12), inputs(world)
+    assert given.cache is not None
+    shape, source = given.cache.layout, world.shards.hashes
+    pool = open_pool(tmp_path, given.cache.identity, shape, False)
+    for g, s in shape.parts(3):  # what other hardware might answer
+        blocks = -(-shape.rows(s) // shape.block)
+        commit_part(
+            pool, (g, s), np.ones((3, shape.rows(s)), np.uint16), None, np.full((3, blocks), "0" * 16), source[s]
+        )
+    moved = dataclasses.replace(given, cache=open_cache(pool.path))
+    cached, auto = student("cached", "hard"), student("auto", "hard")
+    assert train.run_key(config, cached, given, []) != train.run_key(config, cached, moved, [])
+    assert train.run_key(config, auto, given, []) == train.run_key(config, auto, moved, [])  # a growing cache
 
 
 def test_the_class_target_is_the_mixed_smoothed_label() -> None:

@@ -33,6 +33,14 @@ def test_repair_drops_only_what_is_damaged_and_the_next_job_makes_it_anew(tmp_pa
     assert all(path.read_bytes() == content for path, content in clean.items())
 
 
+def test_a_pool_is_said_to_hold_the_views_that_all_shards_have(tmp_path):
+    pool = fake.filled(tmp_path, SHAPE, 6)
+    assert verify(pool.path).views == 6
+    (pool.path / "commits/1/2.json").unlink()
+    report = verify(pool.path)
+    assert (report.views, report.parts, report.whole) == (3, 5, 5)
+
+
 def test_verify_tells_strays_from_damage(tmp_path):
     pool = fake.filled(tmp_path, SHAPE, 3)
     (pool.path / "hard/c/7").mkdir()
