@@ -59,15 +59,21 @@ class _Visits(Dataset[Any]):
 
 
 def read_visits(
-    shards: Shards, recipe: Recipe, visits: Iterator[Visit] | list[Visit], workers: int, lookup: Lookup | None = None
+    shards: Shards,
+    recipe: Recipe,
+    visits: Iterator[Visit] | list[Visit],
+    workers: int,
+    lookup: Lookup | None = None,
+    window: int = 1,
 ) -> Iterator[Drawn]:
-    """Draws visits in the given order, ``workers`` of them at a time (0: in this process)."""
+    """Draws visits in the given order, ``workers`` of them at a time (0: in this process), a ``window`` ahead at least:
+    whoever needs so many at once then finds them drawn."""
     loader = DataLoader(
         _Visits(shards, recipe, lookup),
         batch_size=None,
         sampler=visits,  # any iterable of indices will do, and ours are visits
         num_workers=workers,
-        prefetch_factor=2 if workers else None,
+        prefetch_factor=_ahead(workers, window) if workers else None,
         collate_fn=_same,
         worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),  # else a loader draws from the global one, and a resumed run drops other paths
@@ -76,6 +82,11 @@ def read_visits(
         if isinstance(drawn, PipelineError):
             raise drawn
         yield drawn
+
+
+def _ahead(workers: int, window: int) -> int:
+    """Visits drawn ahead by each worker."""
+    return max(2, -(-window // workers))
 
 
 def _same(item: Any) -> Any:
@@ -200,7 +211,7 @@ def batches(
     """
     coming, ahead = itertools.tee(windows(schedule, lanes, start, stop))
     needed = (visit for window, _ in ahead for visit in window.visits)
-    drawn = read_visits(shards, recipe, needed, workers, lookup)
+    drawn = read_visits(shards, recipe, needed, workers, lookup, schedule.window)
     state = {lane: _Lane() for lane in lanes}
     for _ in range(start, stop):
         step = _Step(2 * schedule.pairs_per_step * len(lanes), device.type == "cuda")
@@ -220,7 +231,8 @@ def batches(
 def memory_needed(schedule: Schedule, lanes: range, size: int, workers: int) -> str:
     """One sentence about host memory: windows (W*r*b*3*R^2 bytes per lane) and visits in flight."""
     visit = schedule.repeats * max(schedule.blocks) * 3 * size * size
-    windows_bytes, flight = len(lanes) * schedule.window * visit, 2 * workers * visit
+    flight = workers * _ahead(workers, schedule.window) * visit if workers else 0
+    windows_bytes = len(lanes) * schedule.window * visit
     return (
         f"window memory: {windows_bytes / 1e9:.2f} GB ({len(lanes)} lane(s) x {schedule.window} visits of "
         f"{visit / 1e6:.1f} MB) + up to {flight / 1e9:.2f} GB in flight in /dev/shm ({workers} workers)"
