@@ -1,4 +1,5 @@
-"""SIGKILLs of the real teacher stage: two jobs on one pool, killed at random moments, started again until it is whole.
+"""SIGKILLs of the real teacher stage: two jobs on one pool, each killed at a random moment after it has
+committed some parts, started again until all is whole.
 
     python -m bench.stage_kills --kills 20
 
@@ -45,6 +46,10 @@ def content(pool: Path) -> dict[str, bytes]:
     return {str(path.relative_to(pool)): path.read_bytes() for path in files}
 
 
+def committed(pool: Path) -> int:
+    return len(list(pool.glob("caches/*/commits/*/*.json")))
+
+
 @click.command(help=__doc__)
 @click.option("--kills", default=20, show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -61,26 +66,29 @@ def main(kills: int, seed: int) -> None:
         )
         assert stage("fit_teacher", work, work / "p", *shards, *teacher).wait() == 0
         job = [*shards, "--teacher", str(work / "teacher")]
-        started = time.monotonic()
         assert stage("precompute", work, work / "whole", *job).wait() == 0
-        whole_seconds = time.monotonic() - started
-        done = midway = 0
+        done = staged = 0
         while done < kills:
             jobs = [stage("precompute", work, work / "killed", *job) for _ in range(2)]
             for process in jobs:
-                time.sleep(chance.uniform(0.2, 0.5) * whole_seconds)
-                parts = len(list((work / "killed").glob("caches/*/commits/*/*.json")))
-                midway += process.poll() is None and parts > 0
+                wanted = committed(work / "killed") + chance.randint(1, 6)
+                while process.poll() is None and committed(work / "killed") < wanted:
+                    time.sleep(0.005)
+                time.sleep(chance.uniform(0.0, 0.2))  # a part takes about as long
+                running = process.poll() is None
                 with suppress(ProcessLookupError):  # it has finished
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                done += 1
+                done += running
+            if not any(process.returncode == -signal.SIGKILL for process in jobs):
+                raise SystemExit(f"the pool was whole after {done} kills; ask for fewer, or make it bigger")
+            staged += len(list((work / "killed").glob("caches/*/staging/*")))
         assert stage("precompute", work, work / "killed", *job).wait() == 0
         (cache,) = targets_of(work / "killed")
         report = verify(cache)
         collect(cache, older_than=0.0)  # what killed jobs left in staging
         equal = content(work / "whole") == content(work / "killed")
-        print(f"{done} kills ({midway} of a running job with parts committed), {report.whole} of {report.parts} parts whole, "
+        print(f"{done} kills of running jobs ({staged} left staging behind), {report.whole} of {report.parts} parts whole, "
               f"{'equal to' if equal else 'DIFFERENT FROM'} the uninterrupted pool byte for byte")  # fmt: skip
         if not equal or report.damaged:
             raise SystemExit(1)

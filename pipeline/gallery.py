@@ -65,7 +65,8 @@ def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i
 def figure(grid: list[list[Cell]]) -> Figure:
     """The grid as a picture; under each view what the teacher said."""
     rows, columns = len(grid), len(grid[0])
-    picture = Figure(figsize=(1.9 * columns, 2.15 * rows), layout="constrained")
+    picture = Figure(figsize=(1.9 * columns, 2.25 * rows))
+    picture.set_layout_engine("constrained", h_pad=0.08)
     axes = picture.subplots(rows, columns, squeeze=False)
     for line, cell_row in zip(axes, grid):
         for place, cell in zip(line, cell_row):
