@@ -1,10 +1,8 @@
 """What each codec costs and loses: bytes per view, and KL(teacher || stored) at temperatures 1 and 3.
 
-    python -m bench.codecs logits.npy              float32 (rows, C)
-    python -m bench.codecs work/caches/demo        rows of a published f16 cache
-    python -m bench.codecs                         simulated logits: 1,000 classes, peaked
-
-From a cache the reference is its float16 rows, so f16 shows 0 there.
+python -m bench.codecs logits.npy              float32 (rows, C)
+python -m bench.codecs work                    the teacher of params.yaml, run anew on three views
+python -m bench.codecs                         simulated logits: 1,000 classes, peaked
 """
 
 from pathlib import Path
@@ -12,9 +10,14 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pipeline import targets
-from pipeline.cache import open_cache
-from pipeline.runtime import UsageError, stage
+from bench.world import CPU
+from pipeline import config, targets
+from pipeline.label import label_visit
+from pipeline.runtime import stage
+from pipeline.shards import Shards
+from pipeline.teacher import Teacher, TeacherConfig
+from pipeline.views import Recipe
+from pipeline.visit import draw_visit
 
 
 def log_softmax(logits: np.ndarray, tau: float) -> np.ndarray:
@@ -36,17 +39,16 @@ def simulated(rows: int) -> np.ndarray:
     return logits.astype(np.float32)
 
 
-def from_cache(path: Path, rows: int) -> np.ndarray:
-    """At most ``rows`` rows of a cache, spread over its blocks and views."""
-    cache = open_cache(path)
-    if cache.layout.codec != "f16":
-        raise UsageError(f"{path}: expected a cache of codec f16, found {cache.layout.codec}")
-    count = cache.layout.shards * (cache.layout.shard_size // cache.layout.block)
-    blocks = [cache.block(index) for index in range(count) if cache.block(index).samples > 0]
-    wanted = [(block, view) for view in range(cache.views) for block in blocks if cache.has(block, view)]
-    step = max(1, len(wanted) * cache.layout.block // rows)
-    pieces = [cache.read(block, view).logits for block, view in wanted[::step]]
-    return np.concatenate([piece[0] for piece in pieces if piece is not None])[:rows]
+def from_teacher(work: Path, rows: int) -> np.ndarray:
+    """The first ``rows`` answers of a finished run's teacher on its own views, in full precision."""
+    params = Path("params.yaml")
+    recipe, chosen = config.load(params, "views", Recipe), config.load(params, "teacher", TeacherConfig)
+    shards = Shards.open(work / "shards" / "train")
+    weights = work / "teachers" / chosen.name / "model.safetensors"
+    teacher = Teacher.load(chosen, weights, len(shards.classes), recipe.mean, recipe.std, shards.block_size, CPU)
+    drawn = (draw_visit(shards, recipe, block, 0, 3) for block in shards.blocks)
+    pieces = [label_visit(teacher, recipe, visit, CPU).flatten(0, 1).numpy() for visit in drawn]
+    return np.concatenate(pieces)[:rows]
 
 
 @click.command(help=__doc__)
@@ -59,7 +61,7 @@ def main(source: Path | None, rows: int) -> None:
     elif source.suffix == ".npy":
         logits = np.load(source, allow_pickle=False).astype(np.float32)[:rows]
     else:
-        logits = from_cache(source, rows)
+        logits = from_teacher(source, rows)
     classes = logits.shape[-1]
     top = np.exp(log_softmax(logits, 1.0)).max(-1).mean()
     print(f"{len(logits)} rows of {classes} classes, mean top-1 probability {top:.3f}")

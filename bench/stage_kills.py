@@ -1,5 +1,4 @@
-"""SIGKILLs of the real teacher stage: two jobs on one pool, each killed at a random moment after it has
-committed some parts, started again until all is whole.
+"""SIGKILLs of the real teacher stage: two jobs on one pool, each killed at a random moment of its work and started again.
 
     python -m bench.stage_kills --kills 20
 
