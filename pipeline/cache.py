@@ -192,8 +192,7 @@ class Cache:
         ):
             raise UsageError(f"{self.path}: {block} is no block of the cache's layout {shape}")
         if views < 1 or first_view < 0 or first_view + views > self.views:
-            asked = f"views {first_view}..{first_view + views - 1}"
-            raise UsageError(f"{self.path}: the cache holds views 0..{self.views - 1}, asked for {asked}")
+            raise UsageError(f"{self.path}: holds views 0..{self.views - 1}, asked for {views} from {first_view} on")
         for group in range(first_view // shape.group, (first_view + views - 1) // shape.group + 1):
             if (group, block.shard) not in self.parts:
                 raise UsageError(f"{self.path}: part {(group, block.shard)} is not committed; run precompute")

@@ -85,9 +85,13 @@ def read(
         for file in found:
             parts = file.path.split("/")
             stem = file.path[len(split) + 1 : len(file.path) - len(Path(file.path).suffix)]
-            name = wnids.get(stem, "") if flat and split == "val" else parts[1]
+            if flat and split == "val" and stem not in wnids:
+                if wnids:  # else the list itself is the problem
+                    problems.usage(f"{file.path!r}: no label in the label list")
+                continue
+            name = wnids[stem] if flat and split == "val" else parts[1]
             if name not in labels:
-                problems.usage(f"{file.path!r}: no label" if flat else f"{file.path!r}: class {name!r} is unknown")
+                problems.usage(f"{file.path!r}: there is no class {name!r} in train/")
                 continue
             entry = Entry(
                 file.path,
@@ -127,16 +131,20 @@ def _read_label_list(root: Path, lists: list[File], problems: Problems) -> dict[
         if first == "LOC_val_solution.csv":  # ILSVRC2012_val_00048981,n03995372 85 1 499 272
             rows = [line.split(",") for line in lines[1:] if line.strip()]
             return {name: boxes.split()[0] for name, boxes in rows}
-        wnids = _devkit_wnids(root / lists[1].path)
-        return {f"ILSVRC2012_val_{row:08d}": wnids[int(line)] for row, line in enumerate(lines, start=1)}
+        wnids = _devkit_wnids(root / lists[1].path, problems)
+        return {f"ILSVRC2012_val_{row:08d}": wnids[int(line)] for row, line in enumerate(lines, start=1) if wnids}
     except (OSError, ValueError, KeyError, IndexError) as error:
         problems.damage(f"{first!r}: not a label list: {type(error).__name__}: {error}")
         return {}
 
 
-def _devkit_wnids(path: Path) -> dict[int, str]:
-    """ILSVRC2012_ID to wnid of the 1,000 leaf synsets in the devkit's ``meta.mat``."""
+def _devkit_wnids(path: Path, problems: Problems) -> dict[int, str]:
+    """ILSVRC2012_ID to wnid of the 1,000 leaf synsets in the devkit's ``meta.mat``; empty if it is damaged."""
     from scipy.io import loadmat  # type: ignore[import-untyped]  # comes with scikit-learn
 
-    synsets = loadmat(path, squeeze_me=True)["synsets"]
-    return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if row["num_children"] == 0}
+    try:
+        synsets = loadmat(path, squeeze_me=True)["synsets"]
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if row["num_children"] == 0}
+    except Exception as error:  # whatever scipy raises
+        problems.damage(f"{path.name!r}: not the devkit's meta.mat: {type(error).__name__}: {error}; fetch it again")
+        return {}

@@ -96,14 +96,14 @@ def _read_tar(root: Path, path: str, problems: Problems) -> list[Entry]:
         return []
     before = problems.count
     samples = _group(path, members, problems)
-    if problems.count > before:
-        return []
+    grouped = problems.count == before
     entries = []
     with (root / path).open("rb") as file:
         for key, fields in samples.items():
-            label = _label(file, fields)
-            image = next(field for field in fields if field in SUFFIXES)
-            where = f"{path}: {key}"
+            image = next((field for field in fields if field in SUFFIXES), None)
+            if image is None or not fields.keys() & {"cls", "json"}:
+                continue  # reported already
+            label, where = _label(file, fields), f"{path}: {key}"
             if label is None:
                 problems.damage(f"{where!r}: no label: expected a whole number of at least 0 in .cls")
                 continue
@@ -111,7 +111,8 @@ def _read_tar(root: Path, path: str, problems: Problems) -> list[Entry]:
             kind = suffix(member.name)
             entry = Entry(where, content_key(key), label, kind, member.size, str(root / path), member.offset)
             entries.append(entry)
-    _compare(root / path, path, samples, problems)
+    if grouped:
+        _compare(root / path, path, samples, problems)
     return entries
 
 

@@ -76,7 +76,7 @@ class Problems:
         """Raises UsageError, or IntegrityError if anything is damaged, with every problem on a line of its
         own.
         """
-        texts = [*self._usage, *self._damage]
+        texts = [*self._damage, *self._usage]  # damage first: it may be the cause of the rest
         if not texts:
             return
         more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []

@@ -46,11 +46,13 @@ def pack(
     files.refuse_foreign(out, ("train/manifest.json", "val/manifest.json"))
     manifests: dict[str, Manifest] = {}
     problems = Problems()  # of both splits
+    rejected: list[tuple[str, str]] = []
     with _replacing(out) as directory:
         for name, split in splits.items():
-            manifest = _pack_split(config, classes, name, split, directory / name, workers, problems)
+            manifest = _pack_split(config, classes, name, split, directory / name, workers, rejected, problems)
             if manifest is not None:
                 manifests[name] = manifest
+        check_quarantine(rejected, config.max_quarantined, problems)
         problems.check("nothing written")
     return manifests
 
@@ -72,8 +74,10 @@ def _pack_split(
     split: Split,
     directory: Path,
     workers: int,
+    all_rejected: list[tuple[str, str]],
     problems: Problems,
 ) -> Manifest | None:
+    """One split's shards and manifest; None once there are more unusable images (of both splits) than allowed."""
     (directory / "index").mkdir(parents=True)
     entries = order(split.entries, config.seed) if name == "train" else list(split.entries)
     rejected, records = list(split.rejected), list[ShardRecord]()
@@ -88,13 +92,16 @@ def _pack_split(
                 index_path(directory, shard_name(stale)).unlink(missing_ok=True)
             records += [record for record, _ in results[:whole] if record is not None]
             rejected += bad
-            if len(rejected) > config.max_quarantined:
-                check_quarantine(rejected, config.max_quarantined, problems)
+            if len(all_rejected) + len(rejected) > config.max_quarantined:
+                all_rejected += rejected
                 return None
             left_out = {path for path, _ in bad}
             entries = [entry for entry in entries if entry.path not in left_out]
+    all_rejected += rejected
+    for label in sorted({entry.label for entry in split.entries} - {entry.label for entry in entries}):
+        problems.damage(f"{name}: class {classes[label]!r}: no usable image is left")
     if not entries:
-        raise IntegrityError(f"{name} split: no usable image is left")
+        return None
     if len(entries) + len(rejected) != len(split.entries) + len(split.rejected):
         raise IntegrityError(f"{name} split: {len(entries)} kept and {len(rejected)} quarantined do not add up")
     manifest = Manifest(

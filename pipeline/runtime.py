@@ -55,6 +55,9 @@ class RetryError(PipelineError):
     exit_code = 75
 
 
+_WRONG_PATH = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def stage(command: Callable[P, T]) -> Callable[P, T]:
     """Turns refusals into one clear sentence and their exit code; DVC hides the code, so the last line has it."""
 
@@ -68,10 +71,16 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
             print(f"error: {error}", file=sys.stderr)
             code = error.exit_code
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                print(f"error: no space left: {error}; free some space, then run the same command", file=sys.stderr)
+                code = RetryError.exit_code
+            elif error.errno in _WRONG_PATH and error.filename is not None:
+                print(
+                    f"error: {error.filename}: {error.strerror}; correct the path or its permissions", file=sys.stderr
+                )
+                code = UsageError.exit_code
+            else:
                 raise
-            print(f"error: no space left: {error}; free some space, then run the same command", file=sys.stderr)
-            code = RetryError.exit_code
         except KeyboardInterrupt:
             print("error: interrupted; run the same command to go on", file=sys.stderr)
             code = 130

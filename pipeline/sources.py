@@ -101,6 +101,8 @@ def read_splits(config: DataConfig, root: Path, listed: list[File]) -> tuple[tup
     problems.check(root)
     if config.classes is not None and len(classes) != config.classes:
         problems.usage(f"data.classes is {config.classes}, but the source has {len(classes)} classes")
+    if len(classes) == 1:
+        problems.usage(f"only one class, {classes[0]!r}; a classifier needs two")
     if len(classes) > 65_534:
         problems.usage(f"{len(classes)} classes; hard labels are 16 bits wide, so 65,534 is the most")
     for name, split in splits.items():

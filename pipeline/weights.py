@@ -36,7 +36,10 @@ def read_state(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """
     path = Path(source)
     if not path.is_file():
-        raise UsageError(f"{path}: no such weights file; expected .safetensors or a torch checkpoint")
+        raise UsageError(
+            f"{path}: no such weights file; expected .safetensors or a torch checkpoint "
+            "(python -m stages.fit_teacher writes a teacher's)"
+        )
     content: object
     if path.suffix == ".safetensors":
         try:
@@ -148,5 +151,8 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], where: str) -> No
     ]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise UsageError(f"{where}: the weights do not fit the model: {'; '.join(problems[:8])}{more}")
+        raise UsageError(
+            f"{where}: the weights do not fit the model: {'; '.join(problems[:8])}{more}; choose weights of this "
+            f"architecture and number of classes"
+        )
     model.load_state_dict(dict(state), strict=True)

@@ -1,5 +1,6 @@
 """Composes params.yaml from configs/; runs nothing.
 
+\b
 python -m stages.configure                                          the digits demo
 python -m stages.configure data=imagenet student=deit_tiny,deit_small train.epochs=100
 """
@@ -9,15 +10,20 @@ from pathlib import Path
 import click
 
 from pipeline import compose
+from pipeline.config import read_yaml
 from pipeline.runtime import say, stage
 
 
 @click.command(help=__doc__)
 @click.argument("choices", nargs=-1)
 @click.option("--configs", type=click.Path(path_type=Path), default=Path("configs"), show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("params.yaml"), show_default=True)
+@click.option("--params", "--out", "out", type=click.Path(path_type=Path), default="params.yaml", show_default=True)
+@click.option("--check", is_flag=True, help="Write nothing: check every section and key of an edited params.yaml.")
 @stage
-def main(choices: tuple[str, ...], configs: Path, out: Path) -> None:
+def main(choices: tuple[str, ...], configs: Path, out: Path, check: bool) -> None:
+    if check:
+        compose.check(read_yaml(out))
+        return
     params = compose.compose(configs, list(choices))
     compose.write(params, out, list(choices))
     say(f"{out}: {params['data']['source']}, students {', '.join(params['students'])}; now run: dvc repro")

@@ -7,7 +7,7 @@ import click
 
 from pipeline.config import load
 from pipeline.listing import write_listing
-from pipeline.runtime import say, stage
+from pipeline.runtime import say, stage, timed
 from pipeline.sources import DataConfig, find_root, scan
 
 
@@ -17,8 +17,9 @@ from pipeline.sources import DataConfig, find_root, scan
 @stage
 def main(params: Path, out: Path) -> None:
     config = load(params, "data", DataConfig)
-    listed = scan(config, find_root(config.source, os.environ))
-    write_listing(out, config.source, listed)
+    with timed(out, "index"):
+        listed = scan(config, find_root(config.source, os.environ))
+        write_listing(out, config.source, listed)
     say(f"{out}: {len(listed)} files of source {config.source}")
 
 

@@ -1,7 +1,6 @@
 """Check a teacher cache, or every cache of a work pool, against its commit records; --predict asks the teacher again."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -41,11 +40,11 @@ def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: 
         if gc and report.kind == "pool" and not any(finding.part is None for finding in left):
             result["gc"] = as_json(collect(cache, older_than))
         if predict and not left:
-            chosen, recipe = config.load(params, "teacher", TeacherConfig), config.load(params, "views", Recipe)
-            split = Shards.open(shards)
+            split, chosen = Shards.open(shards), config.load(params, "teacher", TeacherConfig)
+            recipe = config.load(params, "views", Recipe)
             recipe = evaluation(recipe) if split.manifest.split == "val" else recipe
             weights = (teacher or Path("work/teachers") / chosen.name) / "model.safetensors"
-            result["predict"] = asdict(audit.audit(cache, split, recipe, chosen, weights, predict, seed))
+            result["predict"] = vars(audit.audit(cache, split, recipe, chosen, weights, predict, seed))
         results.append(result)
         damaged += [finding.reason for finding in left]
         if not as_text:

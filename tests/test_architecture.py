@@ -55,7 +55,8 @@ def entry(name: str) -> dict:
 
 
 def script_of(name: str) -> str:
-    found = re.match(r"python -m stages\.(\w+)", entry(name)["cmd"])
+    cmd = entry(name)["cmd"]  # of a list the last makes the outs
+    found = re.match(r"python -m stages\.(\w+)", cmd if isinstance(cmd, str) else cmd[-1])
     assert found, name
     return found[1]
 

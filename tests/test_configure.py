@@ -6,7 +6,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline.compose import compose
+from pipeline.compose import compose, write
 from pipeline.config import load, read_yaml
 from pipeline.runtime import UsageError
 from pipeline.views import Recipe
@@ -103,3 +103,16 @@ def test_configs_say_what_they_are_for() -> None:
 def test_malformed_overrides_are_refused_and_not_a_traceback(choices: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         compose(CONFIGS, choices)
+
+
+def test_an_edited_params_file_is_checked_whole_before_any_work(tmp_path: Path) -> None:
+    params = compose(CONFIGS, [])
+    params["train"]["epochz"] = 3
+    write(params, tmp_path / "params.yaml", [])
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and "train.epochz: unknown key" in result.output
+    (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text() + "stduents: {}\n")
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and "stduents" in result.output
+    result = CliRunner().invoke(main, ["--out", str(tmp_path / "none" / "params.yaml")])
+    assert result.exit_code == 2 and "No such file or directory; correct the path" in result.output

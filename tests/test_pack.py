@@ -92,8 +92,18 @@ def test_every_unusable_image_is_listed_and_nothing_is_written(tmp_path: Path) -
     with pytest.raises(IntegrityError) as caught:
         pack(config, ("a", "b", "c"), splits, tmp_path / "out", 1)
     text = str(caught.value)
-    both = ("k3.png", "k19.png", "notes.txt", "3 unusable files", "is 2", "val/0.png", "val/1.png", "val/2.png")
+    both = ("k3.png", "k19.png", "notes.txt", "6 unusable files", "is 2", "val/0.png", "val/1.png", "val/2.png")
     assert all(piece in text for piece in both)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_that_lost_all_its_images_is_refused(tmp_path: Path) -> None:
+    splits = two(21)
+    for row in range(1, 21, 3):
+        splits["train"].entries[row] = broken(splits["train"].entries[row])
+    config = CONFIG.model_copy(update={"max_quarantined": 100})
+    with pytest.raises(IntegrityError, match="train: class 'b': no usable image is left"):
+        pack(config, ("a", "b", "c"), splits, tmp_path / "out", 1)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -250,7 +250,22 @@ def test_imagenets_flat_val_without_labels_or_with_odd_ones_is_refused(flat: Pat
     code, text = problems(IMAGENET, flat)
     assert code == 2 and "'val/ILSVRC2012_val_00000002.JPEG': no label" in text and "3 problems" in text
     (flat / "val_labels.txt").write_text("one two three\n")
-    assert problems(IMAGENET, flat)[0] == 3
+    code, text = problems(IMAGENET, flat)
+    assert code == 3 and "'val_labels.txt': not a label list" in text and "no label in" not in text
+
+
+def test_a_damaged_devkit_is_named_and_not_a_traceback(flat: Path) -> None:
+    _devkit(flat)
+    next(flat.rglob("meta.mat")).write_bytes(b"garbage")
+    code, text = problems(IMAGENET, flat)
+    assert code == 3 and "'meta.mat': not the devkit's meta.mat" in text and text.count("\n") == 1
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        picture(tmp_path / split / "ant" / "1.jpg")
+    code, text = problems(FOLDER, tmp_path)
+    assert code == 2 and "only one class, 'ant'" in text
 
 
 def test_imagenet_classes_are_wnids(flat: Path) -> None:
