@@ -8,6 +8,7 @@ import yaml
 from pipeline.config import Config, read_yaml, validate
 from pipeline.fit import FitConfig
 from pipeline.identity import CacheConfig
+from pipeline.models import is_hub
 from pipeline.runtime import UsageError
 from pipeline.sources import DataConfig
 from pipeline.student import StudentConfig, waits_for
@@ -83,6 +84,14 @@ def check(params: dict[str, Any]) -> None:
                 f"train.repeats: r = {train.repeats} does not divide cache.group G = {cache.group}, so a visit would lie "
                 f"in two parts of the cache; choose a divisor of G"
             )
+
+
+def check_files(params: dict[str, Any]) -> None:
+    """Raises UsageError for local weights that are not there, which a stage would find only after hours of others."""
+    named = {f"students.{name}.initial": entry.get("initial") for name, entry in params["students"].items()}
+    for key, source in ({"teacher.weights": params["teacher"]["weights"]} | named).items():
+        if source is not None and not is_hub(source) and not Path(source).is_file():
+            raise UsageError(f"{key}: no such file {source}; correct it, or name a hub model")
 
 
 def write(params: dict[str, Any], path: Path, choices: list[str]) -> None:

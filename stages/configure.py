@@ -22,7 +22,9 @@ from pipeline.runtime import say, stage
 @stage
 def main(choices: tuple[str, ...], configs: Path, out: Path, check: bool) -> None:
     if check:
-        compose.check(read_yaml(out))
+        params = read_yaml(out)
+        compose.check(params)
+        compose.check_files(params)
         return
     params = compose.compose(configs, list(choices))
     compose.write(params, out, list(choices))

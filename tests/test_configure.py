@@ -116,3 +116,8 @@ def test_an_edited_params_file_is_checked_whole_before_any_work(tmp_path: Path) 
     assert result.exit_code == 2 and "stduents" in result.output
     result = CliRunner().invoke(main, ["--out", str(tmp_path / "none" / "params.yaml")])
     assert result.exit_code == 2 and "No such file or directory; correct the path" in result.output
+    params["train"].pop("epochz")
+    params["teacher"]["weights"] = str(tmp_path / "none.pth")
+    write(params, tmp_path / "params.yaml", [])
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and "teacher.weights: no such file" in result.output
