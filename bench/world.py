@@ -53,12 +53,14 @@ class World:
     def weights(self) -> Path:
         return self.root / "teacher" / "model.safetensors"
 
-    def label(self, codec: CodecName, views: int, share: str = "1/1", recipe: Recipe | None = None) -> Pool:
+    def label(
+        self, codec: CodecName, views: int, share: str = "1/1", recipe: Recipe | None = None, workers: int = 0
+    ) -> Pool:
         """Labels one share of the parts of a cache in the pool."""
         config = CacheConfig(name="test", views=views, group=3, codec=codec)
         pool, _ = precompute.run(
             self.pool, self.shards, recipe or self.recipe, config, self.config, self.weights,
-            precompute.Share.parse(share), None, None, False, 0,
+            precompute.Share.parse(share), None, None, False, workers,
         )  # fmt: skip
         return pool
 

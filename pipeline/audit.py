@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline import difference
 from pipeline.cache import open_cache
-from pipeline.identity import check_views
+from pipeline.identity import REPAIR, cache_identity
 from pipeline.keyed import Draws
 from pipeline.label import label_visit
 from pipeline.runtime import device as pick_device
@@ -31,6 +32,18 @@ class Audit:
     views: int
     pixels_equal: int
 
+    @property
+    def problems(self) -> list[str]:
+        """What no difference of hardware explains: other pixels, or more than 0.1 % of the hard labels."""
+        found = []
+        if self.pixels_equal < self.views:
+            found.append(
+                f"{self.views - self.pixels_equal} of {self.views} views have other pixels than the teacher saw"
+            )
+        if self.hard_equal < 0.999 * self.rows:
+            found.append(f"{self.rows - self.hard_equal} of {self.rows} hard labels are not the teacher's")
+        return found
+
 
 def audit(
     path: Path, shards: Shards, recipe: Recipe, config: TeacherConfig, weights: Path, parts: int, seed: int
@@ -38,13 +51,14 @@ def audit(
     """Labels ``parts`` parts of the cache at ``path`` again, drawn by ``seed``.
 
     Equal hardware, libraries and precision give equal bits; another GPU may differ in the last ones, so the hard labels
-    are counted apart. Raises IdentityError if the cache is of other views, IntegrityError where it is damaged.
+    are counted apart. Raises IdentityError if the cache is of other views or another teacher, IntegrityError where it is damaged.
     """
     device = pick_device()
     cache = open_cache(path)
-    check_views(cache, shards, recipe, device, path)
     shape = cache.layout
     teacher = Teacher.load(config, weights, shape.classes, recipe.mean, recipe.std, shape.block, device)
+    whole = cache_identity(shards, recipe, shape, teacher.identity(), device)
+    difference.require_same(whole, cache.identity, str(path), REPAIR)
     there = sorted(cache.parts)
     chosen = [there[i] for i in Draws(seed, "audit").permutation(len(there))[:parts]]
     rows = equal = hard_equal = views = pixels_equal = 0

@@ -85,8 +85,7 @@ class Cache:
 
     def rows(self, views: int) -> str:
         """Hash of the records of the parts that hold views 0..K-1 and are there: of their rows. Raises IntegrityError."""
-        groups = -(-views // self.layout.group)
-        parts = sorted(part for part in self.parts if part[0] < groups)
+        parts = sorted(part for part in self.parts if part[0] * self.layout.group < views)
         return files.digest([self._pinned[g][s] if self._pinned else self.record((g, s)).checksum for g, s in parts])
 
     def read(self, block: Block, first_view: int, views: int = 1) -> Targets:
@@ -153,11 +152,12 @@ class Cache:
     def _rows(self, record: Record, block: Block, first: int, stop: int) -> Targets:
         row = block.shard * self.layout.shard_size + block.first
         selection = (slice(first, stop), slice(row, row + block.samples))
-        hard = self._read("hard", record.part, selection)
+        number = block.first // self.layout.block
+        where = f"views {first}..{stop - 1}, block {number} of the shard"
+        hard = self._read("hard", record.part, selection, where)
         logits = None
         if self.layout.codec != "none":
-            logits = targets.decode(self.layout.codec, self._read("logits", record.part, selection))
-        number = block.first // self.layout.block
+            logits = targets.decode(self.layout.codec, self._read("logits", record.part, selection, where))
         for index, view in enumerate(range(first % self.layout.group, first % self.layout.group + stop - first)):
             rows = None if logits is None else logits[index]
             found = row_digest(self.hash, record.part, view, number, hard[index], rows)
@@ -169,7 +169,7 @@ class Cache:
                 )
         return Targets(hard, logits)
 
-    def _read(self, array: str, part: Part, selection: tuple[slice, slice]) -> np.ndarray:
+    def _read(self, array: str, part: Part, selection: tuple[slice, slice], where: str) -> np.ndarray:
         if array not in self._arrays:
             documents = layout.metadata(self.identity, self.layout, self.views)
             store = layout.CacheStore(self.path, documents, read_only=True)
@@ -179,7 +179,7 @@ class Cache:
         except (ValueError, RuntimeError, IndexError, KeyError, TypeError) as error:  # what zarr's codecs raise
             path = self.path / layout.file_key(array, part)
             reason = str(error).split(". Stored", 1)[0]  # zarr shows the bytes of both checksums
-            raise IntegrityError(f"{path}: damaged: {reason}; {REPAIR}") from error
+            raise IntegrityError(f"{path}: damaged in {where}: {reason}; {REPAIR}") from error
 
     def _check(self, block: Block, first_view: int, views: int) -> None:
         shape = self.layout

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pipeline.cache import Cache
 from pipeline.finish import finish
-from pipeline.runtime import UsageError
+from pipeline.runtime import IntegrityError, UsageError
 from pipeline.shards import Shards
 from pipeline.views import Recipe
 from pipeline.visit import Drawn, draw_visit
@@ -43,6 +43,9 @@ def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i
     images = (images * std + mean).clamp(0, 1)
     has = cache is not None and view < cache.views and cache.has(drawn.block, view)
     targets = cache.read(drawn.block, view, 1) if cache is not None and has else None
+    if cache is not None and has and drawn.digests[i] != cache.pixel_digest(drawn.block, view):
+        where = f"{shards.names[drawn.block.shard]}, block {drawn.block.index}, view {view}"
+        raise IntegrityError(f"{cache.path}: {where}: these are not the pixels that the teacher saw; label them anew")
     column = []
     for row in range(min(samples, len(images))):
         partner, lam = int(plan.partner[row]), float(plan.lam[row])

@@ -93,5 +93,6 @@ def check_maker(cache: Cache, layout: Layout, teacher: dict[str, Any], where: Pa
     of the config (its weights are known only to who loads them)."""
     made_by = cache.identity["teacher"]
     same = {key: teacher[key] for key in made_by if key in teacher and key != "weights"}
-    expected = cache.identity | {"teacher": made_by | same, "layout": asdict(layout)}
+    decided = {"layout": asdict(layout), "codec_version": CODEC_VERSION}
+    expected = cache.identity | {"teacher": made_by | same} | decided
     difference.require_same(expected, cache.identity, str(where), REPAIR)

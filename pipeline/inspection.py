@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import difference
 from pipeline.cache import Cache, open_cache
 from pipeline.files import digest
 from pipeline.layout import file_key
@@ -17,9 +18,12 @@ def inspect(path: Path, shards: Shards | None, most_blocks: int = 2000) -> dict[
 
     ``shards`` (the split that was labelled) adds ``top1``: the teacher's hard label against the label, in percent of
     the views read; on mixed views it is the agreement with the sample's own label. Reads at most ``most_blocks`` blocks,
-    evenly spread over the cache. Raises UsageError, IntegrityError.
+    evenly spread over the cache. Raises UsageError, IdentityError (other shards), IntegrityError.
     """
     cache = open_cache(path)
+    if shards is not None:
+        same = {"shards": list(shards.hashes), "classes": list(shards.classes)}
+        difference.require_same(cache.identity | same, cache.identity, str(path), "give the shards that it labels")
     shape, parts = cache.layout, sorted(cache.parts)
     sizes = {name: sum((cache.path / file_key(name, part)).stat().st_size for part in parts) for name in shape.arrays}
     rows = sum(shape.group * shape.rows(s) for _, s in parts)

@@ -7,7 +7,7 @@ labels visits that have no targets yet, and takes B/(2L) pairs per lane and step
 
 import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,7 +65,7 @@ def read_visits(
     workers: int,
     lookup: Lookup | None = None,
     window: int = 1,
-) -> Iterator[Drawn]:
+) -> Generator[Drawn, None, None]:
     """Draws visits in the given order, ``workers`` of them at a time (0: in this process), a ``window`` ahead at least:
     whoever needs so many at once then finds them drawn."""
     loader = DataLoader(

@@ -93,7 +93,8 @@ def plan(
 
 def _break_even(cache_hours: float, found: dict[str, dict[str, Any]]) -> int | None:
     """The smallest number of students of this average cost for which one cache costs less than the live teacher."""
-    saved = statistics.fmean(entry["hours_live"] - entry["hours_cached"] for entry in found.values())
+    costs = [entry["hours_live"] - entry["hours_cached"] for entry in found.values() if entry["supervise"] != "none"]
+    saved = statistics.fmean(costs) if costs else 0.0
     return None if saved <= 0 else int(cache_hours / saved) + 1
 
 
@@ -121,9 +122,10 @@ def _student(
     target, hard, logits = target[: len(images)], hard[: len(images)], logits[: len(images)]
     per_row = _median_seconds(step, device) / len(images)
     hours = {"hours_cached": rows * max(per_row, drawing) / 3600}
-    hours["hours_live"] = rows * max(per_row + teaching, drawing) / 3600
+    asked = 0.0 if chosen.supervise == "none" else teaching
+    hours["hours_live"] = rows * max(per_row + asked, drawing) / 3600
     flops = 3 * _gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
-    return {"milliseconds_per_row": 1e3 * per_row, "gflops_per_row": flops, **hours}
+    return {"supervise": chosen.supervise, "milliseconds_per_row": 1e3 * per_row, "gflops_per_row": flops, **hours}
 
 
 def _seconds_per_view_drawn(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> float:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pipeline.label import label_visit
 from pipeline.layout import Layout
 from pipeline.loader import read_visits
 from pipeline.pool import Pool, commit_part, committed, is_committed, open_pool
+from pipeline.publish import refuse_other
 from pipeline.runtime import RetryError, StopSignal, UsageError, progress, rank, say, world_size
 from pipeline.runtime import device as pick_device
 from pipeline.schedule import Visit
@@ -64,6 +66,11 @@ def select(
 ) -> list[tuple[int, int]]:
     """The parts (g, s) of views 0..V-1 that this job is for, lower views first."""
     count = -(-layout.samples // layout.shard_size)
+    if view_range and (view_range.start % layout.group or view_range.stop % layout.group):
+        raise UsageError(
+            f"--only-views: expected whole view groups, multiples of G = {layout.group}, found "
+            f"{view_range.start}:{view_range.stop}"
+        )
     parts = [
         (g, s)
         for g in range(views // layout.group)
@@ -114,8 +121,11 @@ def fill(
     finished = views = 0
     current: _Part | None = None
     pending: Future[float] | None = None
-    with ThreadPoolExecutor(1) as writer, progress("precompute", len(todo), "parts") as tick:
-        drawn_visits = read_visits(shards, recipe, visits(), workers)
+    with (
+        ThreadPoolExecutor(1) as writer,
+        closing(read_visits(shards, recipe, visits(), workers)) as drawn_visits,  # a failed write must end the workers
+        progress("precompute", len(todo), "parts") as tick,
+    ):
         while True:
             before = time.perf_counter()
             drawn = next(drawn_visits, None)
@@ -185,14 +195,18 @@ def run(
     only_views: range | None,
     new_cache: bool,
     workers: int,
+    out: Path | None = None,
 ) -> tuple[Pool, Summary]:
-    """Opens the pool's cache of this identity and fills this job's share of it."""
+    """Opens the pool's cache of this identity and fills this job's share of it. Raises before any work if something
+    stands in ``out`` that publishing would refuse to replace."""
     device = pick_device()
     layout = layout_of(shards, config)
     batch = shards.block_size
     teacher = Teacher.load(teacher_config, weights, layout.classes, recipe.mean, recipe.std, batch, device)
     identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
     pool = open_pool(pool_root, identity, layout, new_cache)
+    if out is not None:
+        refuse_other(out, pool)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()), only_shards, only_views)
     summary = fill(pool, mine, shards, recipe, teacher, config.repeats, device, workers, StopSignal())
     say(

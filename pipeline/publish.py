@@ -39,7 +39,7 @@ def publish(
     replaced if it is a cache of this identity. Raises UsageError (parts missing, G does not divide V, something else
     stands in ``out``), IdentityError (another cache does), IntegrityError (damaged part), OSError.
     """
-    _refuse_other(out, pool)
+    refuse_other(out, pool)
     parts = list(pool.layout.parts(views))
     missing = set(parts) - committed(pool)
     if missing:
@@ -67,7 +67,8 @@ def publish(
     return Publication(out, views, len(parts), data, data > publish_max)
 
 
-def _refuse_other(out: Path, pool: Pool) -> None:
+def refuse_other(out: Path, pool: Pool) -> None:
+    """Raises UsageError or IdentityError if what stands in ``out`` is not a cache of the pool's identity."""
     files.refuse_foreign(out, ("zarr.json", RECEIPT))
     with suppress(OSError, ValueError, KeyError, TypeError):  # what cannot be read is damaged, and replaced
         if (out / RECEIPT).exists():

@@ -5,6 +5,7 @@ Nothing here may change a byte of any output.
 
 import errno
 import functools
+import gc
 import json
 import os
 import signal
@@ -85,6 +86,7 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
             print("error: interrupted; run the same command to go on", file=sys.stderr)
             code = 130
         print(f"exit code {code}", file=sys.stderr, flush=True)
+        gc.collect()  # a loader that a dead frame still holds would be waited for at exit
         sys.exit(code)
 
     return run

@@ -136,6 +136,11 @@ def train_student(
     """
     device = pick_device()
     shards, recipe = inputs.train, inputs.recipe
+    if inputs.cache is not None and inputs.cache.layout.group % config.repeats:
+        raise UsageError(
+            f"train.repeats: r = {config.repeats} does not divide the cache's G = {inputs.cache.layout.group}; choose a "
+            f"divisor of G"
+        )
     schedule = make_schedule(config, shards, chosen.supervise, inputs.views)
     lanes = lanes_of(rank(), world_size(), config.lanes)
     verify = 1.0 if config.verify_views == "all" else config.verify_views

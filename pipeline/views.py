@@ -115,6 +115,11 @@ class Recipe(Config):
         return self
 
 
+def of_split(recipe: Recipe, split: str) -> Recipe:
+    """``recipe`` as ``split`` is drawn with: "val" without any chance."""
+    return evaluation(recipe) if split == "val" else recipe
+
+
 def evaluation(recipe: Recipe) -> Recipe:
     """``recipe`` without any chance: DeiT's evaluation transform at the same size, mean, std and
     interpolation."""

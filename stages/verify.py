@@ -10,7 +10,7 @@ from pipeline.runtime import IntegrityError, pool_root, say, stage
 from pipeline.shards import Shards
 from pipeline.teacher import TeacherConfig
 from pipeline.verification import advice, as_json, collect, describe, repair, targets_of, verify
-from pipeline.views import Recipe, evaluation
+from pipeline.views import Recipe, of_split
 
 FOLDER = click.Path(path_type=Path)
 
@@ -29,7 +29,7 @@ FOLDER = click.Path(path_type=Path)
 @stage
 def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: int, params: Path, shards: Path,
          teacher: Path | None, as_text: bool) -> None:  # fmt: skip
-    results, damaged = [], []
+    results, damaged = [], list[str]()
     for cache in targets_of(path):
         report = verify(cache, pool_root())
         result, left = as_json(report), report.damaged
@@ -41,10 +41,10 @@ def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: 
             result["gc"] = as_json(collect(cache, older_than))
         if predict and not left:
             split, chosen = Shards.open(shards), config.load(params, "teacher", TeacherConfig)
-            recipe = config.load(params, "views", Recipe)
-            recipe = evaluation(recipe) if split.manifest.split == "val" else recipe
+            recipe = of_split(config.load(params, "views", Recipe), split.manifest.split)
             weights = (teacher or Path("work/teachers") / chosen.name) / "model.safetensors"
-            result["predict"] = vars(audit.audit(cache, split, recipe, chosen, weights, predict, seed))
+            found = audit.audit(cache, split, recipe, chosen, weights, predict, seed)
+            result["predict"], damaged = vars(found), damaged + found.problems
         results.append(result)
         damaged += [finding.reason for finding in left]
         if not as_text:

@@ -12,11 +12,13 @@ import pytest
 
 from bench.world import CPU, World, make_world
 from pipeline import precompute
+from pipeline.audit import audit
 from pipeline.cache import open_cache
 from pipeline.identity import CacheConfig, cache_identity, layout_of
+from pipeline.inspection import inspect
 from pipeline.pool import committed, open_pool
 from pipeline.precompute import Share, fill, select
-from pipeline.runtime import RetryError, StopSignal, UsageError
+from pipeline.runtime import IdentityError, RetryError, StopSignal, UsageError
 from pipeline.verification import collect
 
 PARTS = {(g, s) for g in range(2) for s in range(3)}  # V = 6, G = 3, three shards
@@ -99,6 +101,46 @@ def test_killed_at_any_moment_the_next_run_does_only_what_is_missing(world: Worl
     assert content(again.path) == content(at(world, tmp_path / "whole").label("f16", 6).path)
 
 
+def test_a_write_that_fails_ends_the_job_and_its_workers(world: World, tmp_path: Path) -> None:
+    here = at(world, tmp_path / "broken")
+    (here.label("none", 3).path / "hard/c/1").write_bytes(b"in the way of the second group")
+    script = (
+        "import sys; from pathlib import Path; from bench.world import open_world; from pipeline.runtime import stage\n"
+        "stage(lambda: open_world(Path(sys.argv[1])).label('none', 6, workers=2))()"
+    )
+    command = [sys.executable, "-c", script, str(here.root)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100)  # it hung for ever
+    assert ended.returncode == 2 and "hard/c/1" in ended.stderr
+
+
+def test_the_teacher_is_asked_again_only_if_it_made_the_cache(world: World) -> None:
+    path = world.label("none", 3).path
+    found = audit(path, world.shards, world.recipe, world.config, world.weights, 1, 0)
+    assert found.problems == [] and found.equal == found.hard_equal == found.rows > 0
+    assert replace(found, pixels_equal=0).problems and replace(found, hard_equal=found.rows // 2).problems
+    with pytest.raises(IdentityError, match=r"teacher.precision: expected 'bf16', found 'fp32'"):
+        other = world.config.model_copy(update={"precision": "bf16"})
+        audit(path, world.shards, world.recipe, other, world.weights, 1, 0)
+
+
+def test_a_cache_is_not_judged_by_other_shards(world: World) -> None:
+    path = world.label("none", 3).path
+    assert inspect(path, world.shards)["answers"]["top1"] is not None
+    with pytest.raises(IdentityError, match="give the shards that it labels"):
+        inspect(path, world.val)
+
+
+def test_an_output_that_would_be_refused_is_refused_before_the_work(world: World, tmp_path: Path) -> None:
+    here = at(world, tmp_path / "fresh")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    config = CacheConfig(name="test", views=3, group=3, codec="none")
+    with pytest.raises(UsageError):
+        precompute.run(here.pool, here.shards, here.recipe, config, here.config, here.weights, Share(),
+                       None, None, False, 0, tmp_path / "mine")  # fmt: skip
+    assert not list(here.pool.glob("caches/*/commits/*/*.json"))
+
+
 def test_shares_cover_every_part_once_and_ranks_split_their_share() -> None:
     layout = precompute.Layout(349, 10, 128, 32, 3, "none")
     parts = select(layout, 6, Share())
@@ -106,6 +148,8 @@ def test_shares_cover_every_part_once_and_ranks_split_their_share() -> None:
     ranks = [select(layout, 6, Share.parse(f"{i}/2").of_rank(rank, 2)) for i in (1, 2) for rank in (0, 1)]
     assert sorted(part for share in ranks for part in share) == parts
     assert select(layout, 6, Share(), range(1, 2), range(3, 6)) == [(1, 1)]
+    with pytest.raises(UsageError, match="whole view groups, multiples of G = 3, found 0:4"):
+        select(layout, 6, Share(), None, range(4))
 
 
 def test_under_torchrun_each_rank_labels_its_share(
