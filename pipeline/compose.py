@@ -12,7 +12,7 @@ from pipeline.models import is_hub
 from pipeline.runtime import UsageError
 from pipeline.sources import DataConfig
 from pipeline.student import StudentConfig, waits_for
-from pipeline.teacher import TeacherConfig
+from pipeline.teacher import TeacherConfig, create
 from pipeline.train import TrainConfig
 from pipeline.views import Recipe
 
@@ -87,11 +87,15 @@ def check(params: dict[str, Any]) -> None:
 
 
 def check_files(params: dict[str, Any]) -> None:
-    """Raises UsageError for local weights that are not there, which a stage would find only after hours of others."""
+    """Raises UsageError for local weights that are not there, and for a local teacher that does not load or has another
+    number of classes than ``data.classes``: a stage would find them only after hours of others."""
     named = {f"students.{name}.initial": entry.get("initial") for name, entry in params["students"].items()}
     for key, source in ({"teacher.weights": params["teacher"]["weights"]} | named).items():
         if source is not None and not is_hub(source) and not Path(source).is_file():
             raise UsageError(f"{key}: no such file {source}; correct it, or name a hub model")
+    teacher, classes = validate(TeacherConfig, params["teacher"], "teacher"), params["data"].get("classes")
+    if classes and teacher.weights is not None and not is_hub(teacher.weights):
+        create(teacher, classes, pretrained=True)
 
 
 def write(params: dict[str, Any], path: Path, choices: list[str]) -> None:

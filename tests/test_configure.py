@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 import yaml
 from click.testing import CliRunner
 
@@ -121,3 +123,9 @@ def test_an_edited_params_file_is_checked_whole_before_any_work(tmp_path: Path) 
     write(params, tmp_path / "params.yaml", [])
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 2 and "teacher.weights: no such file" in result.output
+    model = timm.create_model("test_byobnet", num_classes=7)
+    torch.save(model.state_dict(), tmp_path / "seven.pth")
+    params["teacher"] |= {"arch": "test_byobnet", "arch_args": {}, "weights": str(tmp_path / "seven.pth")}
+    write(params, tmp_path / "params.yaml", [])
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and "expected (10, " in result.output and "number of classes" in result.output
