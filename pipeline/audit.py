@@ -35,13 +35,13 @@ class Audit:
     @property
     def problems(self) -> list[str]:
         """What no difference of hardware explains: other pixels, or more than 0.1 % of the hard labels."""
+        anew = "remove this cache from the pool and label it anew: python -m stages.precompute"
         found = []
         if self.pixels_equal < self.views:
-            found.append(
-                f"{self.views - self.pixels_equal} of {self.views} views have other pixels than the teacher saw"
-            )
+            other = self.views - self.pixels_equal
+            found.append(f"{other} of {self.views} views have other pixels than the teacher saw; {anew}")
         if self.hard_equal < 0.999 * self.rows:
-            found.append(f"{self.rows - self.hard_equal} of {self.rows} hard labels are not the teacher's")
+            found.append(f"{self.rows - self.hard_equal} of {self.rows} hard labels are not the teacher's; {anew}")
         return found
 
 
@@ -51,7 +51,8 @@ def audit(
     """Labels ``parts`` parts of the cache at ``path`` again, drawn by ``seed``.
 
     Equal hardware, libraries and precision give equal bits; another GPU may differ in the last ones, so the hard labels
-    are counted apart. Raises IdentityError if the cache is of other views or another teacher, IntegrityError where it is damaged.
+    are counted apart. Raises IdentityError if the cache is of other views or another teacher, IntegrityError where it
+    is damaged.
     """
     device = pick_device()
     cache = open_cache(path)

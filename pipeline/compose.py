@@ -65,15 +65,14 @@ def check(params: dict[str, Any]) -> None:
     if extra or missing:
         raise UsageError(f"sections: unknown {sorted(extra) or 'none'}, missing {sorted(missing) or 'none'}")
     found = {name: validate(model, params[name], name) for name, model in SECTIONS.items()}
-    cycle = found["train"].model_dump()
-    if cycle["batch"] % (2 * cycle["lanes"]):
+    cache, train = found["cache"], found["train"]
+    assert isinstance(cache, CacheConfig) and isinstance(train, TrainConfig)
+    if train.batch % (2 * train.lanes):
         raise UsageError(
-            f"train.batch: expected a multiple of 2 x train.lanes = {2 * cycle['lanes']}, found {cycle['batch']}"
+            f"train.batch: expected a multiple of 2 x train.lanes = {2 * train.lanes}, found {train.batch}"
         )
     for name, entry in params["students"].items():
         student = validate(StudentConfig, entry, f"students.{name}")
-        cache, train = found["cache"], found["train"]
-        assert isinstance(cache, CacheConfig) and isinstance(train, TrainConfig)
         if student.distillation == "soft" and cache.codec == "none":
             raise UsageError(
                 f"students.{name}: soft distillation needs logits, and cache.codec is none (hard labels only); set "
