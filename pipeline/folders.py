@@ -85,11 +85,14 @@ def read(
         for file in found:
             parts = file.path.split("/")
             stem = file.path[len(split) + 1 : len(file.path) - len(Path(file.path).suffix)]
-            if flat and split == "val" and stem not in wnids:
-                if wnids:  # else the list itself is the problem
+            name = parts[1]
+            if flat and split == "val":
+                if wnids is None:  # the list itself is the problem
+                    continue
+                if stem not in wnids:
                     problems.usage(f"{file.path!r}: no label in the label list")
-                continue
-            name = wnids[stem] if flat and split == "val" else parts[1]
+                    continue
+                name = wnids[stem]
             if name not in labels:
                 problems.usage(f"{file.path!r}: there is no class {name!r} in train/")
                 continue
@@ -119,8 +122,8 @@ def _label_files(root: Path) -> list[File]:
     return []
 
 
-def _read_label_list(root: Path, lists: list[File], problems: Problems) -> dict[str, str]:
-    """Image stem to wnid, from whichever label list was listed; empty without one."""
+def _read_label_list(root: Path, lists: list[File], problems: Problems) -> dict[str, str] | None:
+    """Image stem to wnid, from whichever label list was listed; empty without one, None if it is damaged."""
     if not lists:
         return {}
     first = lists[0].path
@@ -132,14 +135,16 @@ def _read_label_list(root: Path, lists: list[File], problems: Problems) -> dict[
             rows = [line.split(",") for line in lines[1:] if line.strip()]
             return {name: boxes.split()[0] for name, boxes in rows}
         wnids = _devkit_wnids(root / lists[1].path, problems)
-        return {f"ILSVRC2012_val_{row:08d}": wnids[int(line)] for row, line in enumerate(lines, start=1) if wnids}
+        if wnids is None:
+            return None
+        return {f"ILSVRC2012_val_{row:08d}": wnids[int(line)] for row, line in enumerate(lines, start=1)}
     except (OSError, ValueError, KeyError, IndexError) as error:
-        problems.damage(f"{first!r}: not a label list: {type(error).__name__}: {error}")
-        return {}
+        problems.damage(f"{first!r}: not a label list: {type(error).__name__}: {error}; fetch it again")
+        return None
 
 
-def _devkit_wnids(path: Path, problems: Problems) -> dict[int, str]:
-    """ILSVRC2012_ID to wnid of the 1,000 leaf synsets in the devkit's ``meta.mat``; empty if it is damaged."""
+def _devkit_wnids(path: Path, problems: Problems) -> dict[int, str] | None:
+    """ILSVRC2012_ID to wnid of the 1,000 leaf synsets in the devkit's ``meta.mat``; None if it is damaged."""
     from scipy.io import loadmat  # type: ignore[import-untyped]  # comes with scikit-learn
 
     try:
@@ -147,4 +152,4 @@ def _devkit_wnids(path: Path, problems: Problems) -> dict[int, str]:
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if row["num_children"] == 0}
     except Exception as error:  # whatever scipy raises
         problems.damage(f"{path.name!r}: not the devkit's meta.mat: {type(error).__name__}: {error}; fetch it again")
-        return {}
+        return None

@@ -28,7 +28,8 @@ def cells(
     shards: Shards, recipe: Recipe, cache: Cache | None, block: int, samples: int, first_view: int, views: int
 ) -> list[list[Cell]]:
     """The first ``samples`` samples of a block in ``views`` views; rows are samples. Views need not be in the cache.
-    Raises UsageError for a block that is not there."""
+    Raises UsageError for a block that is not there, IntegrityError for damage and for pixels that the teacher did not
+    see."""
     if block >= len(shards.blocks):
         raise UsageError(f"--block: expected 0 to {len(shards.blocks) - 1}, found {block}")
     drawn = draw_visit(shards, recipe, shards.blocks[block], first_view, views)
@@ -41,11 +42,15 @@ def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i
     images = finish(drawn.pixels[i], plan, recipe.mean, recipe.std, recipe.erase.mode)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
     images = (images * std + mean).clamp(0, 1)
-    has = cache is not None and view < cache.views and cache.has(drawn.block, view)
-    targets = cache.read(drawn.block, view, 1) if cache is not None and has else None
-    if cache is not None and has and drawn.digests[i] != cache.pixel_digest(drawn.block, view):
-        where = f"{shards.names[drawn.block.shard]}, block {drawn.block.index}, view {view}"
-        raise IntegrityError(f"{cache.path}: {where}: these are not the pixels that the teacher saw; label them anew")
+    targets = None
+    if cache is not None and cache.has(drawn.block, view):
+        if drawn.digests[i] != cache.pixel_digest(drawn.block, view):
+            where = f"shard {shards.names[drawn.block.shard]}, block {drawn.block.index}, view {view}"
+            raise IntegrityError(
+                f"{cache.path}: {where}: these are not the pixels that the teacher saw; make a new cache with: "
+                f"python -m stages.precompute"
+            )
+        targets = cache.read(drawn.block, view, 1)
     column = []
     for row in range(min(samples, len(images))):
         partner, lam = int(plan.partner[row]), float(plan.lam[row])

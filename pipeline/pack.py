@@ -49,7 +49,9 @@ def pack(
     rejected: list[tuple[str, str]] = []
     with _replacing(out) as directory:
         for name, split in splits.items():
-            manifest = _pack_split(config, classes, name, split, directory / name, workers, rejected, problems)
+            allowed = config.max_quarantined - len(rejected)
+            manifest, unusable = _pack_split(config, classes, name, split, directory / name, workers, allowed, problems)
+            rejected += unusable
             if manifest is not None:
                 manifests[name] = manifest
         check_quarantine(rejected, config.max_quarantined, problems)
@@ -74,10 +76,11 @@ def _pack_split(
     split: Split,
     directory: Path,
     workers: int,
-    all_rejected: list[tuple[str, str]],
+    allowed: int,
     problems: Problems,
-) -> Manifest | None:
-    """One split's shards and manifest; None once there are more unusable images (of both splits) than allowed."""
+) -> tuple[Manifest | None, list[tuple[str, str]]]:
+    """One split's shards; its manifest and its unusable files with their reasons. No manifest if they are more than
+    ``allowed``, or if a class has lost all its images, which is added to ``problems``."""
     (directory / "index").mkdir(parents=True)
     entries = order(split.entries, config.seed) if name == "train" else list(split.entries)
     rejected, records = list(split.rejected), list[ShardRecord]()
@@ -92,16 +95,19 @@ def _pack_split(
                 index_path(directory, shard_name(stale)).unlink(missing_ok=True)
             records += [record for record, _ in results[:whole] if record is not None]
             rejected += bad
-            if len(all_rejected) + len(rejected) > config.max_quarantined:
-                all_rejected += rejected
-                return None
+            if len(rejected) > allowed:
+                return None, rejected
             left_out = {path for path, _ in bad}
             entries = [entry for entry in entries if entry.path not in left_out]
-    all_rejected += rejected
-    for label in sorted({entry.label for entry in split.entries} - {entry.label for entry in entries}):
-        problems.damage(f"{name}: class {classes[label]!r}: no usable image is left")
-    if not entries:
-        return None
+    lost = {entry.label for entry in split.entries} - {entry.label for entry in entries}
+    for label in sorted(lost):
+        problems.damage(
+            f"{name}: class {classes[label]!r}: no usable image is left; mend its images, or remove the class"
+        )
+    if not split.entries:
+        problems.usage(f"{name}: no images")
+    if lost or not entries:
+        return None, rejected
     if len(entries) + len(rejected) != len(split.entries) + len(split.rejected):
         raise IntegrityError(f"{name} split: {len(entries)} kept and {len(rejected)} quarantined do not add up")
     manifest = Manifest(
@@ -116,7 +122,7 @@ def _pack_split(
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=True) + "\n"
     files.write_durably(directory / "manifest.json", text.encode("ascii"))
     files.fsync_directory(directory / "index")
-    return manifest
+    return manifest, rejected
 
 
 def _write_shards(

@@ -16,7 +16,7 @@ from pipeline.files import sha256_file
 from pipeline.images import decode, encode_png
 from pipeline.listing import Entry, Split
 from pipeline.pack import order, pack
-from pipeline.runtime import IntegrityError
+from pipeline.runtime import IntegrityError, UsageError
 from pipeline.shards import Shards
 from pipeline.sources import DataConfig, read_splits, scan
 from stages import index, shard
@@ -94,6 +94,12 @@ def test_every_unusable_image_is_listed_and_nothing_is_written(tmp_path: Path) -
     text = str(caught.value)
     both = ("k3.png", "k19.png", "notes.txt", "6 unusable files", "is 2", "val/0.png", "val/1.png", "val/2.png")
     assert all(piece in text for piece in both)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="val: no images"):
+        pack(CONFIG, ("a", "b", "c"), {"train": Split(entries(21)), "val": Split([])}, tmp_path / "out", 1)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -254,6 +254,12 @@ def test_imagenets_flat_val_without_labels_or_with_odd_ones_is_refused(flat: Pat
     assert code == 3 and "'val_labels.txt': not a label list" in text and "no label in" not in text
 
 
+def test_an_empty_label_list_is_the_problem_of_every_image(flat: Path) -> None:
+    (flat / "val_labels.txt").write_text("\n")
+    code, text = problems(IMAGENET, flat)
+    assert code == 2 and "no label in the label list" in text
+
+
 def test_a_damaged_devkit_is_named_and_not_a_traceback(flat: Path) -> None:
     _devkit(flat)
     next(flat.rglob("meta.mat")).write_bytes(b"garbage")
