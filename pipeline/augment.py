@@ -1,8 +1,8 @@
 """RandAugment, AutoAugment and colour jitter with every decision as data (layer L1).
 
-An op is a name of timm's and its plain arguments, so that what was decided can be stored, printed and
-replayed. Policies are parsed by timm itself and drawn with timm's distributions (``timm.data.auto_augment``),
-but from a keyed stream; the pixels come from timm's own op functions with those arguments.
+An op is a name of timm's and its plain arguments, so that what was decided can be stored, printed and replayed.
+Policies are parsed by timm itself and drawn with timm's distributions (``timm.data.auto_augment``), but from a keyed
+stream; the pixels come from timm's own op functions with those arguments.
 """
 
 import importlib.util

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline import difference, files, layout, runtime, targets
 from pipeline.layout import Layout, Part
 from pipeline.record import (
+    ANEW,
     RECEIPT,
     REPAIR,
     Record,
@@ -39,8 +40,8 @@ _REMAKE = "run python -m stages.precompute for this configuration, or give the c
 class Cache:
     """A teacher cache open for reading; picklable, and cheap to open again in another process.
 
-    ``views``: V; ``layout``; ``identity``; ``path``: where the data lies. Which parts there are is what there
-    was when it was opened.
+    ``views``: V; ``layout``; ``identity``; ``path``: where the data lies. Which parts there are is what there was when
+    it was opened.
     """
 
     def __init__(
@@ -83,16 +84,16 @@ class Cache:
             if (g, s) not in self.parts or (g + 1) * self.layout.group > self.views
         ]
 
-    def rows(self, views: int) -> str:
-        """Hash of the records of the parts that hold views 0..K-1 and are there: of their rows. Raises IntegrityError."""
+    def records_hash(self, views: int) -> str:
+        """Hash of the records, and so of the rows, of what is there of views 0..K-1. Raises IntegrityError."""
         parts = sorted(part for part in self.parts if part[0] * self.layout.group < views)
         return files.digest([self._pinned[g][s] if self._pinned else self.record((g, s)).checksum for g, s in parts])
 
     def read(self, block: Block, first_view: int, views: int = 1) -> Targets:
         """Targets of views first_view..first_view+r-1 of a block: hard uint16 (r, n), logits float32 (r, n, C).
 
-        Raises UsageError for what the cache does not hold, IntegrityError that names part, view and block for
-        what is damaged.
+        Raises UsageError for what the cache does not hold, IntegrityError that names part, view and block for what is
+        damaged.
         """
         self._check(block, first_view, views)
         group, end = self.layout.group, first_view + views
@@ -183,13 +184,7 @@ class Cache:
 
     def _check(self, block: Block, first_view: int, views: int) -> None:
         shape = self.layout
-        number = block.first // shape.block
-        if (
-            not 0 <= block.shard < shape.shards
-            or block.first % shape.block
-            or block.first >= shape.rows(block.shard)
-            or block.samples != shape.block_rows(block.shard, number)
-        ):
+        if not 0 <= block.shard < shape.shards or block != self.block(block.index):
             raise UsageError(f"{self.path}: {block} is no block of the cache's layout {shape}")
         if views < 1 or first_view < 0 or first_view + views > self.views:
             raise UsageError(f"{self.path}: holds views 0..{self.views - 1}, asked for {views} from {first_view} on")
@@ -206,10 +201,9 @@ def open_cache(
 ) -> Cache:
     """Opens a published cache, a receipt, or a cache's directory in a pool, by listing names only.
 
-    ``identity``: what the reader needs; ``views``: V, at most what there is (default: all of it); ``pool``: root
-    of the work pool for a receipt (default DISTIL_POOL). A published cache and a receipt are complete; a cache
-    in a pool may lack parts (``Cache.missing``). Raises UsageError, IdentityError with each field and both
-    values, IntegrityError.
+    ``identity``: what the reader needs; ``views``: V, at most what there is (default: all of it); ``pool``: root of the
+    work pool for a receipt (default DISTIL_POOL). A published cache and a receipt are complete; a cache in a pool may
+    lack parts (``Cache.missing``). Raises UsageError, IdentityError with each field and both values, IntegrityError.
     """
     source = find_source(path, pool)
     if identity is not None:
@@ -251,7 +245,9 @@ def find_source(path: Path, pool: Path | None) -> Source:
         receipt = read_receipt(path)
         place = cache_path(pool or runtime.pool_root(), files.digest(receipt.identity))
         if not place.is_dir():
-            raise UsageError(f"{path / RECEIPT}: the pool has no {place}; set DISTIL_POOL to the pool that has it")
+            raise UsageError(
+                f"{path / RECEIPT}: the pool has no {place}; set DISTIL_POOL to the pool that has it, or run {ANEW}"
+            )
         difference.require_same(receipt.identity, read_identity(place), str(place), _REMAKE)
         return Source(place, receipt.identity, receipt.views, receipt.records)
     if (path / "zarr.json").exists():

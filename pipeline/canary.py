@@ -1,13 +1,11 @@
-"""What this machine's libraries make of a recipe, as one digest: the pixel canary in a cache's identity
-(layer L1).
+"""What this machine's libraries make of a recipe, as one digest: the pixel canary in a cache's identity (layer L1).
 
-A seed does not name a view across library versions: Pillow 12.3 and 13.0 resize 6 to 9 % of random bicubic
-crops differently, and nothing else says so. So every part of a view is made here and now from fixed pictures,
-over sizes, ops and settings that the recipe could ask for, and hashed. Two machines with one canary give one
-cache.
+A seed does not name a view across library versions: Pillow 12.3 and 13.0 resize 6 to 9 % of random bicubic crops
+differently, and nothing else says so. So every part of a view is made here and now from fixed pictures, over sizes, ops
+and settings that the recipe could ask for, and hashed. Two machines with one canary give one cache.
 
-The pictures in ``canary_images`` are procedural (1/f noise with hard edges, ``bench/canary_images.py``):
-JPEGs of every chroma subsampling, progressive, grey and CMYK, 32 to 500 px.
+The pictures in ``canary_images`` are procedural (1/f noise with hard edges, ``bench/canary_images.py``): JPEGs of every
+chroma subsampling, progressive, grey and CMYK, 32 to 500 px.
 """
 
 import hashlib
@@ -85,9 +83,7 @@ def _pairing(recipe: Recipe, i: int) -> list[object]:
 
 
 def _crop(recipe: Recipe, images: list[Image.Image], i: int) -> np.ndarray:
-    """A random crop under the recipe's own rule; rules that hold no random size get a picture of random
-    size.
-    """
+    """A random crop under the recipe's own rule; rules that hold no random size get a picture of random size."""
     image = images[i % len(images)]
     if recipe.crop != "random_resized":
         draws = Draws("canary crop", i)

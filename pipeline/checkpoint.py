@@ -29,10 +29,9 @@ _TEMPORARY = ".writing-"
 def save(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     """Writes ``state`` as the checkpoint of ``step`` and deletes all but the newest ``keep`` (at least 2).
 
-    ``state`` may hold tensors, numbers, text, bytes, None, and dicts, lists, tuples and sets of them, which
-    is what can be read back without running code. One process writes; a step that was saved before is
-    replaced. Raises TypeError for anything else, and OSError if the disk is full: the earlier checkpoints are
-    untouched.
+    ``state`` may hold tensors, numbers, text, bytes, None, and dicts, lists, tuples and sets of them, which is what can
+    be read back without running code. One process writes; a step that was saved before is replaced. Raises TypeError
+    for anything else, and OSError if the disk is full: the earlier checkpoints are untouched.
     """
     if keep < 2:
         raise ValueError(f"keep: expected at least 2, so that a damaged one has one before it, found {keep}")

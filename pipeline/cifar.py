@@ -1,8 +1,7 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), the python version: the unpacked directory or the .tar.gz, read
-in place.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), the python version: the unpacked directory or the .tar.gz, read in place.
 
-The batches are pickles, which can run code: they pass an unpickler that knows numpy's array and nothing else,
-and, where the configuration gives it, the md5 of the published file (layer L1).
+The batches are pickles, which can run code: they pass an unpickler that knows numpy's array and nothing else, and,
+where the configuration gives it, the md5 of the published file (layer L1).
 """
 
 import codecs
@@ -86,15 +85,13 @@ def scan(root: Path, source: str, problems: Problems) -> list[File]:
 def read(
     root: Path, source: str, listed: list[File], md5: Mapping[str, str], problems: Problems
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Classes and samples, each image as PNG bytes. A sample's key is its batch and row in the published
-    file.
-    """
+    """Classes and samples, each image as PNG bytes. A sample's key is its batch and row in the published file."""
     layout = _LAYOUTS[source]
     splits = {split: Split([]) for split in layout.batches}
     contents = _contents(root, layout, listed, problems)
     for name in _names(layout):
         if name not in contents:
-            problems.damage(f"{name!r}: missing")
+            problems.damage(f"{name!r}: missing; fetch it again, or list what is there now: python -m stages.index")
         elif name in md5 and (found := hashlib.md5(contents[name]).hexdigest()) != md5[name]:
             problems.damage(f"{name!r}: md5 is {found}, data.md5 says {md5[name]}; fetch the archive again")
             contents.pop(name)
@@ -129,7 +126,8 @@ def _contents(root: Path, layout: _Layout, listed: list[File], problems: Problem
     """The bytes of meta and batches by name; the archive is streamed, never extracted."""
     wanted = {f"{layout.directory}/{name}": name for name in _names(layout)}
     if [file.path for file in listed] != [layout.archive]:
-        return {wanted[file.path]: (root / file.path).read_bytes() for file in listed if file.path in wanted}
+        there = [file.path for file in listed if file.path in wanted and (root / file.path).is_file()]
+        return {wanted[path]: (root / path).read_bytes() for path in there}
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(root / layout.archive, "r|gz") as archive:
@@ -138,7 +136,7 @@ def _contents(root: Path, layout: _Layout, listed: list[File], problems: Problem
                     stream = archive.extractfile(member)
                     found[wanted[member.name]] = stream.read() if stream else b""
     except (tarfile.TarError, OSError, EOFError) as error:
-        problems.damage(f"{layout.archive!r}: damaged: {error}; fetch it again")
+        problems.damage(f"{layout.archive!r}: gone or damaged: {error}; fetch it again")
     return found
 
 

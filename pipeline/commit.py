@@ -1,14 +1,14 @@
 """How a part becomes true: staging, record, exclusive link, roll-forward (layer L1).
 
-Zarr can't say whether an array is complete: a missing, empty or cut file reads as fill, silently. The truth
-is the commit record of a part. Steps of a commit, each named in STEPS for the kill tests:
+Zarr can't say whether an array is complete: a missing, empty or cut file reads as fill, silently. The truth is the
+commit record of a part. Steps of a commit, each named in STEPS for the kill tests:
 
 1. the part's files are written to ``staging/<g>.<s>.<attempt>/``, fsynced and summed up in a record there;
 2. the record is linked to ``commits/<g>/<s>.json``: a link is exclusive, so exactly one attempt wins;
 3. the files are renamed to their places: idempotent, and anyone may finish it for a winner that died.
 
-A record holds no attempt id: what an attempt staged belongs to the published record if its own record is equal.
-Nobody replaces a published part; ``pipeline.verification.repair`` takes a damaged one out first.
+A record holds no attempt id: what an attempt staged belongs to the published record if its own record is equal. Nobody
+replaces a published part; ``pipeline.verification.repair`` takes a damaged one out first.
 """
 
 import fcntl
@@ -72,9 +72,9 @@ def commit(
 ) -> bool:
     """Publishes one part; True if this attempt won, False if another had committed the part before.
 
-    hard uint16 (G, n), stored (G, n, W) as the codec gives it, pixels: per view 16 hex digits for each block.
-    On an error before the link the staging is removed and its space given back; after the link the part is
-    committed, the staging stays, and anyone's roll-forward finishes it. Raises OSError, IntegrityError.
+    hard uint16 (G, n), stored (G, n, W) as the codec gives it, pixels: per view 16 hex digits for each block. On an
+    error before the link the staging is removed and its space given back; after the link the part is committed, the
+    staging stays, and anyone's roll-forward finishes it. Raises OSError, IntegrityError.
     """
     staging, lease = _begin(cache, part)
     try:
@@ -147,9 +147,8 @@ def recover(cache: Path, identity: str, shape: Layout) -> int:
 
 
 def _take(cache: Path, record: Record, array: str) -> bool:
-    """Moves an array's file to its place from an attempt that staged this very record: it has written all its files
-    and synced them. An attempt that has not come so far may have an equal file, and still needs it.
-    """
+    """Moves an array's file to its place from an attempt that staged this very record: it has written all its files and
+    synced them. An attempt that has not come so far may have an equal file, and still needs it."""
     place, (size, checksum) = cache / layout.file_key(array, record.part), record.files[array]
     for directory, part in staging_directories(cache):
         if (

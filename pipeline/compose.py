@@ -1,30 +1,31 @@
 """Composing ``params.yaml`` from the small files of ``configs/`` (layer L3). Runs nothing."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from pipeline.config import Config, read_yaml, validate
+from pipeline.config import read_yaml, validate
+from pipeline.files import sha256_file, whole_directory, write_durably
 from pipeline.fit import FitConfig
-from pipeline.identity import CacheConfig
+from pipeline.identity import CacheConfig, check_repeats
 from pipeline.models import is_hub
 from pipeline.runtime import UsageError
-from pipeline.sources import DataConfig
+from pipeline.schedule import check_period
+from pipeline.sources import DataConfig, expected_classes
 from pipeline.student import StudentConfig, waits_for
-from pipeline.teacher import TeacherConfig, create
+from pipeline.student import create as create_student
+from pipeline.supervision import check_coverage, period
+from pipeline.teacher import TeacherConfig, check_weights
+from pipeline.teacher import create as create_teacher
 from pipeline.train import TrainConfig
 from pipeline.views import Recipe
 
 GROUPS = ("data", "views", "teacher", "student", "train")
-SECTIONS: dict[str, type[Config]] = {
-    "data": DataConfig,
-    "views": Recipe,
-    "teacher": TeacherConfig,
-    "fit": FitConfig,
-    "cache": CacheConfig,
-    "train": TrainConfig,
-}
+SECTIONS = {"data", "views", "teacher", "fit", "cache", "train", "students"}
 
 
 def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
@@ -59,42 +60,71 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
 
 
 def check(params: dict[str, Any]) -> None:
-    """Raises UsageError naming the first section or key that is wrong, missing or unknown."""
-    extra = set(params) - set(SECTIONS) - {"students"}
-    missing = (set(SECTIONS) | {"students"}) - set(params)
+    """Raises UsageError naming the first section or key that is wrong, missing or unknown, or does not go with another.
+    Models are built on the device meta, without their numbers, so what timm refuses shows here and not in a stage."""
+    extra, missing = set(params) - SECTIONS, SECTIONS - set(params)
     if extra or missing:
         raise UsageError(f"sections: unknown {sorted(extra) or 'none'}, missing {sorted(missing) or 'none'}")
-    found = {name: validate(model, params[name], name) for name, model in SECTIONS.items()}
-    cache, train = found["cache"], found["train"]
-    assert isinstance(cache, CacheConfig) and isinstance(train, TrainConfig)
-    if train.batch % (2 * train.lanes):
-        raise UsageError(
-            f"train.batch: expected a multiple of 2 x train.lanes = {2 * train.lanes}, found {train.batch}"
-        )
+    validate(DataConfig, params["data"], "data")
+    validate(FitConfig, params["fit"], "fit")
+    recipe = validate(Recipe, params["views"], "views")
+    teacher = validate(TeacherConfig, params["teacher"], "teacher")
+    cache = validate(CacheConfig, params["cache"], "cache")
+    train = validate(TrainConfig, params["train"], "train")
+    with torch.device("meta"):
+        create_teacher(teacher, 2, pretrained=False)
+    if not isinstance(params["students"], dict) or not params["students"]:
+        raise UsageError(f"students: expected a mapping with at least one entry, found {params['students']!r}")
     for name, entry in params["students"].items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", str(name)):
+            raise UsageError(f"students.{name}: a name of letters, digits, _ and -, since it names a directory")
         student = validate(StudentConfig, entry, f"students.{name}")
-        if student.distillation == "soft" and cache.codec == "none":
-            raise UsageError(
-                f"students.{name}: soft distillation needs logits, and cache.codec is none (hard labels only); set "
-                f"cache.codec=u8 (1 byte per class and view) or f16 (2 bytes)"
-            )
-        if student.supervise in ("cached", "auto") and cache.group % train.repeats:
-            raise UsageError(
-                f"train.repeats: r = {train.repeats} does not divide cache.group G = {cache.group}, so a visit would lie "
-                f"in two parts of the cache; choose a divisor of G"
-            )
+        try:
+            _check_student(student, recipe, cache, train)
+        except UsageError as error:
+            raise UsageError(f"students.{name}: {error}") from None
 
 
-def check_files(params: dict[str, Any]) -> None:
-    """Raises UsageError for local weights that are not there, and for a local teacher that does not load or has another
-    number of classes than ``data.classes``: a stage would find them only after hours of others."""
-    named = {f"students.{name}.initial": entry.get("initial") for name, entry in params["students"].items()}
-    for key, source in ({"teacher.weights": params["teacher"]["weights"]} | named).items():
+def _check_student(student: StudentConfig, recipe: Recipe, cache: CacheConfig, train: TrainConfig) -> None:
+    if student.distillation == "soft" and cache.codec == "none":
+        raise UsageError(
+            "soft distillation needs logits, and cache.codec is none (hard labels only); set cache.codec=u8 (1 byte per "
+            "class and view) or f16 (2 bytes)"
+        )
+    if student.supervise in ("cached", "auto"):
+        check_repeats(train.repeats, cache.group)
+    views = period(student.supervise, train.period, cache.views, 1, train.repeats)
+    check_period(views, train.repeats)
+    if student.supervise == "cached":
+        check_coverage(views, cache.views)
+    with torch.device("meta"):
+        create_student(student, 2, recipe.size)
+
+
+def check_files(params: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """Raises UsageError for local weights that are not there, and for a teacher whose weights are seen to be for another
+    number of classes: a stage would find them only after hours of others."""
+    for key, source in named_weights(params).items():
         if source is not None and not is_hub(source) and not Path(source).is_file():
             raise UsageError(f"{key}: no such file {source}; correct it, or name a hub model")
-    teacher, classes = validate(TeacherConfig, params["teacher"], "teacher"), params["data"].get("classes")
-    if classes and teacher.weights is not None and not is_hub(teacher.weights):
-        create(teacher, classes, pretrained=True)
+    classes = expected_classes(validate(DataConfig, params["data"], "data"), environment)
+    if classes is not None:
+        check_weights(validate(TeacherConfig, params["teacher"], "teacher"), classes)
+
+
+def named_weights(params: dict[str, Any]) -> dict[str, str | None]:
+    """The weights that a configuration names, by their key."""
+    initial = {f"students.{name}.initial": entry.get("initial") for name, entry in params["students"].items()}
+    return {"teacher.weights": params["teacher"].get("weights")} | initial
+
+
+def write_weights(params: dict[str, Any], out: Path) -> None:
+    """A file for each key of ``named_weights`` in the directory ``out``: sha256 of a local file, else the name. Stages
+    depend on these, so that DVC sees a file of weights that was replaced in place."""
+    with whole_directory(out, ("teacher.weights",)) as fresh:
+        for key, source in named_weights(params).items():
+            seen = "none" if source is None else source if is_hub(source) else sha256_file(Path(source))
+            write_durably(fresh / key, f"{seen}\n".encode())
 
 
 def write(params: dict[str, Any], path: Path, choices: list[str]) -> None:

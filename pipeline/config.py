@@ -1,7 +1,7 @@
 """Strict loading of ``params.yaml`` into frozen pydantic models (layer L0).
 
-Nothing is guessed: an unknown key, a wrong type, ``1e-3`` read by YAML as text, a duplicate key or a number
-out of range is refused with the path of the key. Each model stands in the module that it configures.
+Nothing is guessed: an unknown key, a wrong type, ``1e-3`` read by YAML as text, a duplicate key or a number out of
+range is refused with the path of the key. Each model stands in the module that it configures.
 """
 
 import json

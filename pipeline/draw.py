@@ -13,8 +13,7 @@ _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.B
 
 
 def draw(image: Image.Image, view: View, recipe: Recipe) -> np.ndarray:
-    """The pixels of ``view``, uint8 (3, R, R), from an RGB ``image`` of the size that the view was chosen
-    for.
+    """The pixels of ``view``, uint8 (3, R, R), from an RGB ``image`` of the size that the view was chosen for.
 
     In timm's order: crop and resize, flip, policy, colour jitter (``timm.data.transforms_imagenet_train``).
     """

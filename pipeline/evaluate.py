@@ -20,13 +20,15 @@ def evaluate(directory: Path, val: Shards, recipe: Recipe, cache: Path | None, w
     """``metrics.json`` of the student in ``directory``: its heads, the same of its average under ``ema`` where it has
     one, ``live_fraction`` of its training, and ``agreement`` with the teacher whose answers are in ``cache``.
 
-    Raises UsageError (nothing there, other classes), IdentityError (a cache of other views), IntegrityError (damage).
+    Raises UsageError (nothing there), IdentityError (a student or a cache of other classes or views), IntegrityError.
     """
+    model = student.load(directory)
+    student.require_trained_for(directory, val.classes, recipe)
     teacher = None
     if cache is not None:
         teacher = open_cache(cache)
         check_views(teacher, val, evaluation(recipe), pick_device(), cache)
-    found = score(student.load(directory), val, recipe, teacher, workers)
+    found = score(model, val, recipe, teacher, workers)
     average = directory / "ema"
     if average.is_dir():
         found["ema"] = score(student.load(average), val, recipe, teacher, workers)["heads"]

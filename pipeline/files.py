@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.runtime import UsageError
+from pipeline.runtime import UsageError, say
 
 
 def canonical_json(value: object) -> bytes:
@@ -66,8 +66,9 @@ def refuse_foreign(out: Path, marks: tuple[str, ...]) -> None:
         )
 
 
-def put_in_place(fresh: Path, out: Path) -> None:
+def _put_in_place(fresh: Path, out: Path) -> None:
     """Renames a complete directory to ``out``; what stood there is moved aside first, and removed after."""
+    fsync_directory(fresh)
     old = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
     if out.is_symlink():
         out.unlink()
@@ -83,11 +84,13 @@ def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
     """Yields an empty directory beside ``out`` that takes its place when the block ends well, and is removed otherwise:
     a stage's output is the old one or the new one, never half of each. ``marks``: see ``refuse_foreign``."""
     refuse_foreign(out, marks)
+    for leftover in out.parent.glob(f".{out.name}.*.partial"):
+        say(f"{leftover}: a killed run left this behind; remove it if no other run is at work")
     fresh = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
     fresh.mkdir(parents=True)
     try:
         yield fresh
-        put_in_place(fresh, out)
+        _put_in_place(fresh, out)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise

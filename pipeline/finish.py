@@ -1,8 +1,8 @@
 """From uint8 pixels to what the model sees: normalise, erase, mix; step 3 of choose, draw, finish (layer L1).
 
 In DeiT's order (erasing before mixing), the same for teacher and student, and with the same bits on every CPU
-capability and GPU: only exact conversions, integer arithmetic and separate multiplications and additions are
-used. It must never be compiled: a fused multiply-add rounds once instead of twice.
+capability and GPU: only exact conversions, integer arithmetic and separate multiplications and additions are used. It
+must never be compiled: a fused multiply-add rounds once instead of twice.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ _BAND = 1 << 20  # values in flight on a CPU: 4 MB, which malloc keeps, where it
 class Finishing:
     """What is left to do to B drawn views. E: the recipe's erase.count, so that batches can be joined.
 
-    ``erase`` int32 (B, E, 4): top, left, height, width, all 0 for none. ``noise`` int64 (B,): seed of the
-    erasing noise. ``partner`` int64 (B,): row of the partner in this batch. ``lam`` float32 (B,), ``box``
-    int32 (B, 4): as in ``pipeline.pairs.Pairs``.
+    ``erase`` int32 (B, E, 4): top, left, height, width, all 0 for none. ``noise`` int64 (B,): seed of the erasing
+    noise. ``partner`` int64 (B,): row of the partner in this batch. ``lam`` float32 (B,), ``box`` int32 (B, 4): as in
+    ``pipeline.pairs.Pairs``.
     """
 
     erase: Tensor
@@ -39,10 +39,18 @@ class Finishing:
     def to(self, device: torch.device) -> "Finishing":
         return Finishing(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
 
+    @classmethod
+    def stack(cls, plans: "Sequence[Finishing]") -> "Finishing":
+        """The plans of r views of one block as one with a leading dimension: few tensors to hand to another process."""
+        return cls(*(torch.stack([getattr(plan, field.name) for plan in plans]) for field in fields(cls)))
+
+    def view(self, index: int) -> "Finishing":
+        """View ``index`` of what ``stack`` gave."""
+        return Finishing(*(getattr(self, field.name)[index] for field in fields(self)))
+
 
 def finishing(views: Sequence[View], pairs: Pairs, erase_count: int) -> Finishing:
-    """What is left to do to the views of one block, in the block's order; ``erase_count``: the recipe's
-    erase.count."""
+    """What is left to do to the views of one block, in the block's order; ``erase_count``: the recipe's erase.count."""
     erase = torch.zeros((len(views), erase_count, 4), dtype=torch.int32)
     for row, view in enumerate(views):
         for place, box in enumerate(view.erase):
@@ -62,8 +70,8 @@ def finish(
 ) -> Tensor:
     """Float views (B, 3, R, R) from uint8 ``pixels`` (B, 3, R, R), on the device of both.
 
-    A row's result is a function of that row and its partner's alone: no batch size, position or device
-    changes a bit. On a CPU it works band by band, so that only the result is a fresh large allocation.
+    A row's result is a function of that row and its partner's alone: no batch size, position or device changes a bit.
+    On a CPU it works band by band, so that only the result is a fresh large allocation.
     """
     batch, channels, size, _ = pixels.shape
     scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=pixels.device).view(3, 1, 1)
@@ -132,7 +140,6 @@ def _mix32(value: Tensor) -> Tensor:
 
 @lru_cache
 def _table(device: torch.device) -> Tensor:
-    """float32 (65536,): the mid-quantiles of N(0,1); rounded, so that no C library's logarithm can change a
-    bit."""
+    """float32 (65536,): the mid-quantiles of N(0,1); rounded, so that no C library's logarithm can change a bit."""
     half = [round(NormalDist().inv_cdf((i + 0.5) / 65536), 6) for i in range(32768)]
     return torch.tensor(half + [-value for value in reversed(half)], dtype=torch.float32, device=device)

@@ -23,6 +23,8 @@ from pipeline.teacher import TeacherConfig, create
 from pipeline.views import Recipe
 from pipeline.weights import write_state
 
+MARKS = ("teacher.json",)  # by which a teacher's directory is known
+
 
 class FitConfig(loop.LoopConfig):
     """How a teacher is fitted: plain supervised training on the recipe's views, each view once."""
@@ -68,7 +70,7 @@ def fit_teacher(
 
 def write_teacher(model: nn.Module, report: dict[str, object], out: Path) -> None:
     """``teacher.json`` and ``model.safetensors`` in ``out``, whole or not at all."""
-    with whole_directory(out, ("model.safetensors", "teacher.json")) as fresh:
+    with whole_directory(out, MARKS) as fresh:
         write_durably(fresh / "teacher.json", canonical_json(report))
         write_state(fresh / "model.safetensors", model.state_dict())
     say(f"teacher: {out / 'model.safetensors'}")

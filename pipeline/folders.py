@@ -1,9 +1,8 @@
 """ImageFolder and ImageNet directory trees as a source (layer L1).
 
-``train/<class>/<image>`` and ``val/<class>/<image>``; deeper directories belong to their class. Classes are
-labelled in the sorted order of their names, as torchvision and timm do (so "10" comes before "2"). ImageNet's
-classes are wnids, and its val directory may instead be flat (``val/ILSVRC2012_val_00000001.JPEG``) beside one
-label list:
+``train/<class>/<image>`` and ``val/<class>/<image>``; deeper directories belong to their class. Classes are labelled in
+the sorted order of their names, as torchvision and timm do (so "10" comes before "2"). ImageNet's classes are wnids,
+and its val directory may instead be flat (``val/ILSVRC2012_val_00000001.JPEG``) beside one label list:
 
 * ``val_labels.txt``: lines of image name and wnid;
 * ``LOC_val_solution.csv``: Kaggle's list;
@@ -34,7 +33,7 @@ def scan(root: Path, problems: Problems, imagenet: bool) -> list[File]:
         found = list(walk(root, split, problems))
         usable = [file.path.split("/") for file in found if rejection(file) is None]
         with_images = {parts[1] for parts in usable if len(parts) > 2}
-        directories = _class_directories(root / split)
+        directories = class_names(root / split)
         flat = imagenet and split == "val" and not directories
         classes[split] = directories
         for name in sorted(directories - with_images):
@@ -62,6 +61,14 @@ def scan(root: Path, problems: Problems, imagenet: bool) -> list[File]:
         for name in sorted(classes["train"] - classes["val"]):
             problems.usage(f"'train/{name}': there is no class {name!r} in val/")
     return listed
+
+
+def class_names(path: Path) -> set[str]:
+    """The class directories in ``path``; none where it can't be read, which ``scan`` reports."""
+    try:
+        return {child.name for child in path.iterdir() if child.is_dir() and child.name[0] not in HIDDEN}
+    except OSError:
+        return set()
 
 
 def read(
@@ -106,13 +113,6 @@ def read(
             )
             splits[split].entries.append(entry)
     return classes, splits
-
-
-def _class_directories(path: Path) -> set[str]:
-    try:
-        return {child.name for child in path.iterdir() if child.is_dir() and child.name[0] not in HIDDEN}
-    except OSError:  # the walk has reported it
-        return set()
 
 
 def _label_files(root: Path) -> list[File]:

@@ -1,8 +1,7 @@
-"""Existing WebDataset tars as a source (layer L1). Only jpg, jpeg, png, webp, cls and json members are read,
-by name.
+"""Existing WebDataset tars as a source (layer L1). Only jpg, jpeg, png, webp, cls and json members are read, by name.
 
-Nothing is extracted, unpickled or piped, and no tar gives a sample before all of it has been seen whole: a
-strict walk of the headers first, then the webdataset library, whose samples must be the same.
+Nothing is extracted, unpickled or piped, and no tar gives a sample before all of it has been seen whole: a strict walk
+of the headers first, then the webdataset library, whose samples must be the same.
 """
 
 import json
@@ -26,9 +25,8 @@ _LARGEST_LABEL = 1 << 20  # bytes of a .cls or .json
 def scan(root: Path, problems: Problems) -> list[File]:
     """The tars of both splits and ``classes.txt`` if there is one.
 
-    A tar belongs to ``train`` or ``val`` by its directory (``train/*.tar``) or else its name
-    (``*train*.tar``); ``validation`` is ``val``. Compressed tars are refused: their members can't be read in
-    place.
+    A tar belongs to ``train`` or ``val`` by its directory (``train/*.tar``) or else its name (``*train*.tar``);
+    ``validation`` is ``val``. Compressed tars are refused: their members can't be read in place.
     """
     listed = []
     for path in sorted([*root.glob("[!.]*"), *root.glob("[!.]*/[!.]*")]):
@@ -56,8 +54,8 @@ def scan(root: Path, problems: Problems) -> list[File]:
 def read(root: Path, listed: list[File], problems: Problems) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Classes (``classes.txt``, else the numbers 0..C-1) and samples, from the walked headers.
 
-    Every tar must be whole, hold one image and one label per key, and be handed out by the webdataset library
-    in full and byte for byte: it loses samples silently where a header, a name or an order is odd.
+    Every tar must be whole, hold one image and one label per key, and be handed out by the webdataset library in full
+    and byte for byte: it loses samples silently where a header, a name or an order is odd.
     """
     splits = {"train": Split([]), "val": Split([])}
     with progress("check tars", len(listed), "files") as tick:

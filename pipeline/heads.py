@@ -1,6 +1,4 @@
-"""What a student answers: one tensor per head (layer L1). Apart from the models, so that losses know no
-model.
-"""
+"""What a student answers: one tensor per head (layer L1). Apart from the models, so that losses know no model."""
 
 from dataclasses import dataclass
 
@@ -16,11 +14,9 @@ class Heads:
     distillation_logits: Tensor | None = None
 
     def fused(self) -> Tensor:
-        """Sum of the two heads' softmaxes, float32 (B, C): the joint classifier of the DeiT paper (section
-        4).
+        """Sum of the two heads' softmaxes, float32 (B, C): the joint classifier of the DeiT paper (section 4).
 
-        DeiT's code and timm average the logits instead. Without a distillation head: the class head's
-        softmax.
+        DeiT's code and timm average the logits instead. Without a distillation head: the class head's softmax.
         """
         scores = torch.softmax(self.class_logits.float(), dim=1)
         if self.distillation_logits is not None:

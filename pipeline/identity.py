@@ -12,6 +12,7 @@ from pipeline.cache import Cache
 from pipeline.canary import canary
 from pipeline.config import Config
 from pipeline.layout import Layout
+from pipeline.runtime import UsageError
 from pipeline.shards import Shards
 from pipeline.targets import CODEC_VERSION, CodecName
 from pipeline.views import VIEWS_VERSION, Recipe
@@ -32,10 +33,23 @@ class CacheConfig(Config):
     @model_validator(mode="after")
     def _whole_groups(self) -> "CacheConfig":
         if self.views % self.group:
-            raise ValueError(f"views V = {self.views} is no multiple of group G = {self.group}")
+            raise ValueError(
+                f"views V = {self.views} is no multiple of group G = {self.group}; a cache grows by whole groups"
+            )
         if self.group % self.repeats:
-            raise ValueError(f"group G = {self.group} is no multiple of repeats r = {self.repeats}")
+            raise ValueError(
+                f"group G = {self.group} is no multiple of repeats r = {self.repeats}; choose a divisor of G"
+            )
         return self
+
+
+def check_repeats(repeats: int, group: int) -> None:
+    """Raises UsageError unless r divides G, so that no visit lies in two parts of a cache."""
+    if group % repeats:
+        raise UsageError(
+            f"train.repeats: r = {repeats} does not divide cache.group G = {group}, so a visit would lie in two parts of "
+            f"the cache; choose a divisor of G"
+        )
 
 
 def layout_of(shards: Shards, config: CacheConfig) -> Layout:
@@ -89,8 +103,8 @@ def check_views(cache: Cache, shards: Shards, recipe: Recipe, device: torch.devi
 
 
 def check_maker(cache: Cache, layout: Layout, teacher: dict[str, Any], where: Path) -> None:
-    """Raises IdentityError if ``cache`` has another layout or codec, or was made by another teacher than the ``teacher``
-    of the config (its weights are known only to who loads them)."""
+    """Raises IdentityError if ``cache`` has another layout or codec, or was made by another teacher than the
+    ``teacher`` of the config (its weights are known only to who loads them)."""
     made_by = cache.identity["teacher"]
     same = {key: teacher[key] for key in made_by if key in teacher and key != "weights"}
     decided = {"layout": asdict(layout), "codec_version": CODEC_VERSION}

@@ -1,9 +1,8 @@
 """One written rule per kind of image: bytes to RGB pixels, and exact PNG bytes for pixel sources (layer L1).
 
-RGB as is; greyscale, bilevel and palette to RGB; CMYK to RGB by Pillow; alpha composited on black; of a
-multi-picture JPEG (phones) the first picture. EXIF orientation is ignored, as timm and DeiT do. 16-bit,
-animated, larger than 50 Mpx, truncated, and whatever is not JPEG, PNG or WebP by content: ``Undecodable``
-with the reason.
+RGB as is; greyscale, bilevel and palette to RGB; CMYK to RGB by Pillow; alpha composited on black; of a multi-picture
+JPEG (phones) the first picture. EXIF orientation is ignored, as timm and DeiT do. 16-bit, animated, larger than 50 Mpx,
+truncated, and whatever is not JPEG, PNG or WebP by content: ``Undecodable`` with the reason.
 """
 
 import io
@@ -76,8 +75,8 @@ def _reason(error: Exception) -> str:
 def encode_png(pixels: np.ndarray) -> bytes:
     """PNG bytes of uint8 (H, W) greyscale or (H, W, 3) RGB, uncompressed.
 
-    Written by hand with stored deflate blocks: Pillow's PNG bytes change with its zlib, and so would every
-    shard hash and cache identity. The images are small (digits, CIFAR), so compression would gain little.
+    Written by hand with stored deflate blocks: Pillow's PNG bytes change with its zlib, and so would every shard hash
+    and cache identity. The images are small (digits, CIFAR), so compression would gain little.
     """
     height, width = pixels.shape[:2]
     colour = 0 if pixels.ndim == 2 else 2
@@ -97,8 +96,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def shrink(data: bytes, name: str, shorter: int) -> bytes:
-    """JPEG bytes (quality 95, 4:4:4) with the shorter side at ``shorter`` px, bicubic; smaller images
-    verbatim.
+    """JPEG bytes (quality 95, 4:4:4) with the shorter side at ``shorter`` px, bicubic; smaller images verbatim.
 
     Raises Undecodable. The bytes depend on Pillow's resize and JPEG encoder, unlike verbatim ones.
     """

@@ -10,15 +10,15 @@ from pipeline.cache import Cache, open_cache
 from pipeline.files import digest
 from pipeline.layout import file_key
 from pipeline.runtime import progress
-from pipeline.shards import Block, Shards
+from pipeline.shards import Shards
 
 
 def inspect(path: Path, shards: Shards | None, most_blocks: int = 2000) -> dict[str, Any]:
     """Identity, coverage, bytes and statistics of the cache at ``path`` as plain JSON data.
 
     ``shards`` (the split that was labelled) adds ``top1``: the teacher's hard label against the label, in percent of
-    the views read; on mixed views it is the agreement with the sample's own label. Reads at most ``most_blocks`` blocks,
-    evenly spread over the cache. Raises UsageError, IdentityError (other shards), IntegrityError.
+    the views read; on mixed views it is the agreement with the sample's own label. Reads at most ``most_blocks``
+    blocks, evenly spread over the cache. Raises UsageError, IdentityError (other shards), IntegrityError.
     """
     cache = open_cache(path)
     if shards is not None:
@@ -48,10 +48,11 @@ def inspect(path: Path, shards: Shards | None, most_blocks: int = 2000) -> dict[
 def _answers(cache: Cache, shards: Shards | None, most: int) -> dict[str, Any]:
     """Histogram and entropy of the hard labels, mean entropy of the soft targets (nats), agreement with the labels."""
     shape = cache.layout
+    per_shard = shape.shard_size // shape.block
     where = [
-        (s, block, g * shape.group + v)
+        (cache.block(s * per_shard + number), g * shape.group + v)
         for g, s in sorted(cache.parts)
-        for block in range(shape.blocks(s))
+        for number in range(shape.blocks(s))
         for v in range(shape.group)
     ]
     where = where[:: max(1, len(where) // most)]
@@ -59,10 +60,7 @@ def _answers(cache: Cache, shards: Shards | None, most: int) -> dict[str, Any]:
     right = seen = 0
     entropy = 0.0
     with progress("inspect", len(where), "blocks") as tick:
-        for s, number, view in where:
-            first = number * shape.block
-            row = s * shape.shard_size + first
-            block = Block(row // shape.block, s, first, row, shape.block_rows(s, number))
+        for block, view in where:
             targets = cache.read(block, view, 1)
             counts += np.bincount(targets.hard[0], minlength=shape.classes)
             seen += block.samples

@@ -17,8 +17,8 @@ def label_visit(teacher: Teacher, recipe: Recipe, drawn: Drawn, device: torch.de
 
     Raises IntegrityError if a logit is not finite.
     """
-    logits = []
-    for pixels, plan in zip(drawn.pixels, drawn.plan):
-        images = finish(pixels.to(device), plan.to(device), recipe.mean, recipe.std, recipe.erase.mode)
+    logits, plan = [], drawn.plan.to(device)
+    for view, pixels in enumerate(drawn.pixels):
+        images = finish(pixels.to(device), plan.view(view), recipe.mean, recipe.std, recipe.erase.mode)
         logits.append(teacher.predict(images).cpu())
     return torch.stack(logits)

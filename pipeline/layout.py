@@ -1,7 +1,7 @@
 """Shape of a teacher cache: parts, Zarr v3 metadata, a store that trusts no metadata on disk (layer L1).
 
-The metadata is a function of (identity, V) and is served to zarr from memory; on disk it is there for other
-readers, and a published cache whose ``zarr.json`` differs from the function by one byte is refused.
+The metadata is a function of (identity, V) and is served to zarr from memory; on disk it is there for other readers,
+and a published cache whose ``zarr.json`` differs from the function by one byte is refused.
 """
 
 import dataclasses
@@ -99,10 +99,10 @@ def record_key(part: Part) -> str:
 def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[str, bytes]:
     """The bytes of every ``zarr.json`` of a cache of V views, by key.
 
-    hard: uint16 (V, N), chunk (G, S), sample-major inside the chunk (17 % smaller: equal labels of a sample
-    lie side by side), zstd and crc32c. logits: (V, N, W), Zarr shard (G, S, W), inner chunk (1, b, W),
-    crc32c, no compression (logits don't compress). The group carries Zarr's consolidated metadata, so that other
-    readers need not list the directory and stumble over the commit records.
+    hard: uint16 (V, N), chunk (G, S), sample-major inside the chunk (17 % smaller: equal labels of a sample lie side by
+    side), zstd and crc32c. logits: (V, N, W), Zarr shard (G, S, W), inner chunk (1, b, W), crc32c, no compression
+    (logits don't compress). The group carries Zarr's consolidated metadata, so that other readers need not list the
+    directory and stumble over the commit records.
     """
     shape = (views, layout.samples)
     chunk = (layout.group, layout.shard_size)

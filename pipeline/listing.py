@@ -1,6 +1,4 @@
-"""What a source holds: the listing of its files, its samples before packing, and all problems at once (layer
-L1).
-"""
+"""What a source holds: the listing of its files, its samples before packing, and all problems at once (layer L1)."""
 
 import hashlib
 import os
@@ -45,9 +43,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Split:
-    """The samples of ``train`` or ``val`` in natural order, and the files that can't be samples, with the
-    reason.
-    """
+    """The samples of ``train`` or ``val`` in natural order, and the files that can't be samples, with the reason."""
 
     entries: list[Entry]
     rejected: list[tuple[str, str]] = field(default_factory=list)
@@ -73,9 +69,7 @@ class Problems:
         return len(self._usage) + len(self._damage)
 
     def check(self, where: object) -> None:
-        """Raises UsageError, or IntegrityError if anything is damaged, with every problem on a line of its
-        own.
-        """
+        """Raises UsageError, or IntegrityError if anything is damaged, with every problem on a line of its own."""
         texts = [*self._damage, *self._usage]  # damage first: it may be the cause of the rest
         if not texts:
             return
@@ -88,9 +82,8 @@ class Problems:
 def content_key(stem: str) -> str:
     """The key of a file from its relative path without extension: a content id, never a list position.
 
-    Only letters, digits, ``_ - /`` stay; every other byte becomes %XX (WebDataset cuts keys at a dot). A
-    leading ``__`` is escaped as well (WebDataset drops such members). Long keys end in a hash. Different
-    stems give different keys.
+    Only letters, digits, ``_ - /`` stay; every other byte becomes %XX (WebDataset cuts keys at a dot). A leading ``__``
+    is escaped as well (WebDataset drops such members). Long keys end in a hash. Different stems give different keys.
     """
     raw = os.fsencode(stem)
     key = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)
@@ -169,9 +162,7 @@ def write_listing(path: Path, source: str, listed: Iterable[File]) -> None:
 
 
 def read_listing(path: Path, source: str) -> list[File]:
-    """Reads ``index.tsv``. Raises UsageError if it is missing or of another source, IntegrityError if
-    damaged.
-    """
+    """Reads ``index.tsv``. Raises UsageError if it is missing or of another source, IntegrityError if damaged."""
     again = "write it with: python -m stages.index"
     try:
         lines = path.read_text(encoding="utf-8").split("\n")

@@ -1,8 +1,8 @@
 """From visits to training batches: loader workers, windows, steps (layer L2).
 
-Workers read and draw visits in the order of need; the process that trains keeps one window of W visits per lane,
-labels visits that have no targets yet, and takes B/(2L) pairs per lane and step. The batches are a function of
-(seed, step) alone: any number of workers, any world size that divides L.
+Workers read and draw visits in the order of need; the process that trains keeps one window of W visits per lane, labels
+visits that have no targets yet, and takes B/(2L) pairs per lane and step. The batches are a function of (seed, step)
+alone: any number of workers, any world size that divides L.
 """
 
 import itertools
@@ -123,10 +123,10 @@ def _flatten(drawn: Drawn, label: Label | None) -> _Rows:
     logits = torch.from_numpy(targets.logits).flatten(0, 1) if targets and targets.logits is not None else None
     return _Rows(
         pixels=drawn.pixels.flatten(0, 1),
-        erase=torch.cat([plan.erase for plan in drawn.plan]),
-        noise=torch.cat([plan.noise for plan in drawn.plan]),
-        lam=torch.cat([plan.lam for plan in drawn.plan]),
-        box=torch.cat([plan.box for plan in drawn.plan]),
+        erase=drawn.plan.erase.flatten(0, 1),
+        noise=drawn.plan.noise.flatten(0, 1),
+        lam=drawn.plan.lam.flatten(0, 1),
+        box=drawn.plan.box.flatten(0, 1),
         labels=drawn.labels.repeat(views),
         pairs=drawn.pairs + n * torch.arange(views)[:, None, None],
         hard=hard,
@@ -206,8 +206,8 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches of steps ``start .. stop - 1`` for the given lanes, in order.
 
-    ``lookup`` gives a visit's targets in its worker; ``label`` gives them here for visits where it gave none.
-    Raises whatever refusal a worker met (IntegrityError with shard, block and view).
+    ``lookup`` gives a visit's targets in its worker; ``label`` gives them here for visits where it gave none. Raises
+    whatever refusal a worker met (IntegrityError with shard, block and view).
     """
     coming, ahead = itertools.tee(windows(schedule, lanes, start, stop))
     needed = (visit for window, _ in ahead for visit in window.visits)

@@ -10,13 +10,13 @@ import fcntl
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.distributed as dist
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from pipeline import checkpoint
@@ -25,7 +25,7 @@ from pipeline.files import sha256_file
 from pipeline.imports import ROOT
 from pipeline.loader import Batch
 from pipeline.optimize import OptimizerConfig, make_average, make_optimizer, make_scheduler
-from pipeline.runtime import IntegrityError, RetryError, StopSignal, progress, rank, say, world_size
+from pipeline.runtime import IntegrityError, RetryError, StopSignal, UsageError, progress, rank, say, world_size
 from pipeline.schedule import Schedule
 
 
@@ -42,6 +42,14 @@ class LoopConfig(Config):
     compile: bool = False
     checkpoint_steps: int = Field(default=1000, ge=1)
     score_epochs: int = Field(default=1, ge=1)  # the last epoch is scored in any case
+
+    @model_validator(mode="after")
+    def _whole_pairs(self) -> Self:
+        if self.batch % (2 * self.lanes):
+            raise ValueError(
+                f"batch: expected a multiple of 2 x lanes = {2 * self.lanes} (each lane gives whole pairs), found {self.batch}"
+            )
+        return self
 
 
 Row = dict[str, float]
@@ -71,34 +79,19 @@ def run(
 ) -> Trained:
     """Trains ``model`` in place for ``schedule.steps(config.epochs)`` steps.
 
-    ``batches(start, stop)`` gives this rank's batches; ``directory`` holds the checkpoints; ``score`` is asked at the end
-    of every ``score_epochs``-th epoch and its values join the log row; ``observe(step, loss)`` sees every step's loss,
-    at the price of a synchronisation each. Raises RetryError (75) after saving when told to stop, IntegrityError on a
-    loss that is not finite (the checkpoint before it is kept).
+    ``batches(start, stop)`` gives this rank's batches; ``directory`` holds the checkpoints; ``score`` is asked at the
+    end of every ``score_epochs``-th epoch and its values join the log row; ``observe(step, loss)`` sees every step's
+    loss, at the price of a synchronisation each. Raises RetryError (75) after saving when told to stop, IntegrityError
+    on a loss or weights that are not finite.
     """
     steps, per_epoch = schedule.steps(config.epochs), schedule.steps_per_epoch()
     torch.manual_seed(config.seed + rank())  # stochastic depth and dropout; views never use it
     optimizer = make_optimizer(model, config.optimizer, config.batch)
     scheduler = make_scheduler(optimizer, config.optimizer, steps, per_epoch)
     average = make_average(model, config.optimizer)
-    rows: list[Row] = []
-    sums: dict[str, torch.Tensor] = {}
-    start = 0
-    saved = checkpoint.latest(directory)
-    if saved is not None:
-        start, state = saved
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        if average is not None:
-            average.module.load_state_dict(state["average"])
-        rows = state["rows"]
-        sums = {name: value.to(device) * (rank() == 0) for name, value in state["sums"].items()}
-        if len(state["chance"]) == world_size():
-            checkpoint.restore_rng(state["chance"][rank()])
-        else:
-            say(
-                f"{title}: saved by {len(state['chance'])} ranks, goes on with {world_size()}: same views, other rounding"
-            )
+    state = _State(model, optimizer, average, device)
+    start = state.restore(directory, title)
+    if start:
         say(f"{title}: goes on from step {start} of {steps}")
     stepped: nn.Module = model
     if config.compile:
@@ -120,30 +113,26 @@ def run(
             optimizer.step()
             if average is not None:
                 average.update(model)
-            _add(sums, values, batch)
+            state.add(values, batch)
             if observe is not None:
                 observe(step, float(values["loss"].detach()))
-            done = step + 1
-            note = ""
+            done, note = step + 1, ""
             if done % per_epoch == 0 or done == steps:
-                rows.append(_row(sums, done, per_epoch, optimizer.param_groups[0]["lr"], title))
-                if score is not None and (len(rows) % config.score_epochs == 0 or done == steps):
-                    rows[-1] |= score(model)
+                row = state.end_epoch(done, per_epoch, title)
+                if score is not None and (len(state.rows) % config.score_epochs == 0 or done == steps):
+                    row |= score(model)
                     model.train()
-                note = "  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items() if name != "step")
-                sums = {}
+                note = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
             stopping = _agreed(stop, done, device)
             if stopping or done == steps or done % config.checkpoint_steps == 0:
-                if sums:
-                    _totals(sums, done, title)  # a loss that is not finite is never saved
-                _save(directory, done, model, optimizer, average, rows, sums, device)
+                state.save(directory, done, title)
             tick(1, note)
             if stopping and done < steps:
                 raise RetryError(
                     f"{title}: stopped by {stop.name or 'another rank'} at step {done} of {steps}, saved; "
                     f"run the same command to go on"
                 )
-    return Trained(model, average.module.state_dict() if average is not None else None, rows)
+    return Trained(model, average.module.state_dict() if average is not None else None, state.rows)
 
 
 def code_hashes(code: list[str]) -> dict[str, str]:
@@ -168,42 +157,111 @@ def exclusive(directory: Path) -> Iterator[None]:
         yield
 
 
-def _add(sums: dict[str, torch.Tensor], values: dict[str, torch.Tensor], batch: Batch) -> None:
-    one = torch.ones((), dtype=torch.float64)
-    extra = {"steps": one, "samples": one * len(batch.labels), "live": one * batch.live}
-    for name, value in (values | extra).items():
-        value = value.detach().double()
-        sums[name] = sums[name] + value if name in sums else value
+@dataclass
+class _State:
+    """What a checkpoint holds besides the step. ``sums``: this rank's sums of the epoch so far."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Any  # timm's ModelEmaV3, or None
+    device: torch.device
+    rows: list[Row] = field(default_factory=list)
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def restore(self, directory: Path, title: str) -> int:
+        """Takes over the newest whole checkpoint, and returns its step; 0 where there is none. Raises UsageError, on
+        every rank, if the ranks found different steps."""
+        saved = checkpoint.latest(directory)
+        step = 0 if saved is None else saved[0]
+        steps = _from_all_ranks(step)
+        if len(set(steps)) > 1:
+            raise UsageError(
+                f"{directory}: the ranks found checkpoints of different steps, {steps}; DISTIL_POOL must be one directory "
+                f"that all nodes share"
+            )
+        if saved is None:
+            return 0
+        state = saved[1]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+        self.rows = state["rows"]
+        self.sums = {name: value.to(self.device) * (rank() == 0) for name, value in state["sums"].items()}
+        if len(state["chance"]) == world_size():
+            checkpoint.restore_rng(state["chance"][rank()])
+        else:
+            ranks = len(state["chance"])
+            say(f"{title}: saved by {ranks} ranks, goes on with {world_size()}: same views, other rounding")
+        return step
+
+    def add(self, values: dict[str, torch.Tensor], batch: Batch) -> None:
+        one = torch.ones((), dtype=torch.float64)
+        extra = {"steps": one, "samples": one * len(batch.labels), "live": one * batch.live}
+        for name, value in (values | extra).items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def end_epoch(self, done: int, per_epoch: int, title: str) -> Row:
+        """Means over the epoch and over all ranks, as a new row. Raises IntegrityError when the loss is not finite."""
+        total = self._totals(done, title)
+        steps, samples, live = total.pop("steps"), total.pop("samples"), total.pop("live")
+        means = {name: value / steps for name, value in total.items()}
+        lr = self.optimizer.param_groups[0]["lr"]
+        self.rows.append({"epoch": done / per_epoch, "step": done, "lr": lr, **means, "live_fraction": live / samples})
+        self.sums = {}
+        return self.rows[-1]
+
+    def save(self, directory: Path, step: int, title: str) -> None:
+        """Writes a checkpoint. Raises IntegrityError, on every rank, before a loss or weights that are not finite are
+        saved: one bad gradient makes the weights nan before any loss shows it."""
+        totals = self._totals(step, title) if self.sums else {}
+        if not all(bool(torch.isfinite(value).all()) for value in self.model.parameters()):
+            raise _diverged(f"{title}: weights became nan or inf by step {step - 1}")
+        chance = _from_all_ranks(checkpoint.rng_state())
+        if rank() == 0:
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.module.state_dict() if self.average is not None else None,
+                "rows": self.rows,
+                "sums": {name: torch.tensor(value, dtype=torch.float64) for name, value in totals.items()},
+                "chance": chance,
+            }
+            checkpoint.save(directory, step, state)
+        if world_size() > 1:
+            dist.barrier()
+
+    def _totals(self, done: int, title: str) -> dict[str, float]:
+        """Sums over all ranks. Raises IntegrityError, on every rank, when the loss is not finite."""
+        total = {}
+        for name in sorted(self.sums):
+            value = self.sums[name].clone()
+            if world_size() > 1:
+                value = value.to(self.device)  # NCCL reduces on the GPU only
+                dist.all_reduce(value)
+            total[name] = float(value)
+        if not math.isfinite(total["loss"]):
+            first = done - int(total["steps"] / world_size())
+            raise _diverged(f"{title}: the loss became nan or inf somewhere within steps {first}..{done - 1}")
+        return total
 
 
-def _row(sums: dict[str, torch.Tensor], done: int, per_epoch: int, lr: float, title: str) -> Row:
-    """Means over the epoch and over all ranks. Raises IntegrityError when the loss is not finite."""
-    total = _totals(sums, done, title)
-    steps, samples, live = total.pop("steps"), total.pop("samples"), total.pop("live")
-    means = {name: value / steps for name, value in total.items()}
-    return {"epoch": done / per_epoch, "step": done, "lr": lr, **means, "live_fraction": live / samples}
-
-
-def _totals(sums: dict[str, torch.Tensor], done: int, title: str) -> dict[str, float]:
-    """Sums over all ranks. Raises IntegrityError, on every rank, when the loss is not finite."""
-    totals = {name: value.clone() for name, value in sums.items()}
+def _from_all_ranks(value: Any) -> list[Any]:
+    """Every rank's ``value``, in the order of the ranks."""
+    values = [value] * world_size()
     if world_size() > 1:
-        for name in sorted(totals):
-            totals[name] = totals[name].to(totals["loss"].device)  # NCCL reduces on the GPU only
-            dist.all_reduce(totals[name])
-    total = {name: float(value) for name, value in totals.items()}
-    if not math.isfinite(total["loss"]):
-        first = done - int(total["steps"] / world_size())
-        raise IntegrityError(
-            f"{title}: the loss became nan or inf somewhere within steps {first}..{done - 1}; the checkpoint before it is "
-            f"kept; lower optimizer.lr, raise warmup_epochs or set clip_grad"
-        )
-    return total
+        dist.all_gather_object(values, value)
+    return values
+
+
+def _diverged(what: str) -> IntegrityError:
+    return IntegrityError(f"{what}; lower optimizer.lr, raise warmup_epochs or set clip_grad")
 
 
 def _agreed(stop: StopSignal, done: int, device: torch.device) -> bool:
-    """Whether any rank was told to stop, so that all leave at the same step. Ranks ask each other every tenth step, since
-    the answer waits for the device."""
+    """Whether any rank was told to stop, so that all leave at the same step. Ranks ask each other every tenth step,
+    since the answer waits for the device."""
     if world_size() == 1:
         return bool(stop)
     if done % 10:
@@ -211,38 +269,3 @@ def _agreed(stop: StopSignal, done: int, device: torch.device) -> bool:
     flag = torch.tensor(float(bool(stop)), device=device)
     dist.all_reduce(flag, op=dist.ReduceOp.MAX)
     return bool(flag.item())
-
-
-def _save(
-    directory: Path,
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: Any,
-    rows: list[Row],
-    sums: dict[str, torch.Tensor],
-    device: torch.device,
-) -> None:
-    chance: list[Any] = [None] * world_size()
-    if world_size() > 1:
-        dist.all_gather_object(chance, checkpoint.rng_state())
-    else:
-        chance = [checkpoint.rng_state()]
-    if world_size() > 1:  # running sums are per rank: keep their total, on rank 0, and zero on the others
-        for name in sorted(sums):
-            sums[name] = sums[name].to(device)
-            dist.all_reduce(sums[name])
-            if rank() != 0:
-                sums[name].zero_()
-    if rank() == 0:
-        state = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "average": average.module.state_dict() if average is not None else None,
-            "rows": rows,
-            "sums": sums,
-            "chance": chance,
-        }
-        checkpoint.save(directory, step, state)
-    if world_size() > 1:
-        dist.barrier()

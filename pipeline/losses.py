@@ -16,9 +16,7 @@ from pipeline.runtime import UsageError
 
 @dataclass(frozen=True)
 class Loss:
-    """Scalars, each a mean over the batch: ``total`` is what is minimised, the other two are its parts,
-    unweighted.
-    """
+    """Scalars, each a mean over the batch: ``total`` is what is minimised, the other two are its parts, unweighted."""
 
     total: Tensor
     task: Tensor
@@ -28,11 +26,10 @@ class Loss:
 def smoothed_mixed_target(
     labels: Tensor, partner_labels: Tensor, lam: Tensor, classes: int, smoothing: float
 ) -> Tensor:
-    """Smoothed labels of both partners mixed by ``lam``: int64 (B,), int64 (B,), float32 (B,) -> float32
-    (B, C).
+    """Smoothed labels of both partners mixed by ``lam``: int64 (B,), int64 (B,), float32 (B,) -> float32 (B, C).
 
-    timm's ``mixup_target``, except that each row has its own lambda and partner. Smoothing spreads
-    ``smoothing`` over all C classes, so the right one has 1 - smoothing + smoothing / C. Unmixed: lam 1.
+    timm's ``mixup_target``, except that each row has its own lambda and partner. Smoothing spreads ``smoothing`` over
+    all C classes, so the right one has 1 - smoothing + smoothing / C. Unmixed: lam 1.
     """
     off = smoothing / classes
     on = 1.0 - smoothing + off
@@ -58,8 +55,8 @@ def soft_distillation(
 ) -> Tensor:
     """tau**2 * KL(softmax(teacher / tau) || softmax(logits / tau)), float32: (B, C), (B, C) -> scalar.
 
-    ``batchmean`` divides the sum by B (Hinton et al. 2015). ``elementmean`` divides by B * C as DeiT's code
-    does: with 1,000 classes the same alpha then weighs this term 1,000 times less, so it is no default.
+    ``batchmean`` divides the sum by B (Hinton et al. 2015). ``elementmean`` divides by B * C as DeiT's code does: with
+    1,000 classes the same alpha then weighs this term 1,000 times less, so it is no default.
     """
     student = F.log_softmax(logits.float() / tau, dim=1)
     target = F.log_softmax(teacher.float() / tau, dim=1)
@@ -80,10 +77,9 @@ def distillation_loss(
 ) -> Loss:
     """The loss of one batch.
 
-    ``target`` float32 (B, C) is the mixed and smoothed label, for the class head. The teacher's ``hard``
-    labels int (B,) or ``logits`` float (B, C) are for the distillation head, or for the class head of a
-    student without the token. ``hard``: cross-entropy to the teacher's argmax, never smoothed (DeiT
-    losses.py); it reads no logits.
+    ``target`` float32 (B, C) is the mixed and smoothed label, for the class head. The teacher's ``hard`` labels int
+    (B,) or ``logits`` float (B, C) are for the distillation head, or for the class head of a student without the token.
+    ``hard``: cross-entropy to the teacher's argmax, never smoothed (DeiT losses.py); it reads no logits.
 
     Raises UsageError when the targets hold no teacher output of the kind asked for.
     """

@@ -1,8 +1,7 @@
-"""Counts that add up over batches and ranks: top-1, top-5 and agreement with the teacher, per head (layer
-L1).
+"""Counts that add up over batches and ranks: top-1, top-5 and agreement with the teacher, per head (layer L1).
 
-A batch gives one int64 tensor; counts of batches, ranks and runs are added with ``+`` or ``all_reduce`` and
-turned into percentages once, so nothing depends on how the samples were batched and padding is never counted.
+A batch gives one int64 tensor; counts of batches, ranks and runs are added with ``+`` or ``all_reduce`` and turned into
+percentages once, so nothing depends on how the samples were batched and padding is never counted.
 """
 
 from typing import Any
@@ -49,11 +48,11 @@ def count(heads: Heads, labels: Tensor, hard: Tensor | None = None) -> Tensor:
 
 
 def summary(counts: Tensor, *, distillation: bool, teacher: bool) -> dict[str, Any]:
-    """Percentages for metrics.json: ``samples`` and ``heads.<head>.{top1,top5}``, with ``agreement`` where
-    a teacher is.
+    """Percentages for metrics.json: ``samples`` and ``heads.<head>.{top1,top5}``, with ``agreement`` where a teacher
+    is.
 
-    ``distillation`` says whether the student has that head; without it there is the class head only.
-    Raises ValueError if nothing was counted.
+    ``distillation`` says whether the student has that head; without it there is the class head only. Raises ValueError
+    if nothing was counted.
     """
     numbers = [int(n) for n in counts.tolist()]
     samples = numbers[0]

@@ -19,9 +19,7 @@ _OURS = ("num_classes", "drop_path_rate", "pretrained", "pretrained_cfg", "check
 
 
 def check(arch: str, arch_args: ArchArgs) -> None:
-    """Raises ValueError (for config validators) if timm has no such model or tag, or an argument is not to
-    be set.
-    """
+    """Raises ValueError (for config validators) if timm has no such model or tag, or an argument is not to be set."""
     name, _, tag = arch.partition(".")
     if not is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -58,17 +56,20 @@ def create(arch: str, arch_args: ArchArgs, classes: int, drop_path: float = 0.0)
 
 
 def is_hub(source: str) -> bool:
-    """Whether ``source`` is "timm" (the hub's weights of the tagged name) or
-    "hf-hub:owner/name[@revision]".
-    """
+    """Whether ``source`` is "timm" (the hub's weights of the tagged name) or "hf-hub:owner/name[@revision]"."""
     return source == "timm" or source.startswith("hf-hub:")
+
+
+def hub_classes(arch: str, source: str) -> int | None:
+    """C of the hub's weights, where timm knows it without a network; else None."""
+    return timm.get_pretrained_cfg(arch).num_classes if source == "timm" else None
 
 
 def from_hub(arch: str, arch_args: ArchArgs, source: str) -> nn.Module:
     """The model with the hub's weights and with as many classes as they have, loaded strictly by timm.
 
-    Files are taken from the hub's cache (HF_HOME) where they are. Raises UsageError (no such weights, no
-    network, another architecture) or IntegrityError (a damaged file).
+    Files are taken from the hub's cache (HF_HOME) where they are. Raises UsageError (no such weights, no network,
+    another architecture) or IntegrityError (a damaged file).
     """
     name = arch if source == "timm" else source
     try:

@@ -1,8 +1,8 @@
 """Optimiser, learning-rate schedule and weight average, all timm's, from one config (layer L1).
 
-The defaults are DeiT's (facebookresearch/deit main.py). Decided differently from its code, on purpose:
-the rate is set for every step and not once an epoch (DeiT's first two epochs both run at the warm-up rate), and the
-average of the weights is evaluated as well as stored.
+The defaults are DeiT's (facebookresearch/deit main.py). Decided differently from its code, on purpose: the rate is set
+for every step and not once an epoch (DeiT's first two epochs both run at the warm-up rate), and the average of the
+weights is evaluated as well as stored.
 """
 
 from typing import Literal
@@ -18,7 +18,8 @@ from pipeline.config import Config
 
 
 class OptimizerConfig(Config):
-    """``lr`` holds for a batch of 512 and is scaled linearly, as DeiT's; ``warmup_lr`` and ``min_lr`` are not scaled."""
+    """``lr`` holds for a batch of 512 and is scaled linearly, as DeiT's; ``warmup_lr`` and ``min_lr`` are not
+    scaled."""
 
     name: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(default=5e-4, gt=0)
@@ -31,7 +32,8 @@ class OptimizerConfig(Config):
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig, batch: int) -> torch.optim.Optimizer:
-    """AdamW (eps 1e-8) or SGD (Nesterov, momentum 0.9); biases, norms and timm's ``no_weight_decay`` are not decayed."""
+    """AdamW (eps 1e-8) or SGD (Nesterov, momentum 0.9); biases, norms and timm's ``no_weight_decay`` are not
+    decayed."""
     return create_optimizer_v2(
         model,
         opt="adamw" if config.name == "adamw" else "nesterov",

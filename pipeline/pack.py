@@ -4,9 +4,6 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +18,7 @@ from webdataset import TarWriter
 from pipeline import files, tars
 from pipeline.images import Undecodable, decode, shrink
 from pipeline.listing import Entry, Problems, Split
-from pipeline.runtime import IntegrityError, progress, say
+from pipeline.runtime import IntegrityError, progress
 from pipeline.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
 from pipeline.sources import DataConfig, check_quarantine
 
@@ -40,14 +37,13 @@ def pack(
 ) -> dict[str, Manifest]:
     """Writes ``out/train`` and ``out/val``, whole or not at all; ``out`` is replaced if it holds shards.
 
-    Every image is decoded once to prove it. Raises IntegrityError listing every unusable file where there are
-    more than ``max_quarantined``; nothing is written then.
+    Every image is decoded once to prove it. Raises IntegrityError listing every unusable file where there are more than
+    ``max_quarantined``; nothing is written then.
     """
-    files.refuse_foreign(out, ("train/manifest.json", "val/manifest.json"))
     manifests: dict[str, Manifest] = {}
     problems = Problems()  # of both splits
     rejected: list[tuple[str, str]] = []
-    with _replacing(out) as directory:
+    with files.whole_directory(out, ("train/manifest.json", "val/manifest.json")) as directory:
         for name, split in splits.items():
             allowed = config.max_quarantined - len(rejected)
             manifest, unusable = _pack_split(config, classes, name, split, directory / name, workers, allowed, problems)
@@ -244,29 +240,3 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
             info.create_system = 3
             archive.writestr(info, member.getvalue())
     return buffer.getvalue()
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A new directory beside ``out`` that takes its name at the end, if all went well, and else vanishes.
-
-    An existing ``out`` (a directory, or a link that DVC made) is never written into.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in out.parent.glob(f".{out.name}.*.partial"):
-        say(f"{leftover}: a killed run left this behind; remove it if no other run is at work")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    temporary.chmod(0o777 & ~_umask())  # mkdtemp hides its directory from other users
-    try:
-        yield temporary
-        files.fsync_directory(temporary)
-        files.put_in_place(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,8 +1,8 @@
 """Who is mixed with whom, how much and where: Mixup and CutMix as data (layer L1).
 
-timm's Mixup in mode ``pair`` with a keyed permutation of the block in place of the batch's order. DeiT's code
-draws one lambda and one box per batch; here each pair has its own, a deliberate difference, so that a cached
-view does not depend on the batch size.
+timm's Mixup in mode ``pair`` with a keyed permutation of the block in place of the batch's order. DeiT's code draws one
+lambda and one box per batch; here each pair has its own, a deliberate difference, so that a cached view does not depend
+on the batch size.
 """
 
 import math
@@ -18,10 +18,9 @@ from pipeline.views import Recipe
 class Pairs:
     """The mixing of one view of a block of n samples; rows are positions in the block.
 
-    ``partner`` int64 (n,), an involution. ``lam`` float32 (n,): the sample's own share, already corrected for
-    the clipped box. ``box`` int32 (n, 4): top, left, bottom, right of what CutMix pastes, all 0 for Mixup and
-    for none. ``pairs`` int64 (n // 2, 2): in an odd block the last of the permutation stays alone and
-    unmixed.
+    ``partner`` int64 (n,), an involution. ``lam`` float32 (n,): the sample's own share, already corrected for the
+    clipped box. ``box`` int32 (n, 4): top, left, bottom, right of what CutMix pastes, all 0 for Mixup and for none.
+    ``pairs`` int64 (n // 2, 2): in an odd block the last of the permutation stays alone and unmixed.
     """
 
     partner: np.ndarray

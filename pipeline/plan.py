@@ -103,23 +103,19 @@ def _student(
     drawing: float, teaching: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Seconds of a training step and hours of the whole training, cached and live; drawing overlaps with the step."""
-    device = images.device
+    device, images = images.device, images[: max(2, train.batch // world_size())]
     model = student.create(chosen, classes, recipe.size).to(device)
     target = torch.full((len(images), classes), 1.0 / classes, device=device)
-    hard, logits = target.argmax(1), target
-
     optimizer = make_optimizer(model, train.optimizer, train.batch)
 
     def step() -> object:
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            loss = distillation_loss(model(images), target, hard, logits, kind=chosen.distillation)
+            loss = distillation_loss(model(images), target, target.argmax(1), target, kind=chosen.distillation)
         loss.total.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss
 
-    images = images[: max(2, train.batch // world_size())]
-    target, hard, logits = target[: len(images)], hard[: len(images)], logits[: len(images)]
     per_row = _median_seconds(step, device) / len(images)
     hours = {"hours_cached": rows * max(per_row, drawing) / 3600}
     asked = 0.0 if chosen.supervise == "none" else teaching

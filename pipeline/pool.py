@@ -1,7 +1,7 @@
 """The work pool: caches under construction, one directory per identity, shared by clones and jobs (layer L1).
 
-``<root>/caches/<first 12 digits of the identity's hash>/`` holds ``identity.json``, the parts' files,
-``commits/``, ``staging/`` and ``log.jsonl`` (versions, hosts and times: what may differ between equal caches).
+``<root>/caches/<first 12 digits of the identity's hash>/`` holds ``identity.json``, the parts' files, ``commits/``,
+``staging/`` and ``log.jsonl`` (versions, hosts and times: what may differ between equal caches).
 """
 
 import errno
@@ -26,7 +26,7 @@ from pipeline.record import REPAIR, STAGING, Record, cache_path, caches, listed,
 from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, say
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "zarr", "numcodecs")
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST)
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -43,10 +43,10 @@ class Pool:
 def open_pool(root: Path, identity: Mapping[str, Any], shape: Layout, new_cache: bool = False) -> Pool:
     """The cache of this identity in the pool at ``root``, made if there is none.
 
-    Finishes what dead jobs committed, and parses no record but those of parts in staging.
-    ``identity["layout"]`` is ``dataclasses.asdict(shape)``. Raises UsageError (read-only pool, file system
-    without hard links), IdentityError (another cache differs only in fields that the machine decides, unless
-    ``new_cache``), IntegrityError, RetryError (disk full).
+    Finishes what dead jobs committed, and parses no record but those of parts in staging. ``identity["layout"]`` is
+    ``dataclasses.asdict(shape)``. Raises UsageError (read-only pool, file system without hard links), IdentityError
+    (another cache differs only in fields that the machine decides, unless ``new_cache``), IntegrityError, RetryError
+    (disk full).
     """
     whole = json.loads(files.canonical_json(identity))
     if layout.of_identity(whole, "identity") != shape:
@@ -85,10 +85,9 @@ def commit_part(
 ) -> bool:
     """Publishes one part; True if this job won it, False if another had committed it.
 
-    hard uint16 (G, n); encoded (G, n, W) as ``targets.encode`` gives it, None for codec none; pixels
-    (G, blocks) of 16 hex digits; source: sha256 of the part's shard. Raises UsageError for other shapes,
-    RetryError (75) when the disk is full, with the space given back, IntegrityError when the part was committed
-    before and is damaged.
+    hard uint16 (G, n); encoded (G, n, W) as ``targets.encode`` gives it, None for codec none; pixels (G, blocks) of 16
+    hex digits; source: sha256 of the part's shard. Raises UsageError for other shapes, RetryError (75) when the disk is
+    full, with the space given back, IntegrityError when the part was committed before and is damaged.
     """
     shape, rows = pool.layout, pool.layout.rows(part[1])
     if not 0 <= part[1] < shape.shards or part[0] < 0:
@@ -171,7 +170,7 @@ def _writing(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _READ_ONLY:
+        if error.errno in _UNWRITABLE:
             raise UsageError(
                 f"{where}: the pool can't be written ({error.strerror}: {error.filename}); "
                 f"set DISTIL_POOL to a directory that you may write"

@@ -6,8 +6,6 @@ A copy and never a hard link: a shared inode spreads damage into DVC's cache, an
 import json
 import os
 import shutil
-import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from pipeline.pool import Pool, committed, record_of
 from pipeline.record import RECEIPT, RECEIPT_FORMAT, RECEIPT_VERSION, REPAIR, Record, checksum_file
 from pipeline.runtime import IntegrityError, UsageError
 
-_LEFTOVER_AGE = 3600.0  # seconds after which a half-published sibling is a dead job's
+_MARKS = ("zarr.json", RECEIPT)
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,9 @@ def publish(
 ) -> Publication:
     """Publishes views 0..V-1 as ``out``: a Zarr v3 group, or a receipt if it is bigger than ``publish_max`` bytes.
 
-    Every copied file is checked against its record. ``out`` appears whole, by a rename; what stood there is
-    replaced if it is a cache of this identity. Raises UsageError (parts missing, G does not divide V, something else
-    stands in ``out``), IdentityError (another cache does), IntegrityError (damaged part), OSError.
+    Every copied file is checked against its record. ``out`` appears whole, by a rename; what stood there is replaced if
+    it is a cache of this identity. Raises UsageError (parts missing, G does not divide V, something else stands in
+    ``out``), IdentityError (another cache does), IntegrityError (damaged part), OSError.
     """
     refuse_other(out, pool)
     parts = list(pool.layout.parts(views))
@@ -51,25 +49,17 @@ def publish(
     records = [record_of(pool, part) for part in parts]
     data = sum(size for record in records for size, _ in record.files.values())
     data += sum((pool.path / layout.record_key(part)).stat().st_size for part in parts)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(out)
-    fresh = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
-    fresh.mkdir()
-    try:
+    with files.whole_directory(out, _MARKS) as fresh:
         if data > publish_max:
             files.write_durably(fresh / RECEIPT, _receipt(pool, views, records))
         else:
             _copy_cache(pool, fresh, views, records, tick)
-        files.put_in_place(fresh, out)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
     return Publication(out, views, len(parts), data, data > publish_max)
 
 
 def refuse_other(out: Path, pool: Pool) -> None:
     """Raises UsageError or IdentityError if what stands in ``out`` is not a cache of the pool's identity."""
-    files.refuse_foreign(out, ("zarr.json", RECEIPT))
+    files.refuse_foreign(out, _MARKS)
     with suppress(OSError, ValueError, KeyError, TypeError):  # what cannot be read is damaged, and replaced
         if (out / RECEIPT).exists():
             found = json.loads((out / RECEIPT).read_bytes())["identity"]
@@ -121,9 +111,3 @@ def _copy(source: Path, target: Path, key: str) -> Path:
         reader.seek(writer.seek(0, os.SEEK_END))
         shutil.copyfileobj(reader, writer, 1 << 20)
     return copy
-
-
-def _remove_leftovers(out: Path) -> None:
-    for path in out.parent.glob(f".{out.name}.*.partial"):
-        if time.time() - path.stat().st_mtime > _LEFTOVER_AGE:
-            shutil.rmtree(path, ignore_errors=True)

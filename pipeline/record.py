@@ -1,8 +1,8 @@
 """What is true of a cache, as it lies on disk: identity, commit records, receipts (layer L1). Reads only.
 
-A commit record is one JSON file per part: identity, part, size and xxh3_128 of every file, sha256 of the source
-shard, and per view and block two xxh3_64: of the uint8 pixels that the teacher saw and of the decoded rows. It
-carries its own checksum. A receipt stands for a cache that is too big to publish, and pins its records.
+A commit record is one JSON file per part: identity, part, size and xxh3_128 of every file, sha256 of the source shard,
+and per view and block two xxh3_64: of the uint8 pixels that the teacher saw and of the decoded rows. It carries its own
+checksum. A receipt stands for a cache that is too big to publish, and pins its records.
 """
 
 import json
@@ -26,7 +26,8 @@ STAGING = "staging"
 RECEIPT = "receipt.json"
 RECEIPT_FORMAT = "offline-deit receipt"
 RECEIPT_VERSION = 1
-REPAIR = "repair: python -m stages.verify --repair on the pool, then run precompute again"
+ANEW = "dvc repro -s -f precompute (precompute_val for the validation split)"
+REPAIR = f"repair: python -m stages.verify --repair on the pool, then {ANEW} or python -m stages.precompute"
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Record:
 def checksum_file(path: Path) -> str:
     """xxh3_128 of a file in 32 hex digits.
 
-    Not crc32c: zarr ends every chunk with its crc32c, and the crc32c of data that ends with its own is the same
-    number for all data, so that a chunk exchanged for another valid one would not show.
+    Not crc32c: zarr ends every chunk with its crc32c, and the crc32c of data that ends with its own is the same number
+    for all data, so that a chunk exchanged for another valid one would not show.
     """
     state = xxhash.xxh3_128()
     with path.open("rb") as file:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from pipeline import gallery
 from pipeline.cache import Cache, open_cache
 from pipeline.files import write_durably
-from pipeline.runtime import UsageError
+from pipeline.runtime import IntegrityError, UsageError
 from pipeline.shards import Shards
 from pipeline.views import Recipe
 
@@ -34,7 +34,7 @@ th:first-child,td:first-child{text-align:left}img{max-width:100%}.note{color:#55
 <td>{{ s.agreement|pct }}</td><td>{{ "%.2f"|format(s.live_fraction) }}</td></tr>
 {% endfor %}</table>
 <p class="note">top-1 is the fused classifier's (sum of both heads' softmax) where there is a distillation head, else the
-class head's; all students have the same size, epochs, views and order.</p>
+class head's. The training configuration is one for all students; params.yaml says where models and supervision differ.</p>
 <h2>Curves</h2><img alt="training curves" src="data:image/png;base64,{{ curves }}">
 <h2>Views as the teacher saw them</h2><p class="note">Above: the label, and the partner with the sample's own share;
 below: the teacher's answer.</p><img alt="grid of views" src="data:image/png;base64,{{ views }}">
@@ -59,7 +59,8 @@ class Folders:
 def summarise(folders: Folders, teacher: str, students: Mapping[str, str]) -> dict[str, Any]:
     """``summary.json``: ``teacher.top1``, ``students.<name>.top1`` and ``seconds``; percentages.
 
-    ``students`` maps each name to its distillation. Raises UsageError for a student that was not evaluated.
+    ``students`` maps each name to its distillation. Raises UsageError for a student that was not evaluated, IntegrityError
+    for damaged scores.
     """
     val = Shards.open(folders.shards / "val")
     found: dict[str, Any] = {}
@@ -67,24 +68,34 @@ def summarise(folders: Folders, teacher: str, students: Mapping[str, str]) -> di
         path = folders.evals / name / "metrics.json"
         if not path.is_file():
             raise UsageError(f"{path}: no such file; run python -m stages.evaluate for student {name}")
-        metrics = json.loads(path.read_text())
-        heads = metrics["heads"]
-        best = "fused" if "fused" in heads else "class"
-        found[name] = {
-            "distillation": distillation,
-            "top1": heads[best]["top1"],
-            "class": heads["class"]["top1"],
-            "distillation_head": heads["distillation"]["top1"] if "distillation" in heads else None,
-            "fused": heads["fused"]["top1"] if "fused" in heads else None,
-            "ema": metrics["ema"][best]["top1"] if "ema" in metrics else None,
-            "agreement": heads[best].get("agreement"),
-            "live_fraction": metrics["live_fraction"],
-        }
+        try:
+            found[name] = {"distillation": distillation} | _scores(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            again = "write it again with: python -m stages.evaluate"
+            raise IntegrityError(f"{path}: not the scores of a student ({error!r}); {again}") from None
     times = [json.loads(path.read_text()) for path in sorted(folders.seconds.glob("*.json"))]
+    times = [
+        time for time in times if time["stage"].partition(":")[2] in ("", *students)
+    ]  # not of students of the past
     return {
         "teacher": {"name": teacher, "top1": teacher_top1(open_cache(folders.val_cache), val)},
         "students": found,
         "seconds": {time["stage"]: time["seconds"] for time in times},
+    }
+
+
+def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A student's row of the report from its ``metrics.json``."""
+    heads = metrics["heads"]
+    best = "fused" if "fused" in heads else "class"
+    return {
+        "top1": heads[best]["top1"],
+        "class": heads["class"]["top1"],
+        "distillation_head": heads["distillation"]["top1"] if "distillation" in heads else None,
+        "fused": heads["fused"]["top1"] if "fused" in heads else None,
+        "ema": metrics["ema"][best]["top1"] if "ema" in metrics else None,
+        "agreement": heads[best].get("agreement"),
+        "live_fraction": metrics["live_fraction"],
     }
 
 

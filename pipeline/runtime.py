@@ -8,6 +8,7 @@ import functools
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -56,6 +57,7 @@ class RetryError(PipelineError):
     exit_code = 75
 
 
+_MANY_FILES = 65_536
 _WRONG_PATH = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -66,6 +68,7 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, cores() // 2))  # the loader's processes need the others
+        _allow_many_files()
         try:
             return command(*args, **kwargs)
         except PipelineError as error:
@@ -92,6 +95,14 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
+def _allow_many_files() -> None:
+    """Lifts the limit of open files as far as it goes: each tensor that a loader's process hands over is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def rank() -> int:
     """This process's rank: RANK, as torchrun sets it, else 0."""
     return int(os.environ.get("RANK", "0"))
@@ -103,15 +114,15 @@ def world_size() -> int:
 
 def device() -> torch.device:
     """``cuda:LOCAL_RANK`` if there is a GPU, else the CPU; DISTIL_DEVICE overrides."""
-    name = os.environ.get("DISTIL_DEVICE") or (
-        f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    )
+    name = os.environ.get("DISTIL_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
     except RuntimeError:
         raise UsageError(f"DISTIL_DEVICE: expected cpu, cuda or cuda:N, found {name!r}") from None
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name}: this machine has {torch.cuda.device_count()} GPUs; correct DISTIL_DEVICE")
+    if found.type == "cuda" and found.index is None:
+        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if found.type == "cuda" and found.index >= torch.cuda.device_count():
+        raise UsageError(f"device {found}: this machine has {torch.cuda.device_count()} GPUs; correct DISTIL_DEVICE")
     return found
 
 
@@ -204,7 +215,10 @@ def distributed() -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    timeout = timedelta(seconds=float(os.environ.get("DISTIL_TIMEOUT", "600")))
+    seconds = os.environ.get("DISTIL_TIMEOUT", "600")
+    if not seconds.isdigit():
+        raise UsageError(f"DISTIL_TIMEOUT: expected whole seconds, found {seconds!r}")
+    timeout = timedelta(seconds=int(seconds))
     try:
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     except ValueError as error:  # MASTER_ADDR, MASTER_PORT or a rank is missing

@@ -53,16 +53,8 @@ class Schedule:
     batch: int  # B
 
     def __post_init__(self) -> None:
-        if self.batch % (2 * self.lanes):
-            raise UsageError(
-                f"train.batch: expected a multiple of 2 x train.lanes = {2 * self.lanes} (each lane gives whole pairs), "
-                f"found {self.batch}"
-            )
-        if self.period % self.repeats:
-            raise UsageError(
-                f"period K = {self.period} views is no multiple of train.repeats r = {self.repeats}: a visit would wrap "
-                f"round; set train.period to {self.period - self.period % self.repeats or self.repeats}"
-            )
+        assert self.batch % (2 * self.lanes) == 0, "LoopConfig refuses any other batch"
+        check_period(self.period, self.repeats)
         if self.pairs_per_cycle < 1:
             raise UsageError("the data set has no block with at least two samples, so no pair can be formed")
 
@@ -84,7 +76,7 @@ class Schedule:
         steps = int(epochs * self.samples / self.batch)
         if steps < 1:
             raise UsageError(
-                f"train.batch = {self.batch} is larger than {epochs} epochs of {self.samples} samples: no step at all"
+                f"batch = {self.batch} is larger than {epochs} epochs of {self.samples} samples: no step at all"
             )
         return steps
 
@@ -121,6 +113,15 @@ class Schedule:
             order[row : row + size, 2] = np.tile(np.arange(half), self.repeats)
             row += size
         return Window(lane, visits, order[Draws(self.seed, "window", lane, number).permutation(len(order))])
+
+
+def check_period(period: int, repeats: int) -> None:
+    """Raises UsageError unless r divides K, so that no visit wraps round."""
+    if period % repeats:
+        raise UsageError(
+            f"period K = {period} views is no multiple of train.repeats r = {repeats}: a visit would wrap round; set "
+            f"train.period to {period - period % repeats or repeats}"
+        )
 
 
 @lru_cache(maxsize=64)

@@ -28,7 +28,7 @@ def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: in
     mine = [Visit(block.index, 0, 1, 0) for block in shards.blocks[rank() :: world_size()]]
     few = min(workers, len(mine) // 16)  # starting a process costs more than drawing a few blocks
     for drawn in read_visits(shards, plain, mine, few):
-        plan = drawn.plan[0].to(device)
+        plan = drawn.plan.view(0).to(device)
         images = finish(drawn.pixels[0].to(device), plan, plain.mean, plain.std, plain.erase.mode)
         yield Seen(drawn.block, images, drawn.labels.to(device))
 

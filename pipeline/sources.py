@@ -1,7 +1,7 @@
 """Where samples come from: one configuration and one door to every kind of source (layer L1).
 
-``scan`` lists what there is (cheap: names, sizes, times), ``read_splits`` turns a listing into samples. Both
-report all problems at once, before any long work.
+``scan`` lists what there is (cheap: names, sizes, times), ``read_splits`` turns a listing into samples. Both report all
+problems at once, before any long work.
 """
 
 import hashlib
@@ -55,11 +55,25 @@ def find_root(source: str, environment: Mapping[str, str]) -> Path:
     """The root from IMAGENET_ROOT (imagenet) or DATA_ROOT; the digits need none. Raises UsageError."""
     if source == "digits":
         return Path()
-    variable = "IMAGENET_ROOT" if source == "imagenet" else "DATA_ROOT"
+    variable = _variable(source)
     value = environment.get(variable, "")
     if not value:
         raise UsageError(f"{variable} is not set: data source {source!r} needs it, e.g. {variable}=/data/{source}")
     return Path(value)
+
+
+def _variable(source: str) -> str:
+    return "IMAGENET_ROOT" if source == "imagenet" else "DATA_ROOT"
+
+
+def expected_classes(config: DataConfig, environment: Mapping[str, str]) -> int | None:
+    """C, as far as the configuration and the names of the training directories tell it; else None."""
+    if config.classes is not None or config.source == "webdataset":
+        return config.classes
+    if config.source in ("folder", "imagenet"):
+        root = environment.get(_variable(config.source))
+        return len(folders.class_names(Path(root) / "train")) or None if root else None
+    return 100 if config.source == "cifar100" else 10
 
 
 def scan(config: DataConfig, root: Path) -> list[File]:
@@ -171,9 +185,7 @@ def _digits(listed: list[File], problems: Problems) -> tuple[tuple[str, ...], di
 
 
 def _stratified(labels: np.ndarray, total: int) -> set[int]:
-    """``total`` rows, each class in proportion (largest remainders), chosen by a hash of the row: the same
-    always.
-    """
+    """``total`` rows, each class in proportion (largest remainders), chosen by a hash of the row: the same always."""
     counts = np.bincount(labels)
     exact = counts * total / len(labels)
     quota = np.floor(exact).astype(int)

@@ -10,27 +10,25 @@ from pydantic import Field, model_validator
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from pipeline import files, models, weights
+from pipeline import difference, files, models, weights
 from pipeline.config import Config
 from pipeline.heads import Heads
-from pipeline.runtime import IntegrityError, UsageError, say
+from pipeline.runtime import IdentityError, IntegrityError, UsageError, say
 from pipeline.views import Recipe
 
 _HEADS = ("head.", "head_dist.")
 
 
 class WaitsFor(Config):
-    """Paths on which the student's train stage depends in dvc.yaml; of what it does not need, any earlier
-    output.
-    """
+    """Paths on which the student's train stage depends in dvc.yaml; of what it does not need, any earlier output."""
 
     cache: str
     teacher: str
 
 
 def waits_for(supervise: str, cache: str, teacher: str) -> WaitsFor:
-    """What a student with this supervision waits for besides the shards. DVC wants a path in any case and no path twice,
-    so what is not needed is named by a manifest, which the shards bring anyway."""
+    """What a student with this supervision waits for besides the shards. DVC wants a path in any case and no path
+    twice, so what is not needed is named by a manifest, which the shards bring anyway."""
     return WaitsFor(
         cache=f"work/caches/{cache}" if supervise in ("cached", "auto") else "work/shards/train/manifest.json",
         teacher=f"work/teachers/{teacher}" if supervise in ("live", "auto") else "work/shards/val/manifest.json",
@@ -40,11 +38,10 @@ def waits_for(supervise: str, cache: str, teacher: str) -> WaitsFor:
 class StudentConfig(Config):
     """One student: its model, how it is distilled and where its targets come from.
 
-    ``token``: distil through the distillation head of a ``*_distilled_*`` model; without it, distillation
-    acts on the class head. ``alpha`` weighs the distillation term, 1 - alpha the label's; ``tau`` is soft
-    distillation's temperature (the paper's soft results: tau 3, alpha 0.1). ``initial`` names weights to
-    start from (a local file, "timm" or "hf-hub:owner/name"), ``initial_key`` their key in a training
-    checkpoint.
+    ``token``: distil through the distillation head of a ``*_distilled_*`` model; without it, distillation acts on the
+    class head. ``alpha`` weighs the distillation term, 1 - alpha the label's; ``tau`` is soft distillation's
+    temperature (the paper's soft results: tau 3, alpha 0.1). ``initial`` names weights to start from (a local file,
+    "timm" or "hf-hub:owner/name"), ``initial_key`` their key in a training checkpoint.
     """
 
     arch: str
@@ -99,8 +96,7 @@ class Student(nn.Module):
         return Heads(self.model.head(drop(tokens[:, 0])), self.model.head_dist(drop(tokens[:, 1])))
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that timm's optimisers leave undecayed: position embedding, class and distillation
-        token.
+        """Parameters that timm's optimisers leave undecayed: position embedding, class and distillation token.
 
         DeiT (timm 0.3.2) decayed the distillation token; timm >= 1.0 does not, and neither do we.
         """
@@ -108,11 +104,10 @@ class Student(nn.Module):
 
 
 def create(config: StudentConfig, classes: int, size: int | None = None) -> Student:
-    """A new student with C = ``classes``, on the CPU, initialised from torch's global generator (seed it
-    first).
+    """A new student with C = ``classes``, on the CPU, initialised from torch's global generator (seed it first).
 
-    ``size`` is the recipe's R in pixels, checked where it is given.
-    Raises UsageError if timm refuses the arguments, the model has no class token, or it takes another size.
+    ``size`` is the recipe's R in pixels, checked where it is given. Raises UsageError if timm refuses the arguments,
+    the model has no class token, or it takes another size.
     """
     model = models.create(config.arch, config.arch_args, classes, config.drop_path)
     if not hasattr(model, "cls_token") or not hasattr(model, "head"):
@@ -136,13 +131,11 @@ def initial_state(config: StudentConfig) -> dict[str, Tensor]:
 
 
 def load_initial(student: Student, state: Mapping[str, Tensor]) -> None:
-    """Starts ``student`` from trained weights of the same architecture, perhaps of another resolution or
-    other classes.
+    """Starts ``student`` from trained weights of the same architecture, perhaps of another resolution or other classes.
 
-    Positions are resampled to the student's grid (DeiT main.py:283-308); heads for another number of classes
-    stay as initialised, all of them, and that is said. Anything else must fit strictly. Raises UsageError,
-    also where one side has a distillation token and the other has not: DeiT then shifts every position by
-    one.
+    Positions are resampled to the student's grid (DeiT main.py:283-308); heads for another number of classes stay as
+    initialised, all of them, and that is said. Anything else must fit strictly. Raises UsageError, also where one side
+    has a distillation token and the other has not: DeiT then shifts every position by one.
     """
     model = student.model
     own = model.state_dict()
@@ -163,9 +156,7 @@ def load_initial(student: Student, state: Mapping[str, Tensor]) -> None:
 
 
 def _resample(positions: Tensor, model: Any) -> Tensor:
-    """Position embedding (1, tokens + patches, D) brought to the model's grid; the tokens' own rows are
-    kept.
-    """
+    """Position embedding (1, tokens + patches, D) brought to the model's grid; the tokens' own rows are kept."""
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
     patches = positions.shape[1] - prefix if positions.ndim == 3 else 0
     side = math.isqrt(max(patches, 0))
@@ -202,13 +193,9 @@ def export(
         "model_args": dict(config.arch_args),
         "label_names": list(class_names),
         "pretrained_cfg": {
-            "input_size": [3, recipe.size, recipe.size],
+            **_views_seen(recipe),
             "fixed_input_size": True,
-            "interpolation": recipe.interpolation,
-            "crop_pct": recipe.crop_fraction,
             "crop_mode": "center",
-            "mean": list(recipe.mean),
-            "std": list(recipe.std),
             "num_classes": model.num_classes,
             "first_conv": "patch_embed.proj",
             "classifier": ["head", "head_dist"] if student.distilled else "head",
@@ -217,10 +204,34 @@ def export(
     files.write_durably(directory / "config.json", files.canonical_json(description))
 
 
+def _views_seen(recipe: Recipe) -> dict[str, Any]:
+    """What decides the evaluation views, in the words of timm's pretrained_cfg."""
+    return {
+        "input_size": [3, recipe.size, recipe.size],
+        "interpolation": recipe.interpolation,
+        "crop_pct": recipe.crop_fraction,
+        "mean": list(recipe.mean),
+        "std": list(recipe.std),
+    }
+
+
+def require_trained_for(directory: Path, classes: Sequence[str], recipe: Recipe) -> None:
+    """Raises IdentityError (exit 4) naming each field in which an exported student was trained for other classes or
+    other evaluation views than these; of a model that says nothing about a field, any value is taken."""
+    description = json.loads((directory / "config.json").read_bytes())
+    known = description.get("pretrained_cfg", {}) | {"label_names": description.get("label_names")}
+    expected = {"label_names": list(classes)} | _views_seen(recipe)
+    found = {name: value if known.get(name) is None else known[name] for name, value in expected.items()}
+    apart = difference.differences(expected, found)
+    if apart:
+        raise IdentityError(
+            f"{directory}: trained for other classes or views:\n{difference.describe(apart)}\n"
+            f"evaluate it with the shards and the params.yaml that it was trained with"
+        )
+
+
 def load(directory: Path) -> Student:
-    """The exported student, built by timm and checked, in eval mode on the CPU. Raises UsageError or
-    IntegrityError.
-    """
+    """The exported student, built by timm and checked, in eval mode on the CPU. Raises UsageError or IntegrityError."""
     student = Student(models.from_directory(directory))
     expected = json.loads((directory / "config.json").read_bytes()).get("weights_hash")
     found = weights.state_hash(student.model.state_dict())

@@ -28,8 +28,8 @@ Supervise = Literal["none", "cached", "live", "auto"]
 class FromCache:
     """A ``Lookup``: the targets of a visit from the cache, None where the cache has none (``partial``: auto).
 
-    ``verify``: share of the visits whose pixels are compared with the digests of the teacher's pixels;
-    "first_cycle" compares each block once. Raises IntegrityError with shard, block and view at the first mismatch.
+    ``verify``: share of the visits whose pixels are compared with the digests of the teacher's pixels; "first_cycle"
+    compares each block once. Raises IntegrityError with shard, block and view at the first mismatch.
     """
 
     cache: Cache
@@ -80,6 +80,15 @@ def period(supervise: Supervise, wanted: int | None, coverage: int, cycles: int,
     return coverage if supervise != "live" and coverage else cycles * repeats
 
 
+def check_coverage(views: int, held: int) -> None:
+    """Raises UsageError unless K <= V, so that a cache can hold all that supervise: cached cycles through."""
+    if views > held:
+        raise UsageError(
+            f"supervise: cached cycles through K = {views} views, and the cache holds V = {held}; raise cache.views and run "
+            f"stages.precompute (it adds only the new ones), lower train.period, or set supervise: auto"
+        )
+
+
 def sources(
     supervise: Supervise,
     views: int,
@@ -97,11 +106,7 @@ def sources(
         raise UsageError(f"supervise: {supervise} needs a teacher cache; give --cache, or set supervise: live")
     if supervise == "auto":
         return FromCache(cache, shards, verify, partial=True), _need(live)
-    if views > cache.views:
-        raise UsageError(
-            f"supervise: cached cycles through K = {views} views, and the cache holds V = {cache.views}; raise cache.views "
-            f"and run stages.precompute (it adds only the new ones), lower train.period, or set supervise: auto"
-        )
+    check_coverage(views, cache.views)
     missing = cache.missing(views)
     if missing:
         shown = ", ".join(f"({g}, {s})" for g, s in missing[:5])

@@ -53,7 +53,8 @@ def stored_dtype(codec: str) -> np.dtype | None:
 
 def bytes_per_view(codec: str, classes: int) -> int:
     """Bytes of logits per view of one sample, before the container's checksums."""
-    return {"none": 0, "u8": classes + 4, "f16": 2 * classes}[codec]
+    dtype = stored_dtype(codec)
+    return 0 if dtype is None else stored_width(codec, classes) * dtype.itemsize
 
 
 def hard_labels(logits: np.ndarray) -> np.ndarray:
@@ -70,9 +71,9 @@ def hard_labels(logits: np.ndarray) -> np.ndarray:
 def encode(codec: str, logits: np.ndarray) -> np.ndarray | None:
     """Logits float32 (..., C) as stored: None, uint8 (..., C + 4) or float16 (..., C).
 
-    u8 keeps, per row, the float16 offset (the minimum rounded down) and the float16 step (a 255th of what
-    remains up to the maximum, rounded up) in its last four bytes, so that nothing is clipped.
-    Raises IntegrityError for values that float16 can't hold.
+    u8 keeps, per row, the float16 offset (the minimum rounded down) and the float16 step (a 255th of what remains up to
+    the maximum, rounded up) in its last four bytes, so that nothing is clipped. Raises IntegrityError for values that
+    float16 can't hold.
     """
     if codec == "none":
         return None

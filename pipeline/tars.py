@@ -1,8 +1,7 @@
 """Tars read strictly: every header is walked and proven (layer L1).
 
-Readers of tars end silently at a bad header (in facts: 300 of 300 flipped headers lost all following samples
-without a word), so nothing is taken from a tar before the walk has seen it whole. Nothing is extracted,
-decoded or piped.
+Readers of tars end silently at a bad header (in facts: 300 of 300 flipped headers lost all following samples without a
+word), so nothing is taken from a tar before the walk has seen it whole. Nothing is extracted, decoded or piped.
 """
 
 import re
@@ -32,8 +31,7 @@ class Member:
 def walk(path: Path) -> list[Member]:
     """Every member of an uncompressed tar, in order. Raises TarDamage unless the whole file is accounted for:
 
-    each header's checksum holds, each member lies inside the file, two zero blocks end it, and only zeros
-    follow.
+    each header's checksum holds, each member lies inside the file, two zero blocks end it, and only zeros follow.
     """
     with path.open("rb") as file:
         return list(_members(file, path.stat().st_size))

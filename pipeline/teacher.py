@@ -1,8 +1,7 @@
 """The teacher: a frozen timm classifier that answers a batch of finished views with logits (layer L1).
 
-Equal weights, precision and batch shape give equal bits, so the shape is constant (short batches are padded)
-and all three are in the cache's identity. A teacher in train mode would answer 99 % of views differently; it
-is refused.
+Equal weights, precision and batch shape give equal bits, so the shape is constant (short batches are padded) and all
+three are in the cache's identity. A teacher in train mode would answer 99 % of views differently; it is refused.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,10 +26,9 @@ Channels = tuple[float, float, float]
 class TeacherConfig(Config):
     """Which model is the teacher and how it computes.
 
-    ``arch`` is timm's name, with the tag where ``weights`` is "timm" (the hub's weights of that name).
-    ``weights`` may also be "hf-hub:owner/name", a local file (``weights_key`` picks ``model`` or
-    ``model_ema`` in a training checkpoint), or null: then stage ``fit_teacher`` trains it. ``mean`` and
-    ``std`` are what it was trained with.
+    ``arch`` is timm's name, with the tag where ``weights`` is "timm" (the hub's weights of that name). ``weights`` may
+    also be "hf-hub:owner/name", a local file (``weights_key`` picks ``model`` or ``model_ema`` in a training
+    checkpoint), or null: then stage ``fit_teacher`` trains it. ``mean`` and ``std`` are what it was trained with.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
@@ -54,8 +52,8 @@ class TeacherConfig(Config):
 
 
 def create(config: TeacherConfig, classes: int, pretrained: bool) -> nn.Module:
-    """The bare timm model with C = ``classes`` outputs, on the CPU, in train mode: for ``fit_teacher``,
-    and to bring pretrained weights into ``work/teachers``.
+    """The bare timm model with C = ``classes`` outputs, on the CPU, in train mode: for ``fit_teacher``, and to bring
+    pretrained weights into ``work/teachers``.
 
     Raises UsageError if the weights are missing, do not fit, or have another number of classes.
     """
@@ -66,24 +64,38 @@ def create(config: TeacherConfig, classes: int, pretrained: bool) -> nn.Module:
             f"teacher {config.name}: its config names no weights; fit it with: python -m stages.fit_teacher"
         )
     if models.is_hub(config.weights):
-        model = models.from_hub(config.arch, config.arch_args, config.weights)
-        if model.num_classes != classes:
-            raise UsageError(
-                f"teacher {config.name}: the data has {classes} classes, its weights {config.weights} have "
-                f"{model.num_classes}; choose a teacher for these classes, or set weights to null to fit one"
-            )
+        model: Any = models.from_hub(config.arch, config.arch_args, config.weights)
+        _require_classes(config, classes, model.num_classes)
         return model
     model = models.create(config.arch, config.arch_args, classes)
     weights.load_strict(model, weights.read_state(config.weights, config.weights_key), config.weights)
     return model
 
 
+def check_weights(config: TeacherConfig, classes: int) -> None:
+    """Raises UsageError if the config's weights are seen not to be for C = ``classes`` without asking a network; of a
+    local file everything is seen, since it is loaded."""
+    if config.weights is None:
+        return
+    if models.is_hub(config.weights):
+        _require_classes(config, classes, models.hub_classes(config.arch, config.weights) or classes)
+    else:
+        create(config, classes, pretrained=True)
+
+
+def _require_classes(config: TeacherConfig, classes: int, found: int) -> None:
+    if found != classes:
+        raise UsageError(
+            f"teacher {config.name}: the data has {classes} classes, its weights {config.weights} have {found}; choose a "
+            f"teacher for these classes, or set weights to null to fit one"
+        )
+
+
 @contextmanager
 def computing(precision: Precision, device: torch.device) -> Iterator[None]:
     """One precision, whatever the caller has set: fp32 without TF32, bf16 and fp16 by autocast.
 
-    cuDNN may choose neither by timing nor non-deterministic kernels. The caller's settings come back
-    afterwards.
+    cuDNN may choose neither by timing nor non-deterministic kernels. The caller's settings come back afterwards.
     """
     backends: Any = torch.backends
     precisions = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
@@ -158,12 +170,10 @@ class Teacher:
         }
 
     def predict(self, images: Tensor) -> Tensor:
-        """Logits float32 (n, C) on the teacher's device for finished views float32 (n, 3, R, R), n <=
-        ``batch``.
+        """Logits float32 (n, C) on the teacher's device for finished views float32 (n, 3, R, R), n <= ``batch``.
 
-        The rows do not depend on n. Raises IntegrityError if the model is in train mode, its buffers have
-        changed or a logit is not finite, and UsageError if it does not take this size or does not have C
-        classes.
+        The rows do not depend on n. Raises IntegrityError if the model is in train mode, its buffers have changed or a
+        logit is not finite, and UsageError if it does not take this size or does not have C classes.
         """
         name = self.config.name
         n = images.shape[0]
@@ -216,9 +226,7 @@ def _affine(
     own_std: Sequence[float],
     device: torch.device,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Scale and shift (1, 3, 1, 1) from one normalisation to another, worked out in doubles; None where
-    they agree.
-    """
+    """Scale and shift (1, 3, 1, 1) from one normalisation to another, worked out in doubles; None where they agree."""
     if tuple(mean) == tuple(own_mean) and tuple(std) == tuple(own_std):
         return None, None
     scale = [s / own for s, own in zip(std, own_std, strict=True)]
@@ -230,8 +238,6 @@ def _affine(
 
 
 def _bytes(model: nn.Module) -> Tensor:
-    """All buffers as one uint8 tensor. Versions would be cheaper, but batch norm updates its buffers
-    behind them.
-    """
+    """All buffers as one uint8 tensor. Versions would be cheaper, but batch norm updates its buffers behind them."""
     parts = [buffer.detach().contiguous().reshape(-1).view(torch.uint8) for buffer in model.buffers()]
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)

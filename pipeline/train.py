@@ -14,7 +14,7 @@ from torch import nn
 from pipeline import difference, loop, student
 from pipeline.cache import Cache, open_cache
 from pipeline.files import digest, sha256_file, whole_directory, write_durably
-from pipeline.identity import REPAIR, CacheConfig, cache_identity, check_maker, check_views, layout_of
+from pipeline.identity import REPAIR, CacheConfig, cache_identity, check_maker, check_repeats, check_views, layout_of
 from pipeline.loader import Batch, batches, memory_needed
 from pipeline.losses import distillation_loss, smoothed_mixed_target
 from pipeline.runtime import UsageError, rank, say, world_size
@@ -26,6 +26,8 @@ from pipeline.student import StudentConfig, waits_for
 from pipeline.supervision import FromTeacher, Supervise, period, sources
 from pipeline.teacher import Teacher, TeacherConfig
 from pipeline.views import Recipe
+
+MARKS = ("config.json", "log.csv")  # by which a student's directory is known
 
 
 class TrainConfig(loop.LoopConfig):
@@ -94,7 +96,7 @@ def run_key(config: TrainConfig, chosen: StudentConfig, inputs: Inputs, code: li
     killed or repeated run goes on. Of a cache that must be whole it holds the rows as well: labelled anew on other
     hardware they may differ in their last bits under the same identity. Raises IntegrityError for a damaged record."""
     cache = inputs.cache
-    rows = cache.rows(config.period or cache.views) if cache and chosen.supervise == "cached" else None
+    rows = cache.records_hash(config.period or cache.views) if cache and chosen.supervise == "cached" else None
     local = Path(chosen.initial) if chosen.initial else None
     return digest(
         {
@@ -136,11 +138,8 @@ def train_student(
     """
     device = pick_device()
     shards, recipe = inputs.train, inputs.recipe
-    if inputs.cache is not None and inputs.cache.layout.group % config.repeats:
-        raise UsageError(
-            f"train.repeats: r = {config.repeats} does not divide the cache's G = {inputs.cache.layout.group}; choose a "
-            f"divisor of G"
-        )
+    if inputs.cache is not None:
+        check_repeats(config.repeats, inputs.cache.layout.group)
     schedule = make_schedule(config, shards, chosen.supervise, inputs.views)
     lanes = lanes_of(rank(), world_size(), config.lanes)
     verify = 1.0 if config.verify_views == "all" else config.verify_views
@@ -191,7 +190,7 @@ def write_student(
         table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(trained.rows)
-    with whole_directory(out, ("config.json", "log.csv")) as fresh:
+    with whole_directory(out, MARKS) as fresh:
         write_durably(fresh / "log.csv", text.getvalue().encode())
         if trained.average is not None:
             average = student.create(chosen, len(classes))

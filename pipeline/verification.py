@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pipeline.cache import find_source
 from pipeline.commit import roll_forward
 from pipeline.layout import Layout, Part
 from pipeline.record import (
+    ANEW,
     REPAIR,
     STAGING,
     Record,
@@ -28,7 +29,7 @@ from pipeline.record import (
     recorded,
     staging_directories,
 )
-from pipeline.runtime import IntegrityError, UsageError
+from pipeline.runtime import IntegrityError, UsageError, progress
 
 State = Literal["damaged", "pending", "stray"]
 _LOG_FILES = {"identity.json", "log.jsonl", "repair.lock"}
@@ -36,8 +37,8 @@ _LOG_FILES = {"identity.json", "log.jsonl", "repair.lock"}
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be. Only "damaged" is an error: a pending part is committed and not yet
-    in place, a stray file belongs to no committed part and is never read."""
+    """Something that is not as it should be. Only "damaged" is an error: a pending part is committed and not yet in
+    place, a stray file belongs to no committed part and is never read."""
 
     state: State
     part: Part | None
@@ -81,10 +82,10 @@ def targets_of(path: Path) -> list[Path]:
     return found
 
 
-def verify(path: Path, pool: Path | None = None, tick: Callable[[], object] = lambda: None) -> Verification:
+def verify(path: Path, pool: Path | None = None) -> Verification:
     """Checks metadata, records, size and xxh3 of every file of a published cache, a receipt's, or one in a pool.
 
-    ``tick`` is called after each part. Raises UsageError if there is no cache; damage is returned, not raised.
+    Raises UsageError if there is no cache; damage is returned, not raised.
     """
     kind: Literal["published", "receipt", "pool"] = "pool"
     if (path / "receipt.json").exists():
@@ -104,17 +105,20 @@ def verify(path: Path, pool: Path | None = None, tick: Callable[[], object] = la
     coming = {part for _, part in staging_directories(source.path)}
     findings: list[Finding] = []
     whole = checked = 0
-    for part in sorted(parts):
-        try:
-            record = _require_record(source.path, identity, shape, part)
-            if source.pinned is not None and source.pinned[part[0]][part[1]] != record.checksum:
-                raise IntegrityError(f"part {part}: computed anew after the receipt was written; run precompute again")
-            check_files(source.path, record)
-            whole, checked = whole + 1, checked + sum(size for size, _ in record.files.values())
-        except IntegrityError as error:
-            pending = part in coming and part not in listed(source.path, shape)
-            findings.append(Finding("pending" if pending else "damaged", part, str(error)))
-        tick()
+    with progress("verify", len(parts), "parts") as tick:
+        for part in sorted(parts):
+            try:
+                record = _require_record(source.path, identity, shape, part)
+                if source.pinned is not None and source.pinned[part[0]][part[1]] != record.checksum:
+                    raise IntegrityError(
+                        f"part {part}: computed anew after the receipt was written; run precompute again"
+                    )
+                check_files(source.path, record)
+                whole, checked = whole + 1, checked + sum(size for size, _ in record.files.values())
+            except IntegrityError as error:
+                pending = part in coming and part not in listed(source.path, shape)
+                findings.append(Finding("pending" if pending else "damaged", part, str(error)))
+            tick()
     findings += [Finding("stray", None, f"{name}: no committed part") for name in _strays(source.path, shape, parts)]
     return Verification(str(path), kind, identity, views, len(parts), whole, checked, tuple(findings))
 
@@ -132,8 +136,8 @@ def check_files(cache: Path, record: Record) -> None:
 def repair(cache: Path, parts: Iterable[Part]) -> tuple[Part, ...]:
     """Takes those of ``parts`` that are damaged out of a cache in a pool, so that the next run makes them anew.
 
-    One repair runs at a time, and each part is checked again first: another may have repaired it, and a job
-    committed it. The files go before the record, so that nobody publishes the part while they are removed.
+    One repair runs at a time, and each part is checked again first: another may have repaired it, and a job committed
+    it. The files go before the record, so that nobody publishes the part while they are removed.
     """
     identity = read_identity(cache)
     shape = layout.of_identity(identity, str(cache))
@@ -161,9 +165,9 @@ def repair(cache: Path, parts: Iterable[Part]) -> tuple[Part, ...]:
 def collect(cache: Path, older_than: float = 3600.0) -> Garbage:
     """Removes the staging of dead jobs from a cache in a pool.
 
-    Dead: no process holds its lease, and it is older than ``older_than`` seconds (leases are not seen across
-    machines on every network file system). Staged files that a commit names are moved to their places first, and
-    staging that can't be accounted for is kept. Raises IntegrityError if the identity is damaged.
+    Dead: no process holds its lease, and it is older than ``older_than`` seconds (leases are not seen across machines
+    on every network file system). Staged files that a commit names are moved to their places first, and staging that
+    can't be accounted for is kept. Raises IntegrityError if the identity is damaged.
     """
     identity = read_identity(cache)
     shape = layout.of_identity(identity, str(cache))
@@ -189,13 +193,20 @@ def collect(cache: Path, older_than: float = 3600.0) -> Garbage:
 
 
 def advice(report: Verification) -> str:
-    """What to do about damage in a published cache, which only DVC and the pool may write again."""
+    """What to do about damage in a published copy or in what a receipt names, which only DVC and the pool write again."""
+    repair_pool = "python -m stages.verify --repair ${DISTIL_POOL:-work/pool}"
+    if report.kind == "receipt":
+        return (
+            f"{report.path} is a receipt, and the data are in the pool. To restore them:\n"
+            f"  1. take the damaged parts out: {repair_pool}\n"
+            f"  2. label them again and write the receipt anew: {ANEW}"
+        )
     objects = (
         'for f in */*; do [ "$(md5sum < "$f" | cut -c-32)" = "$(echo "${f%.dir}" | tr -d /)" ] || rm -fv "$f"; done'
     )
     return (
         f"{report.path} is a published copy, which is never written in place. To restore it:\n"
-        f"  1. verify the pool that it came from: python -m stages.verify --repair ${{DISTIL_POOL:-work/pool}}\n"
+        f"  1. verify the pool that it came from: {repair_pool}\n"
         f"  2. rm -r {report.path}\n"
         f"  3. the damage may sit in DVC's cache too, which trusts it: remove objects that are not their md5:\n"
         f'     (cd "$(dvc cache dir)/files/md5" && {objects})\n'
@@ -258,21 +269,13 @@ def _remove(path: Path) -> None:
 
 
 def describe(report: Verification, result: Mapping[str, Any]) -> str:
-    """The report for a person, and of ``result`` what was done besides (dropped, gc, predict)."""
+    """The report for a person, and of ``result`` what was done besides (dropped, gc)."""
     size = f"{report.bytes / 1e6:.1f} MB, V = {report.views}"
     lines = [f"{report.path}: {report.whole} of {report.parts} parts whole ({size})"]
     lines += [f"  {finding.state}: {finding.reason}" for finding in report.findings]
-    lines += [f"  {key}: {json.dumps(result[key])}" for key in ("dropped", "gc", "predict") if key in result]
+    lines += [f"  {key}: {json.dumps(result[key])}" for key in ("dropped", "gc") if key in result]
     if result.get("dropped"):
-        lines.append("  next: python -m stages.precompute (or dvc repro) labels the dropped parts again")
+        lines.append(
+            f"  next: label the dropped parts again: python -m stages.precompute, or where DVC holds a receipt: {ANEW}"
+        )
     return "\n".join(lines)
-
-
-def as_json(report: Verification | Garbage) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in vars(report).items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return vars(value) if isinstance(value, Finding) else value

@@ -1,8 +1,8 @@
 """The recipe, and all chance of a view as data: step 1 of choose, draw, finish (layer L1).
 
-Every decision about view v of a sample is drawn here, as plain numbers, from one keyed hash of (recipe seed,
-sample key, v), with the distributions of timm and torchvision for the same settings and no global generator.
-Deliberate differences from DeiT's code: none in a single view; for mixing see ``pipeline.pairs``.
+Every decision about view v of a sample is drawn here, as plain numbers, from one keyed hash of (recipe seed, sample
+key, v), with the distributions of timm and torchvision for the same settings and no global generator. Deliberate
+differences from DeiT's code: none in a single view; for mixing see ``pipeline.pairs``.
 """
 
 import math
@@ -39,8 +39,8 @@ class Erase(Config):
 
 
 class Mix(Config):
-    """timm's Mixup per pair: alphas of Beta(alpha, alpha), 0 is off; ``switch`` is the share of CutMix when
-    both are on.
+    """timm's Mixup per pair: alphas of Beta(alpha, alpha), 0 is off; ``switch`` is the share of CutMix when both are
+    on.
 
     ``cutmix_minmax`` takes the box's sides from (min, max) times the view's side and switches CutMix on.
     """
@@ -65,12 +65,11 @@ class Mix(Config):
 class Recipe(Config):
     """How views are made; the defaults are DeiT's (facts: main.py:32-188), except that mixing is off.
 
-    ``size``: R, the view's side in pixels. ``crop``: ``random_resized`` is timm's RandomResizedCrop;
-    ``random_padded`` scales the shorter side to R (nothing to do for CIFAR at 32 px) and takes torchvision's
-    RandomCrop(R, padding), as DeiT does at 32 px; ``center`` scales the shorter side to floor(R /
-    crop_fraction) and crops the middle. ``policy``: a RandAugment or AutoAugment string of timm's, "" for
-    none. ``color_jitter``: strength s of torchvision's ColorJitter(s, s, s); timm drops it silently when a
-    policy other than 3a is on, here that is refused.
+    ``size``: R, the view's side in pixels. ``crop``: ``random_resized`` is timm's RandomResizedCrop; ``random_padded``
+    scales the shorter side to R (nothing to do for CIFAR at 32 px) and takes torchvision's RandomCrop(R, padding), as
+    DeiT does at 32 px; ``center`` scales the shorter side to floor(R / crop_fraction) and crops the middle. ``policy``:
+    a RandAugment or AutoAugment string of timm's, "" for none. ``color_jitter``: strength s of torchvision's
+    ColorJitter(s, s, s); timm drops it silently when a policy other than 3a is on, here that is refused.
     """
 
     seed: int = Field(ge=0, lt=2**63)
@@ -121,8 +120,7 @@ def of_split(recipe: Recipe, split: str) -> Recipe:
 
 
 def evaluation(recipe: Recipe) -> Recipe:
-    """``recipe`` without any chance: DeiT's evaluation transform at the same size, mean, std and
-    interpolation."""
+    """``recipe`` without any chance: DeiT's evaluation transform at the same size, mean, std and interpolation."""
     return Recipe(
         seed=0,
         size=recipe.size,

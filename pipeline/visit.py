@@ -22,14 +22,14 @@ from pipeline.views import Recipe, View, choose
 class Drawn:
     """One block in r views, ready to be labelled, mixed and finished. n = samples of the block.
 
-    ``plan`` holds one ``Finishing`` per view; its ``partner`` counts rows of the block.
-    ``pairs`` (r, n//2, 2): the pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits.
+    ``plan`` holds one ``Finishing`` per view; its ``partner`` counts rows of the block. ``pairs`` (r, n//2, 2): the
+    pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits.
     """
 
     block: Block
     first_view: int
     pixels: torch.Tensor  # uint8 (r, n, 3, R, R)
-    plan: tuple[Finishing, ...]
+    plan: Finishing
     pairs: torch.Tensor  # int64 (r, n//2, 2)
     labels: torch.Tensor  # int64 (n,)
     digests: tuple[str, ...]
@@ -54,7 +54,7 @@ def draw_visit(shards: Shards, recipe: Recipe, block: Block, first_view: int, vi
         block=block,
         first_view=first_view,
         pixels=pixels,
-        plan=tuple(finishing(of, by, recipe.erase.count) for of, by in zip(chosen, mixed)),
+        plan=Finishing.stack([finishing(of, by, recipe.erase.count) for of, by in zip(chosen, mixed)]),
         pairs=torch.from_numpy(np.stack([by.pairs for by in mixed])),
         labels=torch.tensor([sample.label for sample in samples]),
         digests=tuple(xxhash.xxh3_64_hexdigest(canvas[i]) for i in range(views)),

@@ -1,6 +1,4 @@
-"""Weights as a plain mapping of names to tensors: read without running code, hashed, loaded strictly
-(layer L1).
-"""
+"""Weights as a plain mapping of names to tensors: read without running code, hashed, loaded strictly (layer L1)."""
 
 import argparse
 import hashlib
@@ -25,12 +23,11 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
 
 def read_state(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
-    """The weights in a ``.safetensors`` file or a torch checkpoint (``.pth``, ``.pt``, ``.bin``,
-    ``.tar``), on the CPU.
+    """The weights in a ``.safetensors`` file or a torch checkpoint (``.pth``, ``.pt``, ``.bin``, ``.tar``), on the CPU.
 
-    Pickles are read with ``weights_only=True``; of classes only ``argparse.Namespace`` is let in, which
-    DeiT's checkpoints hold. ``key`` names one of KEYS, e.g. ``model_ema``; else the first that is there, or
-    the mapping itself.
+    Pickles are read with ``weights_only=True``; of classes only ``argparse.Namespace`` is let in, which DeiT's
+    checkpoints hold. ``key`` names one of KEYS, e.g. ``model_ema``; else the first that is there, or the mapping
+    itself.
 
     Raises UsageError (no such file, code in the pickle, no weights in it) or IntegrityError (damaged).
     """
@@ -117,9 +114,7 @@ def _tensors(content: object, path: Path) -> dict[str, Tensor]:
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
-    """sha256 in hex over names, dtypes, shapes and bytes, sorted by name: one value for one set of
-    weights.
-    """
+    """sha256 in hex over names, dtypes, shapes and bytes, sorted by name: one value for one set of weights."""
     total = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
@@ -135,11 +130,9 @@ def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def load_strict(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Copies ``state`` into ``model``; names and shapes must agree exactly, values are cast to the model's
-    dtype.
+    """Copies ``state`` into ``model``; names and shapes must agree exactly, values are cast to the model's dtype.
 
-    Raises UsageError that lists what is missing, what is too much and which shapes differ; then nothing is
-    copied.
+    Raises UsageError that lists what is missing, what is too much and which shapes differ; then nothing is copied.
     """
     own = model.state_dict()
     problems = [f"missing {name}" for name in own if name not in state]

@@ -5,6 +5,7 @@ python -m stages.configure                                          the digits d
 python -m stages.configure data=imagenet student=deit_tiny,deit_small train.epochs=100
 """
 
+import os
 from pathlib import Path
 
 import click
@@ -19,12 +20,15 @@ from pipeline.runtime import say, stage
 @click.option("--configs", type=click.Path(path_type=Path), default=Path("configs"), show_default=True)
 @click.option("--params", "--out", "out", type=click.Path(path_type=Path), default="params.yaml", show_default=True)
 @click.option("--check", is_flag=True, help="Write nothing: check every section and key of an edited params.yaml.")
+@click.option("--weights", type=click.Path(path_type=Path), help="With --check: write hashes of named weights there.")
 @stage
-def main(choices: tuple[str, ...], configs: Path, out: Path, check: bool) -> None:
+def main(choices: tuple[str, ...], configs: Path, out: Path, check: bool, weights: Path | None) -> None:
     if check:
         params = read_yaml(out)
         compose.check(params)
-        compose.check_files(params)
+        compose.check_files(params, os.environ)
+        if weights is not None:
+            compose.write_weights(params, weights)
         return
     params = compose.compose(configs, list(choices))
     compose.write(params, out, list(choices))

@@ -1,11 +1,12 @@
-"""The teacher's weights as work/teachers/<teacher>/model.safetensors: fitted here, or taken from where the config says."""
+"""The teacher's weights as work/teachers/<teacher>/model.safetensors: fitted here, or taken from where the config
+says."""
 
 from pathlib import Path
 
 import click
 
 from pipeline import config, fit, loop
-from pipeline.files import digest
+from pipeline.files import digest, refuse_foreign
 from pipeline.imports import code_of
 from pipeline.runtime import distributed, pool_root, rank, say, stage, timed, workers
 from pipeline.shards import Shards
@@ -24,6 +25,7 @@ def main(params: Path, shards: Path, out: Path) -> None:
     chosen = config.load(params, "teacher", TeacherConfig)
     how = config.load(params, "fit", fit.FitConfig)
     recipe = config.load(params, "views", Recipe)
+    refuse_foreign(out, fit.MARKS)
     train, val = Shards.open(shards / "train"), Shards.open(shards / "val")
     with timed(out, "fit_teacher"), distributed():
         if chosen.weights is None:

@@ -1,4 +1,5 @@
-"""Before a long run: parts, files, bytes, hours on this machine (from a short probe), memory, and when the cache pays."""
+"""Before a long run: parts, files, bytes, hours on this machine (from a short probe), memory, and when the cache
+pays."""
 
 import json
 from pathlib import Path
@@ -38,15 +39,15 @@ def main(params: Path, shards: Path, as_text: bool) -> None:
         say(json.dumps(found, indent=1))
         return
     cache, teacher = found["cache"], found["teacher"]
-    size = f"{cache['bytes_estimated'] / 1e9:.2f} GB"
+    size = f"{cache['bytes_estimated'] / 1e9:.3g} GB"
     say(
         f"cache: {cache['parts']} parts, {cache['files']} files, about {size}, {cache['teacher_forward_passes']:,} views"
     )
-    say(f"       {cache['hours']:.2f} h on this {found['device']}, bound by {cache['bound_by']}")
-    say(f"teacher: {teacher['milliseconds_per_view']:.2f} ms and {teacher['gflops_per_view']:.2f} GFLOP per view")
-    say(f"drawing: {found['drawing_milliseconds_per_view_and_core']:.2f} ms per view and core; {found['memory']}")
+    say(f"       {cache['hours']:.3g} h on this {found['device']}, bound by {cache['bound_by']}")
+    say(f"teacher: {teacher['milliseconds_per_view']:.3g} ms and {teacher['gflops_per_view']:.3g} GFLOP per view")
+    say(f"drawing: {found['drawing_milliseconds_per_view_and_core']:.3g} ms per view and core; {found['memory']}")
     for name, entry in found["students"].items():
-        say(f"{name}: {entry['hours_cached']:.2f} h from the cache, {entry['hours_live']:.2f} h with the live teacher")
+        say(f"{name}: {entry['hours_cached']:.3g} h from the cache, {entry['hours_live']:.3g} h with the live teacher")
     least = found["break_even_students"]
     say("the cache never pays here" if least is None else f"the cache pays from {least} student(s) on")
 

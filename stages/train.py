@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline import config, train
+from pipeline.files import refuse_foreign
 from pipeline.identity import CacheConfig
 from pipeline.imports import code_of
 from pipeline.runtime import distributed, pool_root, rank, say, stage, timed, workers, world_size
@@ -30,10 +31,11 @@ def main(params: Path, name: str, shards: Path, cache: Path | None, teacher: Pat
     recipe = config.load(params, "views", Recipe)
     views = config.load(params, "cache", CacheConfig)
     teacher_config = config.load(params, "teacher", TeacherConfig)
+    refuse_foreign(out, train.MARKS)
     lanes_of(rank(), world_size(), how.lanes)  # refused before the ranks wait for each other
     with timed(out, f"train:{name}"), distributed():
         inputs = train.open_inputs(shards, recipe, views, chosen, teacher_config, cache, teacher, workers())
-        runs = pool_root() / "runs" / f"{name}-{train.run_key(how, chosen, inputs, code_of('train'))[:16]}"
+        runs = pool_root() / "runs" / train.run_key(how, chosen, inputs, code_of("train"))[:16]
         trained = train.train_student(name, how, chosen, inputs, runs, workers())
         if rank() == 0:
             train.write_student(trained, chosen, inputs.train.classes, recipe, out)

@@ -1,6 +1,8 @@
-"""Check a teacher cache, or every cache of a work pool, against its commit records; --predict asks the teacher again."""
+"""Check a teacher cache, or every cache of a work pool, against its commit records; --predict asks the teacher
+again."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -9,7 +11,7 @@ from pipeline import audit, config
 from pipeline.runtime import IntegrityError, pool_root, say, stage
 from pipeline.shards import Shards
 from pipeline.teacher import TeacherConfig
-from pipeline.verification import advice, as_json, collect, describe, repair, targets_of, verify
+from pipeline.verification import advice, collect, describe, repair, targets_of, verify
 from pipeline.views import Recipe, of_split
 
 FOLDER = click.Path(path_type=Path)
@@ -29,28 +31,26 @@ FOLDER = click.Path(path_type=Path)
 @stage
 def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: int, params: Path, shards: Path,
          teacher: Path | None, as_text: bool) -> None:  # fmt: skip
-    results, damaged = [], list[str]()
+    results, texts, damaged = [], list[str](), list[str]()
     for cache in targets_of(path):
         report = verify(cache, pool_root())
-        result, left = as_json(report), report.damaged
+        result, left = asdict(report), report.damaged
         if drop and report.kind == "pool":
-            dropped = repair(cache, [finding.part for finding in left if finding.part])
+            result["dropped"] = dropped = repair(cache, [finding.part for finding in left if finding.part])
             left = tuple(finding for finding in left if finding.part not in dropped)
-            result["dropped"] = [list(part) for part in dropped]
         if gc and report.kind == "pool" and not any(finding.part is None for finding in left):
-            result["gc"] = as_json(collect(cache, older_than))
-        if predict and not left:
-            split, chosen = Shards.open(shards), config.load(params, "teacher", TeacherConfig)
-            recipe = of_split(config.load(params, "views", Recipe), split.manifest.split)
-            weights = (teacher or Path("work/teachers") / chosen.name) / "model.safetensors"
-            found = audit.audit(cache, split, recipe, chosen, weights, predict, seed)
-            result["predict"], damaged = vars(found), damaged + found.problems
+            result["gc"] = asdict(collect(cache, older_than))
         results.append(result)
         damaged += [finding.reason for finding in left]
-        if not as_text:
-            say(describe(report, result) + (f"\n{advice(report)}" if left and report.kind != "pool" else ""))
-    if as_text:
-        say(json.dumps(results, indent=2))
+        texts.append(describe(report, result) + (f"\n{advice(report)}" if left and report.kind != "pool" else ""))
+    if predict and not damaged:
+        split, chosen = Shards.open(shards), config.load(params, "teacher", TeacherConfig)
+        recipe = of_split(config.load(params, "views", Recipe), split.manifest.split)
+        weights = (teacher or Path("work/teachers") / chosen.name) / "model.safetensors"
+        found = audit.audit(path, split, recipe, chosen, weights, predict, seed)
+        results[0]["predict"], damaged = asdict(found), found.problems
+        texts.append(f"  predict: {json.dumps(asdict(found))}")
+    say(json.dumps(results, indent=2) if as_text else "\n".join(texts))
     if damaged:
         raise IntegrityError(f"{path}: {len(damaged)} damaged, first: {damaged[0]}")
 

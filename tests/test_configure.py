@@ -8,7 +8,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from pipeline.compose import compose, write
+from pipeline.compose import check, compose, write
 from pipeline.config import load, read_yaml
 from pipeline.runtime import UsageError
 from pipeline.views import Recipe
@@ -53,8 +53,20 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
         (["train.epochs=many"], "train.epochs: .*found 'many'"),
         (["train.optimizer.lr=1e-3"], "write 0.001 or 1.0e-3, not 1e-3"),
         (["cache.views=35"], "views V = 35 is no multiple of group G = 15"),
+        (["fit.batch=7"], "fit: batch: expected a multiple of 2 x lanes = 2 .*, found 7"),
+        (
+            ["train.period=60"],
+            "students.soft: supervise: cached cycles through K = 60 views, and the cache holds V = 30",
+        ),
+        (
+            ["train.period=31", "train.repeats=3"],
+            "students.none: period K = 31 views is no multiple of train.repeats r = 3",
+        ),
+        (["views.size=32"], "students.none: .*takes 24x24 px, the recipe draws 32x32; set img_size: 32"),
+        (["students.soft.arch_args.num_heads=3"], "students.soft: .*timm can't build it.*divisible by num_heads"),
+        (["teacher.arch_args.depth=-1"], "timm can't build it"),
         (["cache.repeats=4"], "group G = 15 is no multiple of repeats r = 4"),
-        (["train.repeats=4"], "r = 4 does not divide cache.group G = 15"),
+        (["train.repeats=2"], "r = 2 does not divide cache.group G = 15"),
         (["cache.codec=none"], "students.soft: soft distillation needs logits"),
         (["views.policy=rand-m9-w0x"], "views"),
         (["data.block=63"], "data"),
@@ -99,7 +111,10 @@ def test_configs_say_what_they_are_for() -> None:
     [
         (["students.none.arch_args={img"], "not valid YAML"),
         (["students.none=3"], "students.none: expected a section, found 3"),
-        (["train.batch=30", "train.lanes=2"], "train.batch: expected a multiple of 2 x train.lanes = 4, found 30"),
+        (
+            ["train.batch=30", "train.lanes=2"],
+            "train: batch: expected a multiple of 2 x lanes = 4 .*, found 30",
+        ),
     ],
 )
 def test_malformed_overrides_are_refused_and_not_a_traceback(choices: list[str], sentence: str) -> None:
@@ -129,3 +144,40 @@ def test_an_edited_params_file_is_checked_whole_before_any_work(tmp_path: Path) 
     write(params, tmp_path / "params.yaml", [])
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 2 and "expected (10, " in result.output and "number of classes" in result.output
+
+
+def test_weights_replaced_in_place_change_what_the_stages_depend_on(tmp_path: Path) -> None:
+    params = compose(CONFIGS, [])
+    for name, classes in (("a.pth", 10), ("b.pth", 10)):
+        torch.manual_seed(len(name) + ord(name[0]))
+        torch.save(timm.create_model("test_byobnet", num_classes=classes).state_dict(), tmp_path / name)
+    params["teacher"] |= {"arch": "test_byobnet", "arch_args": {}, "weights": str(tmp_path / "a.pth")}
+    write(params, tmp_path / "params.yaml", [])
+    arguments = ["--check", "--params", str(tmp_path / "params.yaml"), "--weights", str(tmp_path / "work" / "weights")]
+    seen = []
+    for source in ("a.pth", "a.pth", "b.pth"):
+        (tmp_path / source).replace(tmp_path / "a.pth")
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+        seen.append((tmp_path / "work" / "weights" / "teacher.weights").read_text())
+    assert seen[0] == seen[1] != seen[2]
+    graph = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    assert "work/weights/teacher.weights" in graph["fit_teacher"]["deps"]
+    assert "work/weights/students.${key}.initial" in graph["train"]["do"]["deps"]
+
+
+def test_a_hub_teacher_of_other_classes_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    for name in ("ant", "bee", "cat"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    params = compose(CONFIGS, ["data=folder", "teacher=regnety_160"])
+    write(params, tmp_path / "params.yaml", [])
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and "the data has 3 classes, its weights timm have 1000" in result.output
+
+
+@pytest.mark.parametrize("students", [None, [], {}, {"a/b": {}}, {"a.b": {}}])
+def test_students_that_can_name_no_stage_are_refused(students: object) -> None:
+    with pytest.raises(UsageError, match=r"^students"):
+        check(compose(CONFIGS, []) | {"students": students})

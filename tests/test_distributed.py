@@ -12,7 +12,7 @@ import pytest
 from bench.world import World, make_world, open_world, student, training
 from pipeline import train
 from pipeline.cache import open_cache
-from pipeline.runtime import distributed, rank
+from pipeline.runtime import UsageError, distributed, rank
 
 STEPS = 8
 
@@ -48,6 +48,8 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
     for a, b in zip(alone, together):
         assert 0 < a["live_fraction"] < 1 and b["live_fraction"] == pytest.approx(a["live_fraction"])
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-5) and b["val_top1"] == a["val_top1"]
+    for i in range(2):  # pools of two nodes that are not one
+        assert f"found checkpoints of different steps, [{STEPS}, 0]" in (tmp_path / f"apart{i}.txt").read_text()
 
 
 if __name__ == "__main__":
@@ -56,3 +58,7 @@ if __name__ == "__main__":
         rows = trained(open_world(root), root / "together")
         if rank() == 0:
             (root / "rows.json").write_text(json.dumps(rows))
+        try:
+            trained(open_world(root), root / ("together" if rank() == 0 else "empty"))
+        except UsageError as error:
+            (root / f"apart{rank()}.txt").write_text(str(error))

@@ -1,6 +1,7 @@
 """The whole pipeline on two dozen photographs, through the command line, as a user runs it by hand."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,20 +109,43 @@ def test_a_student_of_another_recipe_is_refused_before_training(work: Path) -> N
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["views"]["erase"]["probability"] = 0.5
     Path("other.yaml").write_text(yaml.safe_dump(params))
-    arguments = [
-        "--params",
-        "other.yaml",
-        "--student",
-        "photos_hard_token",
-        "--cache",
-        "work/caches/photos",
-        "--out",
-        "x",
-    ]
-    result = CliRunner().invoke(train.main, arguments)
+    arguments = "--params other.yaml --student photos_hard_token --cache work/caches/photos --out x"
+    result = CliRunner().invoke(train.main, arguments.split())
     assert result.exit_code == 4
     assert "recipe.erase.probability: expected 0.5, found 0.25" in result.output
     assert not Path("x").exists()
+
+
+def test_a_student_is_not_scored_on_other_classes_or_views_than_its_own(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["views"] |= {"mean": [0.1, 0.1, 0.1], "size": 48}
+    Path("other.yaml").write_text(yaml.safe_dump(params))
+    arguments = ["--student", "work/students/photos_none", "--out", "x"]
+    result = CliRunner().invoke(evaluate.main, [*arguments, "--params", "other.yaml"])
+    assert result.exit_code == 4, result.output
+    assert "mean[0]: expected 0.1, found 0.485" in result.output and "input_size[1]: expected 48" in result.output
+    shutil.copytree("photos", "renamed-photos")
+    for split in ("train", "val"):
+        Path("renamed-photos", split, "cat").rename(Path("renamed-photos", split, "zebra"))
+    monkeypatch.setenv("DATA_ROOT", "renamed-photos")
+    run(index.main, "--out", "renamed.tsv")
+    run(shard.main, "--index", "renamed.tsv", "--out", "renamed")
+    result = CliRunner().invoke(evaluate.main, [*arguments, "--shards", "renamed"])
+    assert result.exit_code == 4 and "label_names" in result.output and "'zebra'" in result.output
+    assert not Path("x").exists()
+
+
+def test_damaged_scores_and_a_pool_to_predict_on_are_refused(work: Path) -> None:
+    path = work / "eval/photos_none/metrics.json"
+    kept = path.read_bytes()
+    path.write_text("{}")
+    result = CliRunner().invoke(report.main)
+    path.write_bytes(kept)
+    assert result.exit_code == 3 and "not the scores of a student (KeyError('heads'))" in result.output
+    result = CliRunner().invoke(verify.main, [str(work / "pool"), "--predict", "1", "--teacher", "work/teachers/t"])
+    assert result.exit_code == 2 and "no teacher cache" in result.output
 
 
 def test_no_stage_replaces_a_folder_that_is_not_its_own_output(work: Path) -> None:
@@ -140,6 +164,8 @@ def test_no_stage_replaces_a_folder_that_is_not_its_own_output(work: Path) -> No
         assert result.exit_code == 2, result.output
         assert "expected a new or empty directory" in result.output
         assert (mine / "thesis.txt").read_text() == "years of work"
+    result = CliRunner().invoke(fit_teacher.main, ["--out", "work/students/photos_none"])
+    assert result.exit_code == 2 and (work / "students/photos_none/log.csv").exists()
 
 
 def test_a_cache_is_never_replaced_by_one_of_another_identity(work: Path) -> None:

@@ -1,11 +1,13 @@
 """Exit codes and messages of the stages, ranks and workers from the environment."""
 
 import errno
+import resource
 
 import pytest
+import torch
 
 from pipeline import runtime
-from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, progress, stage
+from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, device, distributed, progress, stage
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,29 @@ def test_progress_in_a_job_log_is_plain_lines_on_standard_error(capsys: pytest.C
         tick(note="last")
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.splitlines()[-1].startswith("label: 2/2 parts, ")
+
+
+def test_a_stage_lifts_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        assert stage(lambda: resource.getrlimit(resource.RLIMIT_NOFILE))() == (min(before[1], 65_536), before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_timeout_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("DISTIL_TIMEOUT", "abc")
+    with pytest.raises(UsageError, match="DISTIL_TIMEOUT: expected whole seconds, found 'abc'"), distributed():
+        pass
+
+
+def test_a_device_without_an_index_is_this_rank_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTIL_DEVICE", "cuda")
+    monkeypatch.setenv("LOCAL_RANK", "7")
+    if torch.cuda.device_count() > 7:
+        assert device() == torch.device("cuda:7")
+    else:
+        with pytest.raises(UsageError, match="device cuda:7: this machine has"):
+            device()

@@ -80,7 +80,6 @@ def test_views_run_through_the_period_and_start_over() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"batch": 30}, "train.batch: expected a multiple of 2 x train.lanes = 16"),
         ({"period": 7}, "period K = 7 views is no multiple of train.repeats r = 3"),
         ({"blocks": (1, 1)}, "no block with at least two samples"),
     ],

@@ -339,6 +339,10 @@ def test_cifar_of_another_md5_a_cut_archive_and_a_missing_one_are_refused(tmp_pa
     assert problems(CIFAR, archived)[0] == 3
     path.rename(archived / "other.tar.gz")
     assert problems(CIFAR, archived)[0] == 2
+    listed = scan(CIFAR, tmp_path)
+    (directory / "batches.meta").unlink()
+    with pytest.raises(IntegrityError, match=r"'batches.meta': missing; .* python -m stages.index"):
+        read_splits(CIFAR, tmp_path, listed)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from bench.world import World, make_world, student, training
 from pipeline import loop, train, weights
 from pipeline.cache import open_cache
 from pipeline.identity import check_maker
+from pipeline.loader import Batch, batches
 from pipeline.losses import smoothed_mixed_target
 from pipeline.pool import commit_part, open_pool
 from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError
@@ -76,6 +78,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(world: 
     for path in tmp_path.glob("step-*/state.pt"):
         state = torch.load(path, weights_only=True)
         assert all(bool(torch.isfinite(value).all()) for value in state["model"].values()), "nan weights were saved"
+
+
+def test_weights_that_one_bad_gradient_made_nan_are_never_saved(world: World, tmp_path: Path) -> None:
+    config = training(world, 12, checkpoint_steps=5)
+    schedule = train.make_schedule(config, world.shards, "none", 3)
+    calls = iter(range(12))
+
+    def compute(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        loss = model(batch.images.mean((2, 3))).square().mean()
+        bad = next(calls) == 9  # the last step before a checkpoint: its loss is finite, its gradient is not
+        return {"loss": loss + (0.0 * loss).sqrt() if bad else loss}
+
+    def load(start: int, stop: int) -> Iterator[Batch]:
+        return batches(schedule, range(1), start, stop, world.shards, world.recipe, torch.device("cpu"), 0)
+
+    with pytest.raises(IntegrityError, match=r"weights became nan or inf by step 9; lower optimizer.lr"):
+        loop.run("s", torch.nn.Linear(3, 2), compute, config, schedule, load, tmp_path, torch.device("cpu"))
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000005"]
 
 
 def test_run_key_changes_with_what_decides_the_result_and_with_nothing_else(world: World) -> None:

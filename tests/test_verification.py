@@ -9,7 +9,7 @@ from pipeline.layout import Layout
 from pipeline.pool import committed
 from pipeline.publish import publish
 from pipeline.runtime import UsageError
-from pipeline.verification import repair, targets_of, verify
+from pipeline.verification import advice, repair, targets_of, verify
 from stages.verify import main
 
 SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="u8")
@@ -57,6 +57,8 @@ def test_a_published_copy_and_a_receipt_are_verified_against_their_records(tmp_p
     whole, through = verify(tmp_path / "out"), verify(tmp_path / "receipt", tmp_path / "pool")
     assert (whole.kind, whole.whole, whole.findings) == ("published", 3, ())
     assert (through.kind, through.whole, [finding.part for finding in through.damaged]) == ("receipt", 2, [(0, 0)])
+    assert "rm -r" in advice(verify(tmp_path / "out")) and "rm -r" not in advice(through)
+    assert "dvc repro -s -f precompute" in advice(through)
     with pytest.raises(UsageError, match="set DISTIL_POOL"):
         verify(tmp_path / "receipt", tmp_path / "nowhere")
     with pytest.raises(UsageError, match="neither a teacher cache nor a work pool"):
@@ -71,7 +73,7 @@ def test_the_stage_repairs_a_pool_and_says_how_to_restore_a_published_copy(tmp_p
     run = CliRunner().invoke
     assert run(main, [str(tmp_path / "pool")]).exit_code == 3
     repaired = run(main, [str(tmp_path / "pool"), "--repair", "--gc", "--json"])
-    assert repaired.exit_code == 0 and json.loads(repaired.output)[0]["dropped"] == [[0, 1]]
+    assert repaired.exit_code == 0 and json.loads(repaired.stdout)[0]["dropped"] == [[0, 1]]
     assert committed(pool) == {(0, 0), (0, 2)}
     copy = run(main, [str(tmp_path / "out"), "--repair"])
     assert copy.exit_code == 3 and "never written in place" in copy.output
