@@ -37,39 +37,35 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise UsageError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: cut images would turn grey; leave it off")
     try:
         return _decode(data)
-    except Undecodable as error:
-        raise Undecodable(error.reason, name) from None
     except MemoryError:
         raise
+    except UnidentifiedImageError:
+        reason = "not a JPEG, PNG or WebP image"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = "more than 50 Mpx"
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error and others
-        raise Undecodable(_reason(error), name) from None
+        reason = str(error) or type(error).__name__
+    raise Undecodable(reason, name)
 
 
 def _decode(data: bytes) -> Image.Image:
+    """Raises ValueError with the reason for what Pillow would take and we don't."""
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:  # known from the header, before a pixel is decoded
-        raise Undecodable(f"{image.width}x{image.height} pixels, more than 50 Mpx")
+        raise ValueError(f"{image.width}x{image.height} pixels, more than 50 Mpx")
     if image.format == "PNG" and data[24] == 16:  # IHDR's bit depth; Pillow would drop the low bytes silently
-        raise Undecodable("16 bits per channel")
+        raise ValueError("16 bits per channel")
     if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-        raise Undecodable("animated")
+        raise ValueError("animated")
     image.load()
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     if image.mode not in _MODES:
-        raise Undecodable(f"pixel mode {image.mode}")
+        raise ValueError(f"pixel mode {image.mode}")
     rgb = image.convert("RGB")
     rgb.info = {}
     return rgb
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not a JPEG, PNG or WebP image"
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return "more than 50 Mpx"
-    return str(error) or type(error).__name__
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
