@@ -6,7 +6,6 @@ of the headers first, then the webdataset library, whose samples must be the sam
 
 import json
 import re
-import stat
 import tarfile
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +13,7 @@ from typing import BinaryIO
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from pipeline.images import SUFFIXES
-from pipeline.listing import Entry, File, Problems, Split, content_key, suffix
+from pipeline.listing import Entry, File, Problems, Split, content_key, list_files, suffix
 from pipeline.runtime import progress
 from pipeline.tars import REGULAR, Member, TarDamage, walk
 
@@ -28,17 +27,8 @@ def scan(root: Path, problems: Problems) -> list[File]:
     A tar belongs to ``train`` or ``val`` by its directory (``train/*.tar``) or else its name (``*train*.tar``);
     ``validation`` is ``val``. Compressed tars are refused: their members can't be read in place.
     """
-    listed = []
-    for path in sorted([*root.glob("[!.]*"), *root.glob("[!.]*/[!.]*")]):
-        try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                continue
-            path.open("rb").close()
-        except OSError as error:
-            problems.damage(f"{path.relative_to(root)!s}: can't be read: {error.strerror}")
-            continue
-        listed.append(File(path.relative_to(root).as_posix(), status.st_size, str(status.st_mtime_ns)))
+    paths = sorted([*root.glob("[!.]*"), *root.glob("[!.]*/[!.]*")])
+    listed = list_files(root, [path.relative_to(root).as_posix() for path in paths], problems)
     found = {split: [file for file in listed if _split_of(file.path) == split] for split in ("train", "val")}
     for split, tars in found.items():
         if not tars:
@@ -46,7 +36,7 @@ def scan(root: Path, problems: Problems) -> list[File]:
     for file in listed:
         if file.path.endswith((".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")):
             problems.usage(f"{file.path!r}: compressed; unpack it to a plain .tar")
-        if file.path.endswith(".tar") and not _split_of(file.path):
+        elif file.path.endswith(".tar") and not _split_of(file.path):
             problems.usage(f"{file.path!r}: neither train nor val in its name")
     return [*(file for file in listed if file.path == "classes.txt"), *found["train"], *found["val"]]
 
@@ -94,28 +84,23 @@ def _read_tar(root: Path, path: str, problems: Problems) -> list[Entry]:
         return []
     before = problems.count
     samples = _group(path, members, problems)
-    grouped = problems.count == before
+    if problems.count == before:
+        _compare(root / path, path, samples, problems)
     entries = []
     with (root / path).open("rb") as file:
         for key, fields in samples.items():
-            image = next((field for field in fields if field in SUFFIXES), None)
-            if image is None or not fields.keys() & {"cls", "json"}:
-                continue  # reported already
             label, where = _label(file, fields), f"{path}: {key}"
             if label is None:
                 problems.damage(f"{where!r}: no label: expected a whole number of at least 0 in .cls")
                 continue
-            member = fields[image]
-            kind = suffix(member.name)
-            entry = Entry(where, content_key(key), label, kind, member.size, str(root / path), member.offset)
-            entries.append(entry)
-    if grouped:
-        _compare(root / path, path, samples, problems)
+            [image] = (member for field, member in fields.items() if field in SUFFIXES)
+            kind = suffix(image.name)
+            entries.append(Entry(where, content_key(key), label, kind, image.size, str(root / path), image.offset))
     return entries
 
 
 def _group(path: str, members: list[Member], problems: Problems) -> dict[str, dict[str, Member]]:
-    """Members by key and field (the name from the first dot of its last part on, as webdataset splits it)."""
+    """Members of the whole samples by key and field (the name from its last part's first dot on, as webdataset splits)."""
     samples: dict[str, dict[str, Member]] = {}
     last = ""
     for member in members:
@@ -144,27 +129,27 @@ def _group(path: str, members: list[Member], problems: Problems) -> dict[str, di
         else:
             samples.setdefault(key, {})[field] = member
             last = key
+    whole = {}
     for key, fields in samples.items():
-        images = [field for field in fields if field in SUFFIXES]
-        if len(images) != 1 or not fields.keys() & {"cls", "json"}:
+        if len(fields.keys() & SUFFIXES) == 1 and fields.keys() & {"cls", "json"}:
+            whole[key] = fields
+        else:
             problems.damage(f"{path + ': ' + key!r}: expected one image and a .cls, found {', '.join(fields)}")
-    return samples
+    return whole
 
 
 def _label(file: BinaryIO, fields: dict[str, Member]) -> int | None:
     """The label in .cls, or "label" in .json: digits only (Python would take "1_000" and "-1" as well)."""
-    member = fields.get("cls", fields.get("json"))
-    if member is None or member.size > _LARGEST_LABEL:
+    member = fields.get("cls") or fields["json"]
+    if member.size > _LARGEST_LABEL:
         return None
     text = _bytes(file, member)
     if "cls" not in fields:
         try:
-            value = json.loads(text)
-        except ValueError:
+            text = str(json.loads(text)["label"]).encode()
+        except (ValueError, KeyError, TypeError):  # no JSON, no "label", no object
             return None
-        text = str(value.get("label") if isinstance(value, dict) else None).encode()
-    text = text.strip(b"\n")
-    return int(text) if re.fullmatch(rb"\d{1,6}", text) else None
+    return int(text) if re.fullmatch(rb"\d{1,6}", text.strip(b"\n")) else None
 
 
 def _compare(path: Path, name: str, samples: dict[str, dict[str, Member]], problems: Problems) -> None:

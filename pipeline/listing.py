@@ -112,6 +112,20 @@ def rejection(file: File) -> str | None:
     return None
 
 
+def list_files(root: Path, paths: Iterable[str], problems: Problems) -> list[File]:
+    """The files ``paths``, relative to ``root``, as they are now; directories are passed over, unreadable files reported."""
+    listed = []
+    for path in paths:
+        try:
+            status = (root / path).stat()
+            if stat.S_ISREG(status.st_mode):
+                (root / path).open("rb").close()
+                listed.append(File(path, status.st_size, str(status.st_mtime_ns)))
+        except OSError as error:
+            problems.damage(f"{path!r}: can't be read: {error.strerror}")
+    return listed
+
+
 def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
     """Every regular file under ``root/below``, sorted by path; links are followed, loops and twins refused.
 
