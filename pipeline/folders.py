@@ -12,7 +12,7 @@ and its val directory may instead be flat (``val/ILSVRC2012_val_00000001.JPEG``)
 import re
 from pathlib import Path
 
-from pipeline.listing import HIDDEN, Entry, File, Problems, Split, content_key, rejection, suffix, walk
+from pipeline.listing import HIDDEN, Entry, File, Problems, Split, content_key, list_files, rejection, suffix, walk
 
 _DEVKIT = "ILSVRC2012_devkit_t12/data/"
 _LABEL_LISTS = (
@@ -31,36 +31,32 @@ def scan(root: Path, problems: Problems, imagenet: bool) -> list[File]:
             problems.usage(f"{split}/ is missing: expected {split}/<class>/<image>")
             continue
         found = list(walk(root, split, problems))
-        usable = [file.path.split("/") for file in found if rejection(file) is None]
-        with_images = {parts[1] for parts in usable if len(parts) > 2}
         directories = class_names(root / split)
-        flat = imagenet and split == "val" and not directories
-        classes[split] = directories
-        for name in sorted(directories - with_images):
-            problems.usage(f"'{split}/{name}': class without images; add some or remove the directory")
-        if imagenet:
-            for name in sorted(name for name in directories if not re.fullmatch(r"n\d{8}", name)):
-                problems.usage(f"'{split}/{name}': not a wnid (n and 8 digits), which ImageNet's classes are")
-        if flat:
-            lists = _label_files(root)
-            if not lists:
-                options = "; ".join(" and ".join(names) for names in _LABEL_LISTS)
-                problems.usage(f"val/ has no class directories, so a label list must stand in {root}: {options}")
-            listed += lists
-            classes.pop(split)
+        if imagenet and split == "val" and not directories:
+            listed += _label_files(root, problems)
         else:
-            for parts in usable:
-                if len(parts) == 2:
-                    problems.usage(f"'{split}/{parts[1]}': an image outside any class directory")
-            if not directories:
-                problems.usage(f"{split}/ has no class directories")
+            classes[split] = directories
+            _check_classes(split, directories, found, imagenet, problems)
         listed += found
     if len(classes) == 2:
-        for name in sorted(classes["val"] - classes["train"]):
-            problems.usage(f"'val/{name}': there is no class {name!r} in train/")
-        for name in sorted(classes["train"] - classes["val"]):
-            problems.usage(f"'train/{name}': there is no class {name!r} in val/")
+        for here, there in (("val", "train"), ("train", "val")):
+            for name in sorted(classes[here] - classes[there]):
+                problems.usage(f"'{here}/{name}': there is no class {name!r} in {there}/")
     return listed
+
+
+def _check_classes(split: str, directories: set[str], found: list[File], imagenet: bool, problems: Problems) -> None:
+    usable = [file.path.split("/") for file in found if rejection(file) is None]
+    for name in sorted(directories - {parts[1] for parts in usable if len(parts) > 2}):
+        problems.usage(f"'{split}/{name}': class without images; add some or remove the directory")
+    for name in sorted(directories):
+        if imagenet and not re.fullmatch(r"n\d{8}", name):
+            problems.usage(f"'{split}/{name}': not a wnid (n and 8 digits), which ImageNet's classes are")
+    for parts in usable:
+        if len(parts) == 2:
+            problems.usage(f"'{split}/{parts[1]}': an image outside any class directory")
+    if not directories:
+        problems.usage(f"{split}/ has no class directories")
 
 
 def class_names(path: Path) -> set[str]:
@@ -77,25 +73,26 @@ def read(
     """Classes and samples from the listing; of the files themselves only a flat val's label list is read."""
     splits = {"train": Split([]), "val": Split([])}
     images: dict[str, list[File]] = {"train": [], "val": []}
+    lists = []
     for file in listed:
         split = file.path.split("/", 1)[0]
-        if split in splits:
-            if (reason := rejection(file)) is not None:
-                splits[split].rejected.append((file.path, reason))
-            else:
-                images[split].append(file)
+        if split not in splits:
+            lists.append(file)
+        elif (reason := rejection(file)) is not None:
+            splits[split].rejected.append((file.path, reason))
+        else:
+            images[split].append(file)
+    wnids = _read_label_list(root, lists, problems)
+    if wnids is None:
+        return (), splits
     classes = tuple(sorted({file.path.split("/")[1] for file in images["train"] if file.path.count("/") > 1}))
     labels = {name: label for label, name in enumerate(classes)}
     flat = imagenet and all(file.path.count("/") == 1 for file in images["val"])
-    wnids = _read_label_list(root, [file for file in listed if "/" not in file.path or _DEVKIT in file.path], problems)
     for split, found in images.items():
         for file in found:
-            parts = file.path.split("/")
-            stem = file.path[len(split) + 1 : len(file.path) - len(Path(file.path).suffix)]
-            name = parts[1]
+            stem = file.path.removeprefix(f"{split}/").removesuffix(Path(file.path).suffix)
+            name = file.path.split("/")[1]
             if flat and split == "val":
-                if wnids is None:  # the list itself is the problem
-                    continue
                 if stem not in wnids:
                     problems.usage(f"{file.path!r}: no label in the label list")
                     continue
@@ -103,22 +100,17 @@ def read(
             if name not in labels:
                 problems.usage(f"{file.path!r}: there is no class {name!r} in train/")
                 continue
-            entry = Entry(
-                file.path,
-                content_key(stem),
-                labels[name],
-                suffix(file.path),
-                file.size,
-                str(root / file.path),
-            )
-            splits[split].entries.append(entry)
+            key, kind = content_key(stem), suffix(file.path)
+            splits[split].entries.append(Entry(file.path, key, labels[name], kind, file.size, str(root / file.path)))
     return classes, splits
 
 
-def _label_files(root: Path) -> list[File]:
+def _label_files(root: Path, problems: Problems) -> list[File]:
     for names in _LABEL_LISTS:
         if all((root / name).is_file() for name in names):
-            return [File(name, (s := (root / name).stat()).st_size, str(s.st_mtime_ns)) for name in names]
+            return list_files(root, names, problems)
+    options = "; ".join(" and ".join(names) for names in _LABEL_LISTS)
+    problems.usage(f"val/ has no class directories, so a label list must stand in {root}: {options}")
     return []
 
 
