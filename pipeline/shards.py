@@ -12,10 +12,9 @@ import io
 import itertools
 import json
 import os
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import google_crc32c
 import numpy as np
@@ -25,17 +24,9 @@ from pipeline import files
 from pipeline.config import Config, validate
 from pipeline.runtime import IntegrityError, UsageError
 
-FORMAT = "offline-deit shards"
-VERSION = 1
-INDEX_DTYPES = {
-    "keys": "S",
-    "kinds": "S4",
-    "labels": "<i4",
-    "offsets": "<i8",
-    "sizes": "<i8",
-    "checksums": "<u4",
-}
+INDEX_DTYPES = {"keys": "S", "kinds": "S4", "labels": "<i4", "offsets": "<i8", "sizes": "<i8", "checksums": "<u4"}
 _KEPT_INDICES = 16  # about 50 kB each for 1,024 samples
+_REPAIR = "write the shards again: dvc repro -f shard (or python -m stages.shard)"
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -90,7 +81,10 @@ class Shards:
 
     def __init__(self, root: Path, manifest: Manifest, manifest_hash: str) -> None:
         self.root, self.manifest, self.manifest_hash = root, manifest, manifest_hash
-        self._indices: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+        self._index = functools.lru_cache(_KEPT_INDICES)(self._read_index)
+
+    def __reduce__(self) -> tuple[type["Shards"], tuple[Path, Manifest, str]]:
+        return Shards, (self.root, self.manifest, self.manifest_hash)  # the indices are read again
 
     @classmethod
     def open(cls, root: Path) -> "Shards":
@@ -134,17 +128,11 @@ class Shards:
     @functools.cached_property
     def blocks(self) -> tuple[Block, ...]:
         """Every block of the split, in order; the last one of the last shard may be short and odd."""
-        size, numbers = self.block_size, itertools.count()
+        numbers = itertools.count()
         return tuple(
-            Block(
-                next(numbers),
-                shard,
-                first,
-                shard * self.shard_size + first,
-                min(size, record.samples - first),
-            )
-            for shard, record in enumerate(self.manifest.shards)
-            for first in range(0, record.samples, size)
+            Block(next(numbers), shard, first, shard * self.shard_size + first, min(self.block_size, samples - first))
+            for shard, samples in enumerate(record.samples for record in self.manifest.shards)
+            for first in range(0, samples, self.block_size)
         )
 
     def read(self, block: Block) -> list[Sample]:
@@ -153,14 +141,11 @@ class Shards:
         path = self.root / record.name
         ends = index["offsets"] + (index["sizes"] + 511) // 512 * 512
         rows = range(block.first, block.first + block.samples)
-        start, stop = 0 if block.first == 0 else int(ends[rows[0] - 1]), int(ends[rows[-1]])
-        data, at, samples = _pread(path, record.bytes, start, stop - start), 0, []
+        start = 0 if block.first == 0 else int(ends[rows[0] - 1])
+        data = _read_range(path, record.bytes, start, int(ends[rows[-1]]) - start)
+        at, samples = 0, []
         for row in rows:
-            end, offset, size = (
-                int(ends[row]) - start,
-                int(index["offsets"][row]) - start,
-                int(index["sizes"][row]),
-            )
+            end, offset, size = int(ends[row]) - start, int(index["offsets"][row]) - start, int(index["sizes"][row])
             key = index["keys"][row].decode("ascii")
             if google_crc32c.value(data[at:end]) != index["checksums"][row]:
                 raise IntegrityError(f"{path}: sample {key!r} (row {row}): its bytes have changed; {_REPAIR}")
@@ -189,10 +174,7 @@ class Shards:
         if found != record.sha256:
             raise IntegrityError(f"{path}: sha256 is {found}, the manifest says {record.sha256}; {_REPAIR}")
 
-    def _index(self, shard: int) -> dict[str, np.ndarray]:
-        if shard in self._indices:
-            self._indices.move_to_end(shard)
-            return self._indices[shard]
+    def _read_index(self, shard: int) -> dict[str, np.ndarray]:
         record = self.manifest.shards[shard]
         path = index_path(self.root, record.name)
         try:
@@ -202,16 +184,7 @@ class Shards:
         if (found := hashlib.sha256(content).hexdigest()) != record.index_sha256:
             raise IntegrityError(f"{path}: sha256 is {found}, the manifest says {record.index_sha256}; {_REPAIR}")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            self._indices[shard] = {name: arrays[name] for name in INDEX_DTYPES}
-        if len(self._indices) > _KEPT_INDICES:
-            self._indices.popitem(last=False)
-        return self._indices[shard]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_indices": OrderedDict()}
-
-
-_REPAIR = "write the shards again: dvc repro -f shard (or python -m stages.shard)"
+            return {name: arrays[name] for name in INDEX_DTYPES}
 
 
 def index_path(root: Path, name: str) -> Path:
@@ -242,21 +215,17 @@ def shard_name(shard: int) -> str:
     return f"{shard:06d}.tar"
 
 
-def _pread(path: Path, expected: int, start: int, length: int) -> bytes:
+def _read_range(path: Path, expected: int, start: int, length: int) -> bytes:
+    """``length`` bytes from ``start`` of a file of ``expected`` bytes."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            file.seek(start)
+            data = file.read(length)
     except OSError as error:
         raise IntegrityError(f"{path}: {error.strerror}; {_REPAIR}") from None
-    try:
-        if (found := os.fstat(descriptor).st_size) != expected:
-            raise IntegrityError(f"{path}: {found} bytes, the manifest says {expected}; {_REPAIR}")
-        pieces, at = [], start
-        while at < start + length:  # one read takes at most 2 GiB
-            piece = os.pread(descriptor, start + length - at, at)
-            if not piece:
-                raise IntegrityError(f"{path}: ends at byte {at}, before byte {start + length}; {_REPAIR}")
-            pieces.append(piece)
-            at += len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    finally:
-        os.close(descriptor)
+    if found != expected:
+        raise IntegrityError(f"{path}: {found} bytes, the manifest says {expected}; {_REPAIR}")
+    if len(data) != length:
+        raise IntegrityError(f"{path}: ends at byte {start + len(data)}, before byte {start + length}; {_REPAIR}")
+    return data
