@@ -150,11 +150,10 @@ def _check_root(root: Path) -> None:
 
 
 def _check_keys(name: str, entries: list[Entry], problems: Problems) -> None:
-    first: dict[str, str] = {}
+    first: dict[str, Entry] = {}
     for entry in entries:
-        if entry.key in first:
-            problems.usage(f"{name}: key {entry.key!r} twice: {first[entry.key]!r} and {entry.path!r}; rename one")
-        first.setdefault(entry.key, entry.path)
+        if (other := first.setdefault(entry.key, entry)) is not entry:
+            problems.usage(f"{name}: key {entry.key!r} twice: {other.path!r} and {entry.path!r}; rename one")
 
 
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
