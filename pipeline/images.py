@@ -91,13 +91,14 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def shrink(data: bytes, name: str, shorter: int) -> bytes:
-    """JPEG bytes (quality 95, 4:4:4) with the shorter side at ``shorter`` px, bicubic; smaller images verbatim.
+def shrink(data: bytes, name: str, shorter: int | None) -> bytes:
+    """JPEG bytes (quality 95, 4:4:4) with the shorter side at ``shorter`` px, bicubic; smaller images verbatim, and with
+    None all of them, but proven.
 
     Raises Undecodable. The bytes depend on Pillow's resize and JPEG encoder, unlike verbatim ones.
     """
     image = decode(data, name)
-    if min(image.size) <= shorter:
+    if shorter is None or min(image.size) <= shorter:
         return data
     scale = shorter / min(image.size)
     size = (max(shorter, round(image.width * scale)), max(shorter, round(image.height * scale)))

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import zipfile
@@ -16,7 +17,7 @@ import numpy as np
 from webdataset import TarWriter
 
 from pipeline import files, tars
-from pipeline.images import Undecodable, decode, shrink
+from pipeline.images import Undecodable, shrink
 from pipeline.listing import Entry, Problems, Split
 from pipeline.runtime import IntegrityError, progress
 from pipeline.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
@@ -28,7 +29,7 @@ _INLINE = 4096  # fewer images than this are packed in this process: starting ot
 @dataclass(frozen=True)
 class _Task:
     tar: Path
-    entries: tuple[Entry, ...]
+    entries: list[Entry]
     resize: int | None
 
 
@@ -38,18 +39,34 @@ def pack(
     """Writes ``out/train`` and ``out/val``, whole or not at all; ``out`` is replaced if it holds shards.
 
     Every image is decoded once to prove it. Raises IntegrityError listing every unusable file where there are more than
-    ``max_quarantined``; nothing is written then.
+    ``max_quarantined``, and every class that has lost all its images; nothing is written then.
     """
     manifests: dict[str, Manifest] = {}
     problems = Problems()  # of both splits
     rejected: list[tuple[str, str]] = []
     with files.whole_directory(out, ("train/manifest.json", "val/manifest.json")) as directory:
         for name, split in splits.items():
-            allowed = config.max_quarantined - len(rejected)
-            manifest, unusable = _pack_split(config, classes, name, split, directory / name, workers, allowed, problems)
+            rejected += split.rejected
+            entries = order(split.entries, config.seed) if name == "train" else split.entries
+            if not entries:
+                problems.usage(f"{name}: no images")
+            with progress(f"shard {name}", len(entries), "images") as tick:
+                allowed = config.max_quarantined - len(rejected)
+                records, unusable = _write_shards(config, entries, directory / name, workers, allowed, tick)
             rejected += unusable
-            if manifest is not None:
-                manifests[name] = manifest
+            if len(rejected) > config.max_quarantined:
+                continue  # the other split's unusable files are to be listed as well
+            left_out = {path for path, _ in unusable}
+            lost = {entry.label for entry in entries} - {entry.label for entry in entries if entry.path not in left_out}
+            for label in sorted(lost):
+                what = f"{name}: class {classes[label]!r}: no usable image is left"
+                problems.damage(f"{what}; mend its images, or remove the class")
+            if records:
+                quarantined = [*split.rejected, *unusable]
+                manifests[name] = _write_manifest(config, classes, name, records, quarantined, directory / name)
+                if manifests[name].samples + len(unusable) != len(entries):
+                    counts = f"{manifests[name].samples} kept and {len(unusable)} quarantined"
+                    raise IntegrityError(f"{name} split: {counts} do not add up to {len(entries)}")
         check_quarantine(rejected, config.max_quarantined, problems)
         problems.check("nothing written")
     return manifests
@@ -65,51 +82,50 @@ def order(entries: list[Entry], seed: int) -> list[Entry]:
     return sorted(entries, key=rank)
 
 
-def _pack_split(
+def _write_shards(
+    config: DataConfig, entries: list[Entry], directory: Path, workers: int, allowed: int, tick: Callable[..., None]
+) -> tuple[list[ShardRecord], list[tuple[str, str]]]:
+    """Writes the shards of ``entries`` without the unusable ones, which are returned with their reasons. Gives up, with
+    whatever is written by then, where these are more than ``allowed``."""
+    (directory / "index").mkdir(parents=True)
+    records: list[ShardRecord] = []
+    rejected: list[tuple[str, str]] = []
+    size = config.shard_size
+    while len(records) * size < len(entries):
+        tasks = [
+            _Task(directory / shard_name(at // size), entries[at : at + size], config.resize)
+            for at in range(len(records) * size, len(entries), size)
+        ]
+        bad: list[tuple[str, str]] = []
+        with _mapper(workers if len(entries) >= _INLINE else 1) as mapper:
+            for task, (record, reasons) in zip(tasks, mapper(_write_shard, tasks)):
+                bad += reasons
+                if record is not None and not bad:
+                    records.append(record)
+                elif record is not None:  # samples after an unusable one move up, so their shards are written again
+                    task.tar.unlink()
+                    index_path(directory, task.tar.name).unlink()
+                tick(len(task.entries))
+        rejected += bad
+        if len(rejected) > allowed:
+            break
+        left_out = {path for path, _ in bad}
+        entries = [entry for entry in entries if entry.path not in left_out]
+    return records, rejected
+
+
+def _write_manifest(
     config: DataConfig,
     classes: tuple[str, ...],
     name: str,
-    split: Split,
+    records: list[ShardRecord],
+    rejected: list[tuple[str, str]],
     directory: Path,
-    workers: int,
-    allowed: int,
-    problems: Problems,
-) -> tuple[Manifest | None, list[tuple[str, str]]]:
-    """One split's shards; its manifest and its unusable files with their reasons. No manifest if they are more than
-    ``allowed``, or if a class has lost all its images, which is added to ``problems``."""
-    (directory / "index").mkdir(parents=True)
-    entries = order(split.entries, config.seed) if name == "train" else list(split.entries)
-    rejected, records = list(split.rejected), list[ShardRecord]()
-    with progress(f"shard {name}", len(entries), "images") as tick:
-        while len(records) * config.shard_size < len(entries):
-            results = _write_shards(config, entries, directory, len(records), workers, tick)
-            bad = [item for _, reasons in results for item in reasons]
-            # Shards before the first unusable image stay; samples after it move up, so theirs are rewritten.
-            whole = next((i for i, (record, _) in enumerate(results) if record is None), len(results))
-            for stale in range(len(records) + whole, len(records) + len(results)):
-                (directory / shard_name(stale)).unlink(missing_ok=True)
-                index_path(directory, shard_name(stale)).unlink(missing_ok=True)
-            records += [record for record, _ in results[:whole] if record is not None]
-            rejected += bad
-            if len(rejected) > allowed:
-                return None, rejected
-            left_out = {path for path, _ in bad}
-            entries = [entry for entry in entries if entry.path not in left_out]
-    lost = {entry.label for entry in split.entries} - {entry.label for entry in entries}
-    for label in sorted(lost):
-        problems.damage(
-            f"{name}: class {classes[label]!r}: no usable image is left; mend its images, or remove the class"
-        )
-    if not split.entries:
-        problems.usage(f"{name}: no images")
-    if lost or not entries:
-        return None, rejected
-    if len(entries) + len(rejected) != len(split.entries) + len(split.rejected):
-        raise IntegrityError(f"{name} split: {len(entries)} kept and {len(rejected)} quarantined do not add up")
+) -> Manifest:
     manifest = Manifest(
         split="train" if name == "train" else "val",
         classes=classes,
-        samples=len(entries),
+        samples=sum(record.samples for record in records),
         shard_size=config.shard_size,
         block=config.block,
         shards=tuple(records),
@@ -118,28 +134,7 @@ def _pack_split(
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=True) + "\n"
     files.write_durably(directory / "manifest.json", text.encode("ascii"))
     files.fsync_directory(directory / "index")
-    return manifest, rejected
-
-
-def _write_shards(
-    config: DataConfig,
-    entries: list[Entry],
-    directory: Path,
-    first: int,
-    workers: int,
-    tick: Callable[..., None],
-) -> list[tuple[ShardRecord | None, list[tuple[str, str]]]]:
-    size = config.shard_size
-    tasks = [
-        _Task(directory / shard_name(at // size), tuple(entries[at : at + size]), config.resize)
-        for at in range(first * size, len(entries), size)
-    ]
-    results = []
-    with _mapper(workers if len(entries) >= _INLINE else 1) as mapper:
-        for task, result in zip(tasks, mapper(_write_shard, tasks)):
-            results.append(result)
-            tick(len(task.entries))
-    return results
+    return manifest
 
 
 @contextmanager
@@ -161,22 +156,17 @@ def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]]
     bad: list[tuple[str, str]] = []
     with task.tar.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as writer:
         for entry in task.entries:
-            kind = entry.kind
             try:
-                data = read_entry(entry)
-                if task.resize is None:
-                    decode(data, entry.path)
-                else:
-                    smaller = shrink(data, entry.path, task.resize)
-                    kind, data = (kind if smaller is data else "jpg"), smaller
+                original = read_entry(entry)
+                data = shrink(original, entry.path, task.resize)
             except Undecodable as error:
                 bad.append((entry.path, error.reason))
-                continue
             except OSError as error:
                 bad.append((entry.path, f"unreadable: {error.strerror}"))
-                continue
-            if not bad:  # else the tar is going to be written again without the bad ones
-                writer.write({"__key__": entry.key, kind: data, "cls": str(entry.label).encode("ascii")})
+            else:
+                kind = entry.kind if data is original else "jpg"
+                if not bad:  # else the tar is going to be written again without the bad ones
+                    writer.write({"__key__": entry.key, kind: data, "cls": str(entry.label).encode("ascii")})
     if bad:
         task.tar.unlink()
         return None, bad
@@ -204,18 +194,14 @@ def _index(task: _Task) -> ShardRecord:
     names = [member.name.rsplit(".", 1)[0] for member in images]
     if names != [entry.key for entry in task.entries] or len(members) != 2 * len(images):
         raise IntegrityError(f"{task.tar}: read back, it does not hold what was written; is the disk sound?")
-    checksums, at = [], 0
-    for image in images:
-        end = image.offset + (image.size + 511) // 512 * 512
-        checksums.append(google_crc32c.value(content[at:end]))
-        at = end
+    bounds = [0, *(image.offset + (image.size + 511) // 512 * 512 for image in images)]
     columns: dict[str, list] = {
         "keys": [name.encode("ascii") for name in names],
         "kinds": [image.name.rsplit(".", 1)[1].encode("ascii") for image in images],
         "labels": [entry.label for entry in task.entries],
         "offsets": [image.offset for image in images],
         "sizes": [image.size for image in images],
-        "checksums": checksums,
+        "checksums": [google_crc32c.value(content[start:end]) for start, end in itertools.pairwise(bounds)],
     }
     index = _npz({name: np.array(column, INDEX_DTYPES[name]) for name, column in columns.items()})
     files.write_durably(index_path(task.tar.parent, task.tar.name), index)

@@ -195,11 +195,9 @@ def index_path(root: Path, name: str) -> Path:
 def read_manifest(content: bytes, path: Path) -> Manifest:
     """Checks form, version and sums of a manifest. Raises IntegrityError that names the field."""
     try:
-        value = json.loads(content)
+        manifest = validate(Manifest, json.loads(content), str(path))
     except ValueError as error:
         raise IntegrityError(f"{path}: not a manifest: {error}; {_REPAIR}") from None
-    try:
-        manifest = validate(Manifest, value, str(path))
     except UsageError as error:
         raise IntegrityError(f"{error}; {_REPAIR}") from None
     counts = [record.samples for record in manifest.shards]
