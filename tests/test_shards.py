@@ -13,7 +13,7 @@ import pytest
 from pipeline.listing import Split
 from pipeline.pack import pack
 from pipeline.runtime import IntegrityError, PipelineError, UsageError
-from pipeline.shards import Shards
+from pipeline.shards import Sample, Shards
 from pipeline.sources import DataConfig
 from tests.test_pack import entries
 
@@ -33,9 +33,12 @@ def root(packed: Path, tmp_path: Path) -> Path:
     return tmp_path / "train"
 
 
-def read_all(root: Path) -> list[tuple[str, int, bytes]]:
-    shards = Shards.open(root)
-    return [(s.key, s.label, s.data) for block in shards.blocks for s in shards.read(block)]
+def samples(shards: Shards) -> list[Sample]:
+    return [sample for block in shards.blocks for sample in shards.read(block)]
+
+
+def read_all(root: Path) -> list[Sample]:
+    return samples(Shards.open(root))
 
 
 def test_blocks_cover_every_row_once_and_the_last_may_be_odd(packed: Path) -> None:
@@ -52,25 +55,21 @@ def test_read_labels_and_keys_agree_with_what_was_packed(packed: Path) -> None:
     shards = Shards.open(packed)
     known = {entry.key: entry for entry in entries(23)}
     for block in shards.blocks:
-        samples = shards.read(block)
-        assert [s.key for s in samples] == shards.keys(block)
-        assert shards.labels(block).dtype == np.int64 and [s.label for s in samples] == shards.labels(block).tolist()
-        for sample in samples:
+        found = shards.read(block)
+        assert [s.key for s in found] == shards.keys(block)
+        assert shards.labels(block).dtype == np.int64 and [s.label for s in found] == shards.labels(block).tolist()
+        for sample in found:
             assert (sample.data, sample.label) == (known[sample.key].data, known[sample.key].label)
     for shard in range(3):
         shards.verify(shard)
 
 
-def _keys(shards: Shards) -> list[str]:
-    return [sample.key for block in shards.blocks for sample in shards.read(block)]
-
-
 def test_a_reader_works_pickled_and_in_another_process(packed: Path) -> None:
     shards = Shards.open(packed)
-    expected = _keys(shards)
-    assert _keys(pickle.loads(pickle.dumps(shards))) == expected
+    expected = samples(shards)
+    assert samples(pickle.loads(pickle.dumps(shards))) == expected
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(_keys, (shards,)) == expected
+        assert pool.apply(samples, (shards,)) == expected
 
 
 def test_no_flipped_byte_of_a_tar_becomes_a_sample(root: Path) -> None:

@@ -234,12 +234,8 @@ def test_imagenets_flat_val_takes_its_labels_from_a_list(flat: Path, write: Call
     listed = scan(IMAGENET, flat)
     classes, splits = read_splits(IMAGENET, flat, listed)
     assert classes == WNIDS
-    assert [(entry.key[-2:], entry.label) for entry in splits["val"].entries] == [
-        ("01", 1),
-        ("02", 0),
-        ("03", 1),
-        ("04", 0),
-    ]
+    found = [(entry.key[-2:], entry.label) for entry in splits["val"].entries]
+    assert found == [("01", 1), ("02", 0), ("03", 1), ("04", 0)]
     assert any("val_" in file.path or "ground_truth" in file.path for file in listed[:4])
 
 
@@ -291,14 +287,19 @@ def _cifar(root: Path, rows: int = 6) -> Path:
     return directory
 
 
+def _cifar_archive(directory: Path, root: Path) -> Path:
+    root.mkdir()
+    path = root / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(directory, directory.name)
+    return path
+
+
 CIFAR = DataConfig(source="cifar10", classes=10, shard_size=4, block=2)
 
 
 def test_cifar_gives_the_same_samples_from_its_directory_and_its_archive(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    directory = _cifar(tmp_path)
-    with tarfile.open(tmp_path / "a" / "cifar-10-python.tar.gz", "w:gz") as archive:
-        archive.add(directory, directory.name)
+    _cifar_archive(_cifar(tmp_path), tmp_path / "a")
     found = [read_splits(CIFAR, root, scan(CIFAR, root)) for root in (tmp_path, tmp_path / "a")]
     assert found[0] == found[1]
     classes, splits = found[0]
@@ -330,15 +331,11 @@ def test_cifar_of_another_md5_a_cut_archive_and_a_missing_one_are_refused(tmp_pa
     directory = _cifar(tmp_path)
     code, text = problems(CIFAR.model_copy(update={"md5": {"test_batch": "0" * 32}}), tmp_path)
     assert code == 3 and "'test_batch': md5 is" in text
-    archived = tmp_path / "a"
-    archived.mkdir()
-    with tarfile.open(archived / "cifar-10-python.tar.gz", "w:gz") as archive:
-        archive.add(directory, directory.name)
-    path = archived / "cifar-10-python.tar.gz"
+    path = _cifar_archive(directory, tmp_path / "a")
     path.write_bytes(path.read_bytes()[:-2000])
-    assert problems(CIFAR, archived)[0] == 3
-    path.rename(archived / "other.tar.gz")
-    assert problems(CIFAR, archived)[0] == 2
+    assert problems(CIFAR, path.parent)[0] == 3
+    path.rename(path.with_name("other.tar.gz"))
+    assert problems(CIFAR, path.parent)[0] == 2
     listed = scan(CIFAR, tmp_path)
     (directory / "batches.meta").unlink()
     with pytest.raises(IntegrityError, match=r"'batches.meta': missing; .* python -m stages.index"):
