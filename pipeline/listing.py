@@ -154,11 +154,10 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
             except OSError as error:
                 problems.damage(f"{path!r}: can't be opened: {error.strerror} (a dangling or looping link?)")
                 continue
-            if stat.S_ISDIR(status.st_mode):
-                if name[0] in HIDDEN:
-                    problems.usage(f"{path!r}: a hidden or system directory would become a class; remove it")
-                else:
-                    yield from visit(path)
+            if stat.S_ISDIR(status.st_mode) and name[0] in HIDDEN:
+                problems.usage(f"{path!r}: a hidden or system directory would become a class; remove it")
+            elif stat.S_ISDIR(status.st_mode):
+                yield from visit(path)
             elif not stat.S_ISREG(status.st_mode):
                 problems.usage(f"{path!r}: not a regular file (a fifo, socket or device); remove it")
             elif not os.access(root / path, os.R_OK):
