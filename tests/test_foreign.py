@@ -136,65 +136,52 @@ def test_one_key_in_two_tars_is_refused(root: Path) -> None:
         read(root)
 
 
-def flip(data: bytearray, at: int) -> None:
-    data[at] ^= 16
-
-
 def headers(data: bytes) -> list[int]:
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         return [info.offset for info in archive]
 
 
-def _damages(whole: bytes) -> dict[str, Callable[[np.random.Generator], bytes]]:
-    starts, end = headers(whole), len(whole.rstrip(b"\0"))
-
-    def header_flip(generator: np.random.Generator) -> bytes:
-        data = bytearray(whole)
-        flip(data, int(generator.choice(starts)) + int(generator.integers(0, 148)))
-        return bytes(data)
-
-    def cut(generator: np.random.Generator) -> bytes:
-        return whole[: generator.integers(0, end)]
-
-    def cut_at_header(generator: np.random.Generator) -> bytes:
-        return whole[: generator.choice(starts)]
-
-    def zero_header(generator: np.random.Generator) -> bytes:
-        at = int(generator.choice([*starts, starts[-1]]))  # the last one hides only its own member
-        return whole[:at] + bytes(512) + whole[at + 512 :]
-
-    def zero_page(generator: np.random.Generator) -> bytes:
-        at = int(generator.integers(0, end - 4096))
-        return whole[:at] + bytes(4096) + whole[at + 4096 :]
-
-    def false_end(generator: np.random.Generator) -> bytes:
-        at = int(generator.choice(starts[1:]))
-        return whole[:at] + bytes(1024) + whole[at:]
-
-    return {
-        "header flip": header_flip,
-        "cut": cut,
-        "cut at a header": cut_at_header,
-        "zeroed header": zero_header,
-        "zeroed page": zero_page,
-        "false end": false_end,
-        "concatenated": lambda generator: whole + whole,
-        "a web page": lambda generator: b"<html>" * 500,
-        "compressed": lambda generator: b"\x1f\x8b" + whole[2:],
-    }
+def end(whole: bytes) -> int:
+    return len(whole.rstrip(b"\0"))
 
 
-DAMAGES = ["header flip", "cut", "cut at a header", "zeroed header", "zeroed page", "false end", "concatenated"]
+def header_flip(whole: bytes, generator: np.random.Generator) -> bytes:
+    data = bytearray(whole)
+    data[int(generator.choice(headers(whole))) + int(generator.integers(0, 148))] ^= 16
+    return bytes(data)
 
 
-@pytest.mark.parametrize("kind", [*DAMAGES, "a web page", "compressed"])
+def zeros(whole: bytes, at: int, count: int) -> bytes:
+    return whole[:at] + bytes(count) + whole[at + count :]
+
+
+def false_end(whole: bytes, generator: np.random.Generator) -> bytes:
+    at = int(generator.choice(headers(whole)[1:]))
+    return whole[:at] + bytes(1024) + whole[at:]
+
+
+DAMAGES: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
+    "header flip": header_flip,
+    "cut": lambda whole, generator: whole[: generator.integers(0, end(whole))],
+    "cut at a header": lambda whole, generator: whole[: generator.choice(headers(whole))],
+    "zeroed header": lambda whole, generator: zeros(whole, int(generator.choice(headers(whole))), 512),
+    "zeroed last header": lambda whole, generator: zeros(whole, headers(whole)[-1], 512),  # hides only its own member
+    "zeroed page": lambda whole, generator: zeros(whole, int(generator.integers(0, end(whole) - 4096)), 4096),
+    "false end": false_end,
+    "concatenated": lambda whole, generator: whole + whole,
+    "a web page": lambda whole, generator: b"<html>" * 500,
+    "compressed": lambda whole, generator: b"\x1f\x8b" + whole[2:],
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
 def test_damage_that_loses_samples_silently_elsewhere_is_found(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "train.tar"
     write_tar(path, plain(12))
-    damage = _damages(path.read_bytes())[kind]
+    whole = path.read_bytes()
     generator = np.random.default_rng(3)
     for _ in range(60):
-        path.write_bytes(damage(generator))
+        path.write_bytes(DAMAGES[kind](whole, generator))
         with pytest.raises(TarDamage):
             walk(path)
 
