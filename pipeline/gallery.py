@@ -39,7 +39,7 @@ def cells(
 
 def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i: int, samples: int) -> list[Cell]:
     plan, view = drawn.plan.view(i), drawn.first_view + i
-    images = finish(drawn.pixels[i], plan, recipe.mean, recipe.std, recipe.erase.mode)
+    images = finish(drawn.pixels[i], plan, recipe)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
     images = (images * std + mean).clamp(0, 1)
     targets = None

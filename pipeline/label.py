@@ -19,6 +19,6 @@ def label_visit(teacher: Teacher, recipe: Recipe, drawn: Drawn, device: torch.de
     """
     logits, plan = [], drawn.plan.to(device)
     for view, pixels in enumerate(drawn.pixels):
-        images = finish(pixels.to(device), plan.view(view), recipe.mean, recipe.std, recipe.erase.mode)
+        images = finish(pixels.to(device), plan.view(view), recipe)
         logits.append(teacher.predict(images).cpu())
     return torch.stack(logits)

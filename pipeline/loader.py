@@ -182,7 +182,7 @@ class _Step:
         there = {name: value.to(device, non_blocking=True) for name, value in self.whole.items()}
         plan = Finishing(there["erase"], there["noise"], partner.to(device), there["lam"], there["box"])
         return Batch(
-            images=finish(there["pixels"], plan, recipe.mean, recipe.std, recipe.erase.mode),
+            images=finish(there["pixels"], plan, recipe),
             labels=there["labels"],
             partner_labels=labels[partner].to(device),
             lam=there["lam"],

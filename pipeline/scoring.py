@@ -29,7 +29,7 @@ def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: in
     few = min(workers, len(mine) // 16)  # starting a process costs more than drawing a few blocks
     for drawn in read_visits(shards, plain, mine, few):
         plan = drawn.plan.view(0).to(device)
-        images = finish(drawn.pixels[0].to(device), plan, plain.mean, plain.std, plain.erase.mode)
+        images = finish(drawn.pixels[0].to(device), plan, plain)
         yield Seen(drawn.block, images, drawn.labels.to(device))
 
 
