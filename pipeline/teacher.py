@@ -44,8 +44,7 @@ class TeacherConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TeacherConfig":
-        models.check(self.arch, self.arch_args)
-        models.check_source(self.arch, self.weights)
+        models.check(self.arch, self.arch_args, self.weights)
         if min(self.std) <= 0.0:
             raise ValueError(f"std: expected three numbers above 0, found {self.std}")
         return self
