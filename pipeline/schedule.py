@@ -93,25 +93,20 @@ class Schedule:
         block = int(_cycle_order(self.seed, cycle, len(self.blocks))[place])
         return Visit(block, cycle * self.repeats % self.period, self.repeats, cycle)
 
-    def _sizes(self, lane: int, number: int) -> tuple[tuple[Visit, ...], list[int]]:
+    def _visits(self, lane: int, number: int) -> tuple[Visit, ...]:
         first = number * self.window
-        visits = tuple(self.visit(lane + self.lanes * (first + i)) for i in range(self.window))
-        return visits, [self.repeats * (self.blocks[visit.block] // 2) for visit in visits]
+        return tuple(self.visit(lane + self.lanes * (first + i)) for i in range(self.window))
 
     def window_pairs(self, lane: int, number: int) -> int:
-        return sum(self._sizes(lane, number)[1])
+        return self.repeats * sum(self.blocks[visit.block] // 2 for visit in self._visits(lane, number))
 
     def make_window(self, lane: int, number: int) -> Window:
         """Window ``number`` of ``lane`` with the order of its pairs, keyed by (seed, lane, number)."""
-        visits, sizes = self._sizes(lane, number)
-        order = np.empty((sum(sizes), 3), dtype=np.int64)
-        row = 0
-        for index, (visit, size) in enumerate(zip(visits, sizes)):
-            half = self.blocks[visit.block] // 2
-            order[row : row + size, 0] = index
-            order[row : row + size, 1] = np.repeat(np.arange(self.repeats), half)
-            order[row : row + size, 2] = np.tile(np.arange(half), self.repeats)
-            row += size
+        visits, rows = self._visits(lane, number), []
+        for index, visit in enumerate(visits):
+            view, pair = np.indices((self.repeats, self.blocks[visit.block] // 2)).reshape(2, -1)
+            rows.append(np.stack([np.full_like(view, index), view, pair], axis=1))
+        order = np.concatenate(rows)
         return Window(lane, visits, order[Draws(self.seed, "window", lane, number).permutation(len(order))])
 
 

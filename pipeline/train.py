@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -119,7 +119,7 @@ def make_schedule(config: TrainConfig, shards: Shards, supervise: Supervise, cov
     draft = Schedule(config.seed, sizes, config.repeats, config.repeats, config.lanes, config.window, config.batch)
     cycles = draft.cycles(draft.steps(config.epochs))
     views = period(supervise, config.period, coverage, cycles, config.repeats)
-    return Schedule(config.seed, sizes, config.repeats, views, config.lanes, config.window, config.batch)
+    return replace(draft, period=views)
 
 
 def train_student(
