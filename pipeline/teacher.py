@@ -124,8 +124,7 @@ class Teacher:
     weights_hash: str
     model: nn.Module
     forward: Any  # the model, or its compiled form
-    scale: Tensor | None  # (1, 3, 1, 1), with shift: from the recipe's normalisation to the teacher's
-    shift: Tensor | None
+    affine: tuple[Tensor, Tensor] | None  # scale and shift (1, 3, 1, 1): from the recipe's normalisation to its own
     buffers: Tensor  # uint8: the bytes of all buffers when loaded
 
     @classmethod
@@ -150,9 +149,9 @@ class Teacher:
         model.to(device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
-        scale, shift = _affine(recipe_mean, recipe_std, config.mean, config.std, device)
+        affine = _affine(recipe_mean, recipe_std, config, device)
         forward = torch.compile(model, dynamic=False) if config.compile else model
-        return cls(config, classes, batch, device, identity, model, forward, scale, shift, _bytes(model))
+        return cls(config, classes, batch, device, identity, model, forward, affine, _bytes(model))
 
     def identity(self) -> dict[str, Any]:
         """Everything of the teacher that decides a logit, as plain JSON values."""
@@ -183,8 +182,9 @@ class Teacher:
         with torch.inference_mode():
             inputs = images.new_zeros((self.batch, *images.shape[1:]), device=self.device)
             inputs[:n] = images
-            if self.scale is not None and self.shift is not None:
-                inputs.mul_(self.scale).add_(self.shift)
+            if self.affine is not None:
+                scale, shift = self.affine
+                inputs.mul_(scale).add_(shift)
             if self.config.channels_last:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             logits = self._answer(inputs)[:n]
@@ -219,21 +219,14 @@ class Teacher:
 
 
 def _affine(
-    mean: Sequence[float],
-    std: Sequence[float],
-    own_mean: Sequence[float],
-    own_std: Sequence[float],
-    device: torch.device,
-) -> tuple[Tensor | None, Tensor | None]:
+    mean: Sequence[float], std: Sequence[float], own: TeacherConfig, device: torch.device
+) -> tuple[Tensor, Tensor] | None:
     """Scale and shift (1, 3, 1, 1) from one normalisation to another, worked out in doubles; None where they agree."""
-    if tuple(mean) == tuple(own_mean) and tuple(std) == tuple(own_std):
-        return None, None
-    scale = [s / own for s, own in zip(std, own_std, strict=True)]
-    shift = [(m - own) / s for m, own, s in zip(mean, own_mean, own_std, strict=True)]
-    as_channels = [
-        torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1) for values in (scale, shift)
-    ]
-    return as_channels[0], as_channels[1]
+    if tuple(mean) == own.mean and tuple(std) == own.std:
+        return None
+    scale = torch.tensor([s / o for s, o in zip(std, own.std, strict=True)], device=device)
+    shift = torch.tensor([(m - o) / s for m, o, s in zip(mean, own.mean, own.std, strict=True)], device=device)
+    return scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
 
 
 def _bytes(model: nn.Module) -> Tensor:
