@@ -47,7 +47,7 @@ def from_teacher(work: Path, rows: int) -> np.ndarray:
     weights = work / "teachers" / chosen.name / "model.safetensors"
     teacher = Teacher.load(chosen, weights, len(shards.classes), recipe.mean, recipe.std, shards.block_size, CPU)
     drawn = (draw_visit(shards, recipe, block, 0, 3) for block in shards.blocks)
-    pieces = [label_visit(teacher, recipe, visit, CPU).flatten(0, 1).numpy() for visit in drawn]
+    pieces = [label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn]
     return np.concatenate(pieces)[:rows]
 
 

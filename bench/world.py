@@ -65,7 +65,7 @@ class World:
         return pool
 
     def live(self, codec: str) -> FromTeacher:
-        return FromTeacher(self.teacher, self.recipe, codec, CPU)
+        return FromTeacher(self.teacher, self.recipe, codec)
 
 
 def make_world(root: Path, samples: int = 349, arch: str = "test_byobnet", epochs: float = 0.0, **recipe: Any) -> World:

@@ -69,7 +69,7 @@ def audit(
             for block in (block for block in shards.blocks if block.shard == s):
                 for view in range(g * shape.group, (g + 1) * shape.group):
                     drawn = draw_visit(shards, recipe, block, view, 1)
-                    found = through_codec(shape.codec, label_visit(teacher, recipe, drawn, device).numpy())
+                    found = through_codec(shape.codec, label_visit(teacher, recipe, drawn).numpy())
                     kept = cache.read(block, view, 1)
                     same = found.hard[0] == kept.hard[0]
                     hard_equal += int(same.sum())

@@ -7,8 +7,6 @@ visits. Missing rows go to the live teacher, counted; damaged rows are an error,
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from pipeline.cache import Cache
 from pipeline.keyed import Draws
 from pipeline.label import label_visit
@@ -66,10 +64,9 @@ class FromTeacher:
     teacher: Teacher
     recipe: Recipe
     codec: str
-    device: torch.device
 
     def __call__(self, drawn: Drawn) -> Targets:
-        return through_codec(self.codec, label_visit(self.teacher, self.recipe, drawn, self.device).numpy())
+        return through_codec(self.codec, label_visit(self.teacher, self.recipe, drawn).numpy())
 
 
 def period(supervise: Supervise, wanted: int | None, coverage: int, cycles: int, repeats: int) -> int:
