@@ -100,7 +100,7 @@ def open_world(root: Path, arch: str = "test_byobnet", **recipe: Any) -> World:
         validate(TeacherConfig, TEACHER | {"arch": arch}, "teacher"),
     )
     weights = root / "teacher" / "model.safetensors"
-    teacher = Teacher.load(config, weights, 10, chosen.mean, chosen.std, shards.block_size, CPU)
+    teacher = Teacher.load(config, weights, 10, chosen, shards.block_size, CPU)
     return World(root, shards, val, chosen, teacher, config)
 
 

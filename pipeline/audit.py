@@ -57,7 +57,7 @@ def audit(
     device = pick_device()
     cache = open_cache(path)
     shape = cache.layout
-    teacher = Teacher.load(config, weights, shape.classes, recipe.mean, recipe.std, shape.block, device)
+    teacher = Teacher.load(config, weights, shape.classes, recipe, shape.block, device)
     whole = cache_identity(shards, recipe, shape, teacher.identity(), device)
     difference.require_same(whole, cache.identity, str(path), REPAIR)
     there = sorted(cache.parts)

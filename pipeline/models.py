@@ -30,18 +30,15 @@ def check(arch: str, arch_args: ArchArgs, source: str | None) -> None:
         raise ValueError(
             f"arch: timm has no model {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}"
         )
-    if tag and arch not in timm.list_models(f"{name}.*", pretrained=True):
-        raise ValueError(f"arch: timm's {name} has no weights tagged {tag!r}; it has {_tags(name)}")
+    tagged = timm.list_models(f"{name}.*", pretrained=True)
+    known = ", ".join(tagged) or "none"
+    if tag and arch not in tagged:
+        raise ValueError(f"arch: timm's {name} has no weights tagged {tag!r}; it has {known}")
     taken = sorted(set(arch_args) & set(_OURS))
     if taken:
         raise ValueError(f"arch_args: {', '.join(taken)} is set by the pipeline; remove it")
     if source == "timm" and not tag:
-        raise ValueError(f"arch: weights 'timm' need a name with its tag; {arch} has {_tags(arch)}")
-
-
-def _tags(name: str) -> str:
-    full = timm.list_models(f"{name}.*", pretrained=True)
-    return ", ".join(model for model in full if model.split(".")[0] == name) or "none"
+        raise ValueError(f"arch: weights 'timm' need a name with its tag; {arch} has {known}")
 
 
 def create(arch: str, arch_args: ArchArgs, classes: int, drop_path: float = 0.0) -> nn.Module:

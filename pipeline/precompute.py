@@ -199,8 +199,7 @@ def run(
     stands in ``out`` that publishing would refuse to replace."""
     device = pick_device()
     layout = layout_of(shards, config)
-    batch = shards.block_size
-    teacher = Teacher.load(teacher_config, weights, layout.classes, recipe.mean, recipe.std, batch, device)
+    teacher = Teacher.load(teacher_config, weights, layout.classes, recipe, shards.block_size, device)
     identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
     pool = open_pool(pool_root, identity, layout, new_cache)
     if out is not None:

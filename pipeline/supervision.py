@@ -97,12 +97,14 @@ def sources(
     """The two suppliers of ``loader.batches`` for K = ``views``. Raises UsageError that says what is missing."""
     if supervise == "none":
         return None, None
+    if supervise != "cached" and live is None:
+        raise UsageError("supervise: live and auto need the teacher's weights; give --teacher work/teachers/<teacher>")
     if supervise == "live":
-        return None, _need(live)
+        return None, live
     if cache is None:
         raise UsageError(f"supervise: {supervise} needs a teacher cache; give --cache, or set supervise: live")
     if supervise == "auto":
-        return FromCache(cache, shards, verify, partial=True), _need(live)
+        return FromCache(cache, shards, verify, partial=True), live
     check_coverage(views, cache.views)
     missing = cache.missing(views)
     if missing:
@@ -112,9 +114,3 @@ def sources(
             f"shard) {shown}{' ...' if len(missing) > 5 else ''}; run stages.precompute, or set supervise: auto"
         )
     return FromCache(cache, shards, verify, partial=False), None
-
-
-def _need(live: FromTeacher | None) -> FromTeacher:
-    if live is None:
-        raise UsageError("supervise: live and auto need the teacher's weights; give --teacher work/teachers/<teacher>")
-    return live

@@ -4,7 +4,7 @@ Equal weights, precision and batch shape give equal bits, so the shape is consta
 three are in the cache's identity. A teacher in train mode would answer 99 % of views differently; it is refused.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from pipeline import models, weights
 from pipeline.config import Config
 from pipeline.runtime import IntegrityError, UsageError
+from pipeline.views import Recipe, Triple
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Channels = tuple[float, float, float]
 
 
 class TeacherConfig(Config):
@@ -36,8 +36,8 @@ class TeacherConfig(Config):
     arch_args: models.ArchArgs = Field(default_factory=dict)
     weights: str | None = None
     weights_key: Literal["model", "model_ema", "state_dict", "state_dict_ema"] | None = None
-    mean: Channels = IMAGENET_DEFAULT_MEAN
-    std: Channels = IMAGENET_DEFAULT_STD
+    mean: Triple = IMAGENET_DEFAULT_MEAN
+    std: Triple = IMAGENET_DEFAULT_STD
     precision: Precision = "fp32"
     channels_last: bool = False
     compile: bool = False
@@ -133,12 +133,11 @@ class Teacher:
         config: TeacherConfig,
         weights_file: Path,
         classes: int,
-        recipe_mean: Sequence[float],
-        recipe_std: Sequence[float],
+        recipe: Recipe,
         batch: int,
         device: torch.device,
     ) -> "Teacher":
-        """Loads ``weights_file`` strictly. Views will come normalised by ``recipe_mean`` and ``recipe_std``.
+        """Loads ``weights_file`` strictly. Views will come normalised as ``recipe`` says.
 
         Raises UsageError (missing file, does not fit, another class count) or IntegrityError (damaged file).
         """
@@ -149,7 +148,7 @@ class Teacher:
         model.to(device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
-        affine = _affine(recipe_mean, recipe_std, config, device)
+        affine = _affine(recipe, config, device)
         forward = torch.compile(model, dynamic=False) if config.compile else model
         return cls(config, classes, batch, device, identity, model, forward, affine, _bytes(model))
 
@@ -218,14 +217,13 @@ class Teacher:
             raise IntegrityError(f"teacher {name}: its buffers (batch-norm statistics) changed since it was loaded")
 
 
-def _affine(
-    mean: Sequence[float], std: Sequence[float], own: TeacherConfig, device: torch.device
-) -> tuple[Tensor, Tensor] | None:
-    """Scale and shift (1, 3, 1, 1) from one normalisation to another, worked out in doubles; None where they agree."""
-    if tuple(mean) == own.mean and tuple(std) == own.std:
+def _affine(recipe: Recipe, own: TeacherConfig, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Scale and shift (1, 3, 1, 1) from the recipe's normalisation to the teacher's own, worked out in doubles; None
+    where they agree."""
+    if recipe.mean == own.mean and recipe.std == own.std:
         return None
-    scale = torch.tensor([s / o for s, o in zip(std, own.std, strict=True)], device=device)
-    shift = torch.tensor([(m - o) / s for m, o, s in zip(mean, own.mean, own.std, strict=True)], device=device)
+    scale = torch.tensor([s / o for s, o in zip(recipe.std, own.std)], device=device)
+    shift = torch.tensor([(m - o) / s for m, o, s in zip(recipe.mean, own.mean, own.std)], device=device)
     return scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
 
 

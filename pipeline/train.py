@@ -83,7 +83,7 @@ def open_inputs(
         if teacher_folder is None:
             raise UsageError(f"supervise: {chosen.supervise} needs --teacher work/teachers/{teacher.name}")
         weights = teacher_folder / "model.safetensors"
-        model = Teacher.load(teacher, weights, len(train.classes), recipe.mean, recipe.std, train.block_size, device)
+        model = Teacher.load(teacher, weights, len(train.classes), recipe, train.block_size, device)
         live = FromTeacher(model, recipe, config.codec)
         if opened is not None:
             whole = cache_identity(train, recipe, layout_of(train, config), model.identity(), device)
