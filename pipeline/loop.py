@@ -93,9 +93,7 @@ def run(
     start = state.restore()
     if start:
         say(f"{title}: goes on from step {start} of {steps}")
-    stepped: nn.Module = model
-    if config.compile:
-        stepped = cast(nn.Module, torch.compile(model))
+    stepped = cast(nn.Module, torch.compile(model)) if config.compile else model
     if world_size() > 1:
         stepped = nn.parallel.DistributedDataParallel(stepped, device_ids=[device] if device.type == "cuda" else None)
     autocast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()

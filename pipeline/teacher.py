@@ -206,8 +206,8 @@ class Teacher:
             raise UsageError(
                 f"teacher {name}: expected {self.classes} logits per view, found {tuple(logits.shape[1:])}"
             )
-        if not torch.isfinite(logits).all():
-            rows = (~torch.isfinite(logits).all(dim=1)).nonzero().flatten().tolist()
+        rows = (~torch.isfinite(logits).all(dim=1)).nonzero().flatten().tolist()
+        if rows:
             narrow = f", or {self.config.precision} is too narrow: try teacher.precision=fp32"
             raise IntegrityError(
                 f"teacher {name}: logits that are not finite for {len(rows)} of {logits.shape[0]} views (first: row "

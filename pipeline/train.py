@@ -60,7 +60,6 @@ def open_inputs(
     teacher: TeacherConfig,
     cache: Path | None,
     teacher_folder: Path | None,
-    workers: int,
 ) -> Inputs:
     """Opens what ``chosen`` needs, and only that. Raises UsageError for what is missing, IdentityError for a cache of
     another recipe, data set, image library or (where the live teacher is used as well) teacher."""
@@ -186,10 +185,9 @@ def write_student(
 ) -> None:
     """``model.safetensors`` + ``config.json`` (timm), ``ema/`` the same for the average, ``log.csv``."""
     text = io.StringIO()
-    if trained.rows:
-        table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
-        table.writeheader()
-        table.writerows(trained.rows)
+    table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(trained.rows)
     with whole_directory(out, MARKS) as fresh:
         write_durably(fresh / "log.csv", text.getvalue().encode())
         if trained.average is not None:
