@@ -10,7 +10,6 @@ import json
 import os
 import pickle
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from pipeline.runtime import IntegrityError, first_line, say
 
 _VERSION = 1
 _PREFIX = "step-"
-_TEMPORARY = ".writing-"
 _KEPT = 2  # so that a damaged one has one before it
 
 
@@ -35,31 +33,22 @@ def save(directory: Path, step: int, state: dict[str, Any]) -> Path:
     for anything else, and OSError if the disk is full: the earlier checkpoints are untouched.
     """
     _plain(state, "state")
-    directory.mkdir(parents=True, exist_ok=True)
-    for leftover in directory.glob(f"{_TEMPORARY}*"):
+    for leftover in directory.glob(f".{_PREFIX}*.partial"):  # of a killed save
         shutil.rmtree(leftover)
     target = directory / f"{_PREFIX}{step:08d}"
-    temporary = directory / f"{_TEMPORARY}{uuid.uuid4().hex}"
-    temporary.mkdir()
-    try:
-        _write(temporary, step, state)
-        if target.exists():  # damaged and passed over by ``latest``, or saved by a run that started anew
-            target.rename(directory / f"{_TEMPORARY}{uuid.uuid4().hex}")
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    files.fsync_directory(directory)
+    # What is replaced was damaged and passed over by ``latest``, or saved by a run that started anew.
+    with files.whole_directory(target, ("state.pt", "checkpoint.json")) as fresh:
+        _write(fresh, step, state)
     steps = dict(_checkpoints(directory))
     # A later step than the one just saved is of a run that was given up: ``latest`` must not go on from it.
     gone = [number for number in steps if number > step] + sorted(n for n in steps if n <= step)[:-_KEPT]
-    for path in [steps[number] for number in gone] + list(directory.glob(f"{_TEMPORARY}*")):
-        shutil.rmtree(path)
+    for number in gone:
+        shutil.rmtree(steps[number])
     return target
 
 
-def _write(temporary: Path, step: int, state: dict[str, Any]) -> None:
-    path = temporary / "state.pt"
+def _write(fresh: Path, step: int, state: dict[str, Any]) -> None:
+    path = fresh / "state.pt"
     try:
         with path.open("wb") as file:
             torch.save(state, file)
@@ -69,7 +58,7 @@ def _write(temporary: Path, step: int, state: dict[str, Any]) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
-    files.write_durably(temporary / "checkpoint.json", files.canonical_json(_record(path, step)))
+    files.write_durably(fresh / "checkpoint.json", files.canonical_json(_record(path, step)))
 
 
 def _record(path: Path, step: int) -> dict[str, Any]:
