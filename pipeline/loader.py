@@ -194,21 +194,21 @@ def batches(
     whatever refusal a worker met (IntegrityError with shard, block and view).
     """
     coming, ahead = itertools.tee(windows(schedule, lanes, start, stop))
-    needed = (visit for window, _ in ahead for visit in window.visits)
+    needed = (visit for window in ahead for visit in window.visits)
     drawn = read_visits(shards, recipe, needed, workers, lookup, schedule.window)
     state = {lane: _Lane() for lane in lanes}
     for _ in range(start, stop):
         step = _Step(2 * schedule.pairs_per_step * len(lanes), device.type == "cuda")
         for lane in lanes:
-            missing = schedule.pairs_per_step
+            held, missing = state[lane], schedule.pairs_per_step
             while missing:
-                if not len(state[lane].order):
-                    window, skip = next(coming)
+                if not len(held.order):
+                    window = next(coming)
                     assert window.lane == lane, "windows come in the order of need"
-                    state[lane].rows.clear()
-                    state[lane].rows.extend(_flatten(next(drawn), label) for _ in window.visits)
-                    state[lane].order = torch.from_numpy(window.order[skip:])
-                missing -= state[lane].give(missing, step)
+                    held.rows.clear()
+                    held.rows.extend(_flatten(next(drawn), label) for _ in window.visits)
+                    held.order = torch.from_numpy(window.order)
+                missing -= held.give(missing, step)
         yield step.batch(recipe, device)
 
 

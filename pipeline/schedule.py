@@ -9,7 +9,7 @@ Repeated augmentation (Hoffer et al. 2020; DeiT uses r = 3) is the r views of a 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -136,21 +136,20 @@ def lanes_of(rank: int, world: int, lanes: int) -> range:
     return range(rank * share, (rank + 1) * share)
 
 
-def windows(schedule: Schedule, lanes: range, start: int, stop: int) -> Iterator[tuple[Window, int]]:
-    """The windows that steps ``start .. stop - 1`` of these lanes need, in the order of need, and for each the number
-    of its leading pairs that belong to steps before ``start`` (only the first window of a lane has any)."""
+def windows(schedule: Schedule, lanes: range, start: int, stop: int) -> Iterator[Window]:
+    """The windows that steps ``start .. stop - 1`` of these lanes need, in the order of need; the first one of a lane
+    without its leading pairs that belong to steps before ``start``."""
     step_pairs = schedule.pairs_per_step
-    number, have = {}, {}  # per lane: the next window, and the pairs of earlier windows not yet given
-    for lane in lanes:
-        number[lane], skip = _locate(schedule, lane, start * step_pairs)
-        have[lane] = -skip
+    place = {lane: _locate(schedule, lane, start * step_pairs) for lane in lanes}
+    have = dict.fromkeys(lanes, 0)  # pairs of earlier windows not yet given
     for _ in range(start, stop):
         for lane in lanes:
             while have[lane] < step_pairs:
-                window = schedule.make_window(lane, number[lane])
-                yield window, max(0, -have[lane])
-                have[lane] += len(window.order)
-                number[lane] += 1
+                number, skip = place[lane]
+                window = schedule.make_window(lane, number)
+                yield replace(window, order=window.order[skip:])
+                have[lane] += len(window.order) - skip
+                place[lane] = number + 1, 0
             have[lane] -= step_pairs
 
 
