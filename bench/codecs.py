@@ -45,9 +45,9 @@ def from_teacher(work: Path, rows: int) -> np.ndarray:
     recipe, chosen = config.load(params, "views", Recipe), config.load(params, "teacher", TeacherConfig)
     shards = Shards.open(work / "shards" / "train")
     weights = work / "teachers" / chosen.name / "model.safetensors"
-    teacher = Teacher.load(chosen, weights, len(shards.classes), recipe.mean, recipe.std, shards.block_size, CPU)
+    teacher = Teacher.load(chosen, weights, len(shards.classes), recipe, shards.block_size, CPU)
     drawn = (draw_visit(shards, recipe, block, 0, 3) for block in shards.blocks)
-    pieces = [label_visit(teacher, recipe, visit, CPU).flatten(0, 1).numpy() for visit in drawn]
+    pieces = [label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn]
     return np.concatenate(pieces)[:rows]
 
 

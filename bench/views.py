@@ -56,7 +56,7 @@ def measure(views: int, rounds: int, size: int) -> dict[str, float]:
         "digest": lambda: [xxhash.xxh3_64_hexdigest(view) for view in pixels],
         "pair": lambda: pair(recipe, "block", 0, views),
         "plan": lambda: finishing(chosen, pairs, recipe.erase.count),
-        "finish": lambda: finish(batch, plan, recipe.mean, recipe.std, recipe.erase.mode),
+        "finish": lambda: finish(batch, plan, recipe),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):

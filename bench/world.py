@@ -65,7 +65,7 @@ class World:
         return pool
 
     def live(self, codec: str) -> FromTeacher:
-        return FromTeacher(self.teacher, self.recipe, codec, CPU)
+        return FromTeacher(self.teacher, self.recipe, codec)
 
 
 def make_world(root: Path, samples: int = 349, arch: str = "test_byobnet", epochs: float = 0.0, **recipe: Any) -> World:
@@ -100,7 +100,7 @@ def open_world(root: Path, arch: str = "test_byobnet", **recipe: Any) -> World:
         validate(TeacherConfig, TEACHER | {"arch": arch}, "teacher"),
     )
     weights = root / "teacher" / "model.safetensors"
-    teacher = Teacher.load(config, weights, 10, chosen.mean, chosen.std, shards.block_size, CPU)
+    teacher = Teacher.load(config, weights, 10, chosen, shards.block_size, CPU)
     return World(root, shards, val, chosen, teacher, config)
 
 

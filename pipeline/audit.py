@@ -57,7 +57,7 @@ def audit(
     device = pick_device()
     cache = open_cache(path)
     shape = cache.layout
-    teacher = Teacher.load(config, weights, shape.classes, recipe.mean, recipe.std, shape.block, device)
+    teacher = Teacher.load(config, weights, shape.classes, recipe, shape.block, device)
     whole = cache_identity(shards, recipe, shape, teacher.identity(), device)
     difference.require_same(whole, cache.identity, str(path), REPAIR)
     there = sorted(cache.parts)
@@ -69,7 +69,7 @@ def audit(
             for block in (block for block in shards.blocks if block.shard == s):
                 for view in range(g * shape.group, (g + 1) * shape.group):
                     drawn = draw_visit(shards, recipe, block, view, 1)
-                    found = through_codec(shape.codec, label_visit(teacher, recipe, drawn, device).numpy())
+                    found = through_codec(shape.codec, label_visit(teacher, recipe, drawn).numpy())
                     kept = cache.read(block, view, 1)
                     same = found.hard[0] == kept.hard[0]
                     hard_equal += int(same.sum())

@@ -28,9 +28,8 @@ _DECIMALS = 6  # of a magnitude: its logarithm and cosine may differ by one ulp 
 def _load_timm_ops() -> Any:
     """The module ``timm.data.auto_augment`` alone: the package around it costs every process 5 s of imports."""
     package = importlib.util.find_spec("timm")
-    if package is None or not package.submodule_search_locations:
-        raise ImportError("timm is not installed; run: uv sync")
-    path = Path(package.submodule_search_locations[0], "data", "auto_augment.py")
+    assert package is not None and package.origin is not None, "timm is a dependency"
+    path = Path(package.origin).with_name("data") / "auto_augment.py"
     spec = importlib.util.spec_from_file_location("timm_data_auto_augment", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -124,7 +123,7 @@ def _groups(policy: Policy, draws: Draws) -> list[int]:
 
 def _choose_op(step: Step, policy: Policy, draws: Draws) -> Op:
     name = step.name
-    if name in _UNLEVELLED:
+    if timm_ops.LEVEL_TO_ARG[name] is None:
         return name, ()
     level = step.magnitude
     if policy.std == math.inf:
@@ -135,7 +134,7 @@ def _choose_op(step: Step, policy: Policy, draws: Draws) -> Op:
     if name == "GaussianBlurRand":  # timm draws the radius inside the op; here it is one more decision
         return "GaussianBlur", (draws.uniform(0.1, 2.0 * min(1.0, level / 10.0)),)
     sign = -1.0 if name in _SIGNED and draws.uniform() < 0.5 else 1.0
-    return name, (_ARGUMENT[name](level, sign),)
+    return name, arguments(name, level, sign)
 
 
 def choose_jitter(strength: float, draws: Draws) -> tuple[Op, ...]:
@@ -154,51 +153,26 @@ def apply(image: Image.Image, op: Op, fill: tuple[int, ...], resample: Image.Res
     return timm_ops.NAME_TO_OP[name](image, *arguments, fillcolor=fill, resample=resample)
 
 
-def _increasing(level: float, sign: float) -> float:
-    return max(0.1, 1.0 + sign * (level / 10.0 * 0.9))
-
-
-def _enhance(level: float, sign: float) -> float:
-    return level / 10.0 * 1.8 + 0.1
-
-
-def _shear(level: float, sign: float) -> float:
-    return sign * (level / 10.0 * 0.3)
-
-
-def _translate(level: float, sign: float) -> float:
-    return sign * (level / 10.0 * 0.45)
-
-
-_UNLEVELLED = frozenset({"AutoContrast", "Equalize", "Invert"})
-# timm's LEVEL_TO_ARG with the coin (sign) as an argument, since timm's own functions flip it with `random`
-_ARGUMENT: dict[str, Callable[[float, float], float]] = {
+# timm's LEVEL_TO_ARG with the coin (sign) as an argument, for the ops where timm's own functions flip it with `random`
+_SIGNED: dict[str, Callable[[float, float], float]] = {
     "Rotate": lambda level, sign: sign * (level / 10.0 * 30.0),
-    "Posterize": lambda level, sign: int(level / 10.0 * 4),
-    "PosterizeIncreasing": lambda level, sign: 4 - int(level / 10.0 * 4),
-    "PosterizeOriginal": lambda level, sign: int(level / 10.0 * 4) + 4,
-    "Solarize": lambda level, sign: min(256, int(level / 10.0 * 256)),
-    "SolarizeIncreasing": lambda level, sign: 256 - min(256, int(level / 10.0 * 256)),
-    "SolarizeAdd": lambda level, sign: min(128, int(level / 10.0 * 110)),
-    "Color": _enhance,
-    "Contrast": _enhance,
-    "Brightness": _enhance,
-    "Sharpness": _enhance,
-    "ColorIncreasing": _increasing,
-    "ContrastIncreasing": _increasing,
-    "BrightnessIncreasing": _increasing,
-    "SharpnessIncreasing": _increasing,
-    "ShearX": _shear,
-    "ShearY": _shear,
-    "TranslateXRel": _translate,
-    "TranslateYRel": _translate,
-    "Desaturate": lambda level, sign: max(0.5, min(1.0, 0.5 + (1.0 - 0.5) * (level / 10.0))),
-    "GaussianBlur": lambda level, sign: max(0.1, min(2.0, 0.1 + (2.0 - 0.1) * (level / 10.0))),
+    **dict.fromkeys(("ShearX", "ShearY"), lambda level, sign: sign * (level / 10.0 * 0.3)),
+    **dict.fromkeys(("TranslateXRel", "TranslateYRel"), lambda level, sign: sign * (level / 10.0 * 0.45)),
+    **dict.fromkeys(
+        ("ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing"),
+        lambda level, sign: max(0.1, 1.0 + sign * (level / 10.0 * 0.9)),
+    ),
 }
-_SIGNED = frozenset(name for name, argument in _ARGUMENT.items() if argument(5.0, 1.0) != argument(5.0, -1.0))
-EVERY_OP = tuple(sorted(_UNLEVELLED | set(_ARGUMENT)))  # what the canary draws
+_UNSIGNED = (
+    "AutoContrast Equalize Invert Posterize PosterizeIncreasing PosterizeOriginal Solarize SolarizeIncreasing "
+    "SolarizeAdd Color Contrast Brightness Sharpness Desaturate GaussianBlur"
+)
+EVERY_OP = tuple(sorted([*_SIGNED, *_UNSIGNED.split()]))  # what the canary draws
 
 
 def arguments(name: str, level: float, sign: float) -> tuple[float, ...]:
     """The arguments that timm's ``LEVEL_TO_ARG`` gives for a level (0 to 10) when its coin shows ``sign``."""
-    return () if name in _UNLEVELLED else (_ARGUMENT[name](level, sign),)
+    if name in _SIGNED:
+        return (_SIGNED[name](level, sign),)
+    to_arguments = timm_ops.LEVEL_TO_ARG[name]
+    return () if to_arguments is None else to_arguments(level, {})

@@ -118,5 +118,5 @@ def _finished(recipe: Recipe, images: list[Image.Image], device: torch.device) -
         views = [choose(busy, f"canary finish {i}", 0, 100, 100) for i in rows]
         plan = finishing(views, pair(busy, f"canary {block}", 0, _BLOCK), busy.erase.count).to(device)
         pixels = torch.from_numpy(np.stack([_window(recipe, images, i) for i in rows])).to(device)
-        finished.append(finish(pixels, plan, busy.mean, busy.std, busy.erase.mode).cpu().numpy())
+        finished.append(finish(pixels, plan, busy).cpu().numpy())
     return finished

@@ -10,7 +10,6 @@ import json
 import os
 import pickle
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,48 +18,37 @@ import torch
 from torch import Tensor
 
 from pipeline import files
-from pipeline.runtime import IntegrityError, say
+from pipeline.runtime import IntegrityError, first_line, say
 
 _VERSION = 1
 _PREFIX = "step-"
-_TEMPORARY = ".writing-"
+_KEPT = 2  # so that a damaged one has one before it
 
 
-def save(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Writes ``state`` as the checkpoint of ``step`` and deletes all but the newest ``keep`` (at least 2).
+def save(directory: Path, step: int, state: dict[str, Any]) -> Path:
+    """Writes ``state`` as the checkpoint of ``step`` and deletes all but the newest two.
 
     ``state`` may hold tensors, numbers, text, bytes, None, and dicts, lists, tuples and sets of them, which is what can
     be read back without running code. One process writes; a step that was saved before is replaced. Raises TypeError
     for anything else, and OSError if the disk is full: the earlier checkpoints are untouched.
     """
-    if keep < 2:
-        raise ValueError(f"keep: expected at least 2, so that a damaged one has one before it, found {keep}")
     _plain(state, "state")
-    directory.mkdir(parents=True, exist_ok=True)
-    for leftover in directory.glob(f"{_TEMPORARY}*"):
+    for leftover in directory.glob(f".{_PREFIX}*.partial"):  # of a killed save
         shutil.rmtree(leftover)
     target = directory / f"{_PREFIX}{step:08d}"
-    temporary = directory / f"{_TEMPORARY}{uuid.uuid4().hex}"
-    temporary.mkdir()
-    try:
-        _write(temporary, step, state)
-        if target.exists():  # damaged and passed over by ``latest``, or saved by a run that started anew
-            target.rename(directory / f"{_TEMPORARY}{uuid.uuid4().hex}")
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    files.fsync_directory(directory)
+    # What is replaced was damaged and passed over by ``latest``, or saved by a run that started anew.
+    with files.whole_directory(target, ("state.pt", "checkpoint.json")) as fresh:
+        _write(fresh, step, state)
     steps = dict(_checkpoints(directory))
     # A later step than the one just saved is of a run that was given up: ``latest`` must not go on from it.
-    gone = [number for number in steps if number > step] + sorted(n for n in steps if n <= step)[:-keep]
-    for path in [steps[number] for number in gone] + list(directory.glob(f"{_TEMPORARY}*")):
-        shutil.rmtree(path)
+    gone = [number for number in steps if number > step] + sorted(n for n in steps if n <= step)[:-_KEPT]
+    for number in gone:
+        shutil.rmtree(steps[number])
     return target
 
 
-def _write(temporary: Path, step: int, state: dict[str, Any]) -> None:
-    path = temporary / "state.pt"
+def _write(fresh: Path, step: int, state: dict[str, Any]) -> None:
+    path = fresh / "state.pt"
     try:
         with path.open("wb") as file:
             torch.save(state, file)
@@ -70,13 +58,12 @@ def _write(temporary: Path, step: int, state: dict[str, Any]) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
-    content = {
-        "version": _VERSION,
-        "step": step,
-        "bytes": path.stat().st_size,
-        "sha256": files.sha256_file(path),
-    }
-    files.write_durably(temporary / "checkpoint.json", files.canonical_json(content))
+    files.write_durably(fresh / "checkpoint.json", files.canonical_json(_record(path, step)))
+
+
+def _record(path: Path, step: int) -> dict[str, Any]:
+    """What ``checkpoint.json`` says of the file ``path``."""
+    return {"version": _VERSION, "step": step, "bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
 
 
 def latest(directory: Path) -> tuple[int, dict[str, Any]] | None:
@@ -113,21 +100,16 @@ def _read(path: Path, step: int) -> dict[str, Any]:
     file = path / "state.pt"
     try:
         expected = json.loads((path / "checkpoint.json").read_bytes())
-        found = {
-            "version": _VERSION,
-            "step": step,
-            "bytes": file.stat().st_size,
-            "sha256": files.sha256_file(file),
-        }
+        found = _record(file, step)
     except (FileNotFoundError, ValueError) as error:
         raise IntegrityError(f"{path}: not a whole checkpoint ({error})") from None
-    if not isinstance(expected, dict) or expected != found:
+    if expected != found:
         wrong = [k for k in found if not isinstance(expected, dict) or expected.get(k) != found[k]]
         raise IntegrityError(f"{file}: damaged, {', '.join(wrong)} differ from checkpoint.json")
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise IntegrityError(f"{file}: torch can't read it: {str(error).splitlines()[0]}") from None
+        raise IntegrityError(f"{file}: torch can't read it: {first_line(error)}") from None
 
 
 def _plain(value: object, where: str) -> None:

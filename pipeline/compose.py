@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 
-from pipeline.config import read_yaml, validate
+from pipeline.config import outline, read_yaml, validate
 from pipeline.files import sha256_file, whole_directory, write_durably
 from pipeline.fit import FitConfig
 from pipeline.identity import CacheConfig, check_repeats
@@ -34,18 +34,17 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     set's file names under ``defaults``. Raises UsageError for an unknown choice, key or value."""
     pairs = [_split(choice) for choice in choices]
     chosen = {name: value for name, value in pairs if name in GROUPS}
-    data = _read(configs, "data", chosen.get("data", "digits"))
-    defaults = data.pop("defaults", {})
-    params = data
-    for group in ("views", "teacher", "student", "train"):
-        if group not in defaults and group not in chosen:
+    data = chosen.get("data", "digits")
+    params = _read(configs, "data", data)
+    picked = params.pop("defaults", {}) | chosen
+    for group in GROUPS[1:]:
+        if group not in picked:
             raise UsageError(
-                f"{configs}/data/{chosen.get('data', 'digits')}.yaml: defaults.{group} is missing; add it, or "
-                f"choose one: {group}=..."
+                f"{configs}/data/{data}.yaml: defaults.{group} is missing; add it, or choose one: {group}=..."
             )
     for group in ("views", "teacher", "train"):
-        params |= _read(configs, group, chosen.get(group) or defaults[group])
-    names = chosen["student"].split(",") if "student" in chosen else defaults["student"]
+        params |= _read(configs, group, picked[group])
+    names = chosen["student"].split(",") if "student" in chosen else picked["student"]
     params["students"] = {name: _read(configs, "student", name) for name in names}
     for name, value in pairs:
         if name not in GROUPS:
@@ -129,10 +128,8 @@ def write_weights(params: dict[str, Any], out: Path) -> None:
 
 def write(params: dict[str, Any], path: Path, choices: list[str]) -> None:
     command = " ".join(["python -m stages.configure", *choices])
-    text = yaml.safe_dump(params, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
-    path.write_text(
-        f"# Written by: {command}\n# Edit it here or write it again; every key is described in configs/.\n{text}"
-    )
+    about = f"# Written by: {command}\n# Edit it here or write it again; every key is described in configs/."
+    path.write_text(f"{about}\n{outline(params)}\n")
 
 
 def _split(choice: str) -> tuple[str, str]:

@@ -70,14 +70,6 @@ def _sentence(where: str, item: Any) -> str:
     return f"{path}: {message}{found}{hint}"
 
 
-def keys(path: Path, section: str) -> list[str]:
-    """The keys of a section that is a mapping of entries, such as ``students``."""
-    value = read_yaml(path).get(section)
-    if not isinstance(value, dict) or not value:
-        raise UsageError(f"{path}: {section}: expected a mapping with at least one entry, found {value!r}")
-    return [str(key) for key in value]
-
-
 def load(path: Path, section: str, model: type[C]) -> C:
     """Section ``section`` (dots descend, e.g. ``students.soft``) of ``params.yaml`` as a ``model``.
 
@@ -90,6 +82,14 @@ def load(path: Path, section: str, model: type[C]) -> C:
             raise UsageError(f"{path}: no section {section!r} ({part!r} is missing; there is {known})")
         value = value[part]
     return validate(model, value, f"{path}: {section}")
+
+
+def load_each(path: Path, section: str, model: type[C]) -> dict[str, C]:
+    """The entries of a section that is a mapping, such as ``students``, each as a ``model``. Raises UsageError."""
+    value = read_yaml(path).get(section)
+    if not isinstance(value, dict) or not value:
+        raise UsageError(f"{path}: {section}: expected a mapping with at least one entry, found {value!r}")
+    return {str(key): validate(model, entry, f"{path}: {section}.{key}") for key, entry in value.items()}
 
 
 def outline(value: dict[str, Any]) -> str:

@@ -66,19 +66,6 @@ def refuse_foreign(out: Path, marks: tuple[str, ...]) -> None:
         )
 
 
-def _put_in_place(fresh: Path, out: Path) -> None:
-    """Renames a complete directory to ``out``; what stood there is moved aside first, and removed after."""
-    fsync_directory(fresh)
-    old = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
-    if out.is_symlink():
-        out.unlink()
-    elif out.exists():
-        out.rename(old)
-    fresh.rename(out)
-    fsync_directory(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 @contextmanager
 def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
     """Yields an empty directory beside ``out`` that takes its place when the block ends well, and is removed otherwise:
@@ -86,11 +73,18 @@ def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
     refuse_foreign(out, marks)
     for leftover in out.parent.glob(f".{out.name}.*.partial"):
         say(f"{leftover}: a killed run left this behind; remove it if no other run is at work")
-    fresh = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
+    fresh, old = (out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial") for _ in range(2))
     fresh.mkdir(parents=True)
     try:
         yield fresh
-        _put_in_place(fresh, out)
+        fsync_directory(fresh)
+        if out.is_symlink():
+            out.unlink()
+        elif out.exists():
+            out.rename(old)  # moved aside first, and removed after
+        fresh.rename(out)
+        fsync_directory(out.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pipeline.pairs import Pairs
-from pipeline.views import Triple, View
+from pipeline.views import Recipe, View
 
 _MASK = 0xFFFFFFFF
 _BAND = 1 << 20  # values in flight on a CPU: 4 MB, which malloc keeps, where it maps 150 MB afresh each time
@@ -65,23 +64,21 @@ def finishing(views: Sequence[View], pairs: Pairs, erase_count: int) -> Finishin
 
 
 @torch.no_grad()
-def finish(
-    pixels: Tensor, plan: Finishing, mean: Triple, std: Triple, erase_mode: Literal["const", "rand", "pixel"]
-) -> Tensor:
+def finish(pixels: Tensor, plan: Finishing, recipe: Recipe) -> Tensor:
     """Float views (B, 3, R, R) from uint8 ``pixels`` (B, 3, R, R), on the device of both.
 
     A row's result is a function of that row and its partner's alone: no batch size, position or device changes a bit.
     On a CPU it works band by band, so that only the result is a fresh large allocation.
     """
     batch, channels, size, _ = pixels.shape
-    scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=pixels.device).view(3, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device).view(3, 1, 1)
+    scale = torch.tensor([1.0 / (255.0 * s) for s in recipe.std], device=pixels.device).view(3, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(recipe.mean, recipe.std)], device=pixels.device).view(3, 1, 1)
     views = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
     height = max(1, _BAND // max(1, batch * channels * size)) if pixels.device.type == "cpu" else size
     for lines in torch.arange(size, dtype=torch.int32, device=pixels.device).split(height):
         band = slice(int(lines[0]), int(lines[0]) + len(lines))
         values = pixels[:, :, band].to(torch.float32).mul_(scale).add_(shift)
-        _erase(values, lines, plan, erase_mode)
+        _erase(values, lines, plan, recipe.erase.mode)
         _mix(values, lines, plan, out=views[:, :, band])
     return views
 

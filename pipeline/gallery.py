@@ -39,7 +39,7 @@ def cells(
 
 def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i: int, samples: int) -> list[Cell]:
     plan, view = drawn.plan.view(i), drawn.first_view + i
-    images = finish(drawn.pixels[i], plan, recipe.mean, recipe.std, recipe.erase.mode)
+    images = finish(drawn.pixels[i], plan, recipe)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
     images = (images * std + mean).clamp(0, 1)
     targets = None
@@ -58,14 +58,15 @@ def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i
         if lam < 1.0:
             kind = "cut" if int(plan.box[row, 2]) > int(plan.box[row, 0]) else "mix"
             title += f" {lam:.2f} {kind} {shards.classes[int(drawn.labels[partner])]}"
-        answer = "not cached"
-        if targets is not None and targets.logits is not None:
+        if targets is None:
+            answer = "not cached"
+        elif targets.logits is None:
+            answer = shards.classes[int(targets.hard[0, row])]
+        else:
             shares = torch.from_numpy(targets.logits[0, row]).softmax(0)
             best = shares.topk(min(3, len(shares)))
             named = [f"{shards.classes[c]} {p:.2f}" for p, c in zip(best.values.tolist(), best.indices.tolist())]
             answer = ", ".join(named)
-        elif targets is not None:
-            answer = shards.classes[int(targets.hard[0, row])]
         column.append(Cell(images[row].permute(1, 2, 0).numpy(), title, answer))
     return column
 

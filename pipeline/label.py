@@ -12,13 +12,13 @@ from pipeline.views import Recipe
 from pipeline.visit import Drawn
 
 
-def label_visit(teacher: Teacher, recipe: Recipe, drawn: Drawn, device: torch.device) -> torch.Tensor:
+def label_visit(teacher: Teacher, recipe: Recipe, drawn: Drawn) -> torch.Tensor:
     """The teacher's logits on every mixed, erased, normalised view: float32 (r, n, C) on the CPU.
 
     Raises IntegrityError if a logit is not finite.
     """
-    logits, plan = [], drawn.plan.to(device)
+    logits, plan = [], drawn.plan.to(teacher.device)
     for view, pixels in enumerate(drawn.pixels):
-        images = finish(pixels.to(device), plan.view(view), recipe.mean, recipe.std, recipe.erase.mode)
+        images = finish(pixels.to(teacher.device), plan.view(view), recipe)
         logits.append(teacher.predict(images).cpu())
     return torch.stack(logits)

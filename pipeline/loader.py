@@ -101,38 +101,27 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A visit with its r views flattened: row = view * n + sample."""
+    """A visit with its r views flattened: row = view * n + sample. ``fields``: what a step needs of its rows, (r*n, ...)
+    each."""
 
-    pixels: torch.Tensor  # uint8 (r*n, 3, R, R)
-    erase: torch.Tensor
-    noise: torch.Tensor
-    lam: torch.Tensor
-    box: torch.Tensor
-    labels: torch.Tensor
+    fields: dict[str, torch.Tensor]
     pairs: torch.Tensor  # int64 (r, n//2, 2) as flat rows
-    hard: torch.Tensor | None
-    logits: torch.Tensor | None
     live: bool
 
 
 def _flatten(drawn: Drawn, label: Label | None) -> _Rows:
-    live = drawn.targets is None and label is not None
-    targets = label(drawn) if live and label is not None else drawn.targets
     views, n = drawn.pixels.shape[:2]
-    hard = torch.from_numpy(targets.hard.astype("int64")).flatten() if targets else None
-    logits = torch.from_numpy(targets.logits).flatten(0, 1) if targets and targets.logits is not None else None
-    return _Rows(
-        pixels=drawn.pixels.flatten(0, 1),
-        erase=drawn.plan.erase.flatten(0, 1),
-        noise=drawn.plan.noise.flatten(0, 1),
-        lam=drawn.plan.lam.flatten(0, 1),
-        box=drawn.plan.box.flatten(0, 1),
-        labels=drawn.labels.repeat(views),
-        pairs=drawn.pairs + n * torch.arange(views)[:, None, None],
-        hard=hard,
-        logits=logits,
-        live=live,
-    )
+    plan, targets, live = drawn.plan, drawn.targets, False
+    if targets is None and label is not None:
+        targets, live = label(drawn), True
+    whole = {"pixels": drawn.pixels, "erase": plan.erase, "noise": plan.noise, "lam": plan.lam, "box": plan.box}
+    if targets is not None:
+        whole["hard"] = torch.from_numpy(targets.hard.astype("int64"))
+        if targets.logits is not None:
+            whole["logits"] = torch.from_numpy(targets.logits)
+    fields = {name: value.flatten(0, 1) for name, value in whole.items()}
+    fields["labels"] = drawn.labels.repeat(views)
+    return _Rows(fields, drawn.pairs + n * torch.arange(views)[:, None, None], live)
 
 
 class _Lane:
@@ -155,8 +144,6 @@ class _Step:
     """The rows of one step. They are copied as they are taken, so that a used-up window is freed before the next one is
     held; one ``index_select`` per visit and field costs an eighth of an indexed assignment."""
 
-    FIELDS = ("pixels", "erase", "noise", "lam", "box", "labels", "hard", "logits")
-
     def __init__(self, size: int, pinned: bool) -> None:
         self.size, self.pinned = size, pinned
         self.filled = self.live = 0
@@ -164,10 +151,7 @@ class _Step:
 
     def put(self, rows: _Rows, flat: torch.Tensor) -> None:
         stop = self.filled + len(flat)
-        for name in self.FIELDS:
-            source = getattr(rows, name)
-            if source is None:
-                continue
+        for name, source in rows.fields.items():
             if name not in self.whole:
                 shape = (self.size, *source.shape[1:])
                 self.whole[name] = torch.empty(shape, dtype=source.dtype, pin_memory=self.pinned)
@@ -182,7 +166,7 @@ class _Step:
         there = {name: value.to(device, non_blocking=True) for name, value in self.whole.items()}
         plan = Finishing(there["erase"], there["noise"], partner.to(device), there["lam"], there["box"])
         return Batch(
-            images=finish(there["pixels"], plan, recipe.mean, recipe.std, recipe.erase.mode),
+            images=finish(there["pixels"], plan, recipe),
             labels=there["labels"],
             partner_labels=labels[partner].to(device),
             lam=there["lam"],
@@ -210,21 +194,21 @@ def batches(
     whatever refusal a worker met (IntegrityError with shard, block and view).
     """
     coming, ahead = itertools.tee(windows(schedule, lanes, start, stop))
-    needed = (visit for window, _ in ahead for visit in window.visits)
+    needed = (visit for window in ahead for visit in window.visits)
     drawn = read_visits(shards, recipe, needed, workers, lookup, schedule.window)
     state = {lane: _Lane() for lane in lanes}
     for _ in range(start, stop):
         step = _Step(2 * schedule.pairs_per_step * len(lanes), device.type == "cuda")
         for lane in lanes:
-            missing = schedule.pairs_per_step
+            held, missing = state[lane], schedule.pairs_per_step
             while missing:
-                if not len(state[lane].order):
-                    window, skip = next(coming)
+                if not len(held.order):
+                    window = next(coming)
                     assert window.lane == lane, "windows come in the order of need"
-                    state[lane].rows.clear()
-                    state[lane].rows.extend(_flatten(next(drawn), label) for _ in window.visits)
-                    state[lane].order = torch.from_numpy(window.order[skip:])
-                missing -= state[lane].give(missing, step)
+                    held.rows.clear()
+                    held.rows.extend(_flatten(next(drawn), label) for _ in window.visits)
+                    held.order = torch.from_numpy(window.order)
+                missing -= held.give(missing, step)
         yield step.batch(recipe, device)
 
 

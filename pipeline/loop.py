@@ -89,13 +89,11 @@ def run(
     optimizer = make_optimizer(model, config.optimizer, config.batch)
     scheduler = make_scheduler(optimizer, config.optimizer, steps, per_epoch)
     average = make_average(model, config.optimizer)
-    state = _State(model, optimizer, average, device)
-    start = state.restore(directory, title)
+    state = _State(title, directory, model, optimizer, average, device)
+    start = state.restore()
     if start:
         say(f"{title}: goes on from step {start} of {steps}")
-    stepped: nn.Module = model
-    if config.compile:
-        stepped = cast(nn.Module, torch.compile(model))
+    stepped = cast(nn.Module, torch.compile(model)) if config.compile else model
     if world_size() > 1:
         stepped = nn.parallel.DistributedDataParallel(stepped, device_ids=[device] if device.type == "cuda" else None)
     autocast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
@@ -118,14 +116,14 @@ def run(
                 observe(step, float(values["loss"].detach()))
             done, note = step + 1, ""
             if done % per_epoch == 0 or done == steps:
-                row = state.end_epoch(done, per_epoch, title)
+                row = state.end_epoch(done, per_epoch)
                 if score is not None and (len(state.rows) % config.score_epochs == 0 or done == steps):
                     row |= score(model)
                     model.train()
                 note = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
             stopping = _agreed(stop, done, device)
             if stopping or done == steps or done % config.checkpoint_steps == 0:
-                state.save(directory, done, title)
+                state.save(done)
             tick(1, note)
             if stopping and done < steps:
                 raise RetryError(
@@ -159,8 +157,10 @@ def exclusive(directory: Path) -> Iterator[None]:
 
 @dataclass
 class _State:
-    """What a checkpoint holds besides the step. ``sums``: this rank's sums of the epoch so far."""
+    """What a checkpoint in ``directory`` holds besides the step. ``sums``: this rank's sums of the epoch so far."""
 
+    title: str
+    directory: Path
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: Any  # timm's ModelEmaV3, or None
@@ -168,20 +168,18 @@ class _State:
     rows: list[Row] = field(default_factory=list)
     sums: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def restore(self, directory: Path, title: str) -> int:
+    def restore(self) -> int:
         """Takes over the newest whole checkpoint, and returns its step; 0 where there is none. Raises UsageError, on
         every rank, if the ranks found different steps."""
-        saved = checkpoint.latest(directory)
-        step = 0 if saved is None else saved[0]
+        step, state = checkpoint.latest(self.directory) or (0, None)
         steps = _from_all_ranks(step)
         if len(set(steps)) > 1:
             raise UsageError(
-                f"{directory}: the ranks found checkpoints of different steps, {steps}; DISTIL_POOL must be one directory "
+                f"{self.directory}: the ranks found checkpoints of different steps, {steps}; DISTIL_POOL must be one directory "
                 f"that all nodes share"
             )
-        if saved is None:
+        if state is None:
             return 0
-        state = saved[1]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -192,7 +190,7 @@ class _State:
             checkpoint.restore_rng(state["chance"][rank()])
         else:
             ranks = len(state["chance"])
-            say(f"{title}: saved by {ranks} ranks, goes on with {world_size()}: same views, other rounding")
+            say(f"{self.title}: saved by {ranks} ranks, goes on with {world_size()}: same views, other rounding")
         return step
 
     def add(self, values: dict[str, torch.Tensor], batch: Batch) -> None:
@@ -202,9 +200,9 @@ class _State:
             value = value.detach().double()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
-    def end_epoch(self, done: int, per_epoch: int, title: str) -> Row:
+    def end_epoch(self, done: int, per_epoch: int) -> Row:
         """Means over the epoch and over all ranks, as a new row. Raises IntegrityError when the loss is not finite."""
-        total = self._totals(done, title)
+        total = self._totals(done)
         steps, samples, live = total.pop("steps"), total.pop("samples"), total.pop("live")
         means = {name: value / steps for name, value in total.items()}
         lr = self.optimizer.param_groups[0]["lr"]
@@ -212,12 +210,12 @@ class _State:
         self.sums = {}
         return self.rows[-1]
 
-    def save(self, directory: Path, step: int, title: str) -> None:
+    def save(self, step: int) -> None:
         """Writes a checkpoint. Raises IntegrityError, on every rank, before a loss or weights that are not finite are
         saved: one bad gradient makes the weights nan before any loss shows it."""
-        totals = self._totals(step, title) if self.sums else {}
+        totals = self._totals(step) if self.sums else {}
         if not all(bool(torch.isfinite(value).all()) for value in self.model.parameters()):
-            raise _diverged(f"{title}: weights became nan or inf by step {step - 1}")
+            raise _diverged(f"{self.title}: weights became nan or inf by step {step - 1}")
         chance = _from_all_ranks(checkpoint.rng_state())
         if rank() == 0:
             state = {
@@ -228,11 +226,11 @@ class _State:
                 "sums": {name: torch.tensor(value, dtype=torch.float64) for name, value in totals.items()},
                 "chance": chance,
             }
-            checkpoint.save(directory, step, state)
+            checkpoint.save(self.directory, step, state)
         if world_size() > 1:
             dist.barrier()
 
-    def _totals(self, done: int, title: str) -> dict[str, float]:
+    def _totals(self, done: int) -> dict[str, float]:
         """Sums over all ranks. Raises IntegrityError, on every rank, when the loss is not finite."""
         total = {}
         for name in sorted(self.sums):
@@ -243,7 +241,7 @@ class _State:
             total[name] = float(value)
         if not math.isfinite(total["loss"]):
             first = done - int(total["steps"] / world_size())
-            raise _diverged(f"{title}: the loss became nan or inf somewhere within steps {first}..{done - 1}")
+            raise _diverged(f"{self.title}: the loss became nan or inf somewhere within steps {first}..{done - 1}")
         return total
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from timm.data.mixup import one_hot
 from torch import Tensor
 
 from pipeline.heads import Heads
@@ -34,12 +35,7 @@ def smoothed_mixed_target(
     off = smoothing / classes
     on = 1.0 - smoothing + off
     weight = lam.unsqueeze(1)
-    return _one_hot(labels, classes, on, off) * weight + _one_hot(partner_labels, classes, on, off) * (1.0 - weight)
-
-
-def _one_hot(labels: Tensor, classes: int, on: float, off: float) -> Tensor:
-    rows = torch.full((labels.shape[0], classes), off, device=labels.device)
-    return rows.scatter_(1, labels.long().unsqueeze(1), on)
+    return one_hot(labels, classes, on, off) * weight + one_hot(partner_labels, classes, on, off) * (1.0 - weight)
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -35,15 +35,13 @@ def count(heads: Heads, labels: Tensor, hard: Tensor | None = None) -> Tensor:
     answers = (heads.class_logits, heads.distillation_logits, heads.fused())
     counts = torch.zeros(1 + len(HEADS) * len(COUNTS), dtype=torch.int64, device=labels.device)
     counts[0] = labels.shape[0]
-    for i, scores in enumerate(answers):
-        if scores is None:
-            continue
-        place = ranks(scores, labels)
-        first = 1 + i * len(COUNTS)
-        counts[first] = (place < 1).sum()
-        counts[first + 1] = (place < 5).sum()
-        if hard is not None:
-            counts[first + 2] = (ranks(scores, hard) == 0).sum()
+    for scores, row in zip(answers, counts[1:].view(len(HEADS), len(COUNTS))):
+        if scores is not None:
+            place = ranks(scores, labels)
+            row[0] = (place < 1).sum()
+            row[1] = (place < 5).sum()
+            if hard is not None:
+                row[2] = (ranks(scores, hard) == 0).sum()
     return counts
 
 
@@ -54,17 +52,12 @@ def summary(counts: Tensor, *, distillation: bool, teacher: bool) -> dict[str, A
     ``distillation`` says whether the student has that head; without it there is the class head only. Raises ValueError
     if nothing was counted.
     """
-    numbers = [int(n) for n in counts.tolist()]
-    samples = numbers[0]
+    samples = int(counts[0])
     if samples == 0:
         raise ValueError("nothing was counted: no samples, so no percentages")
     heads: dict[str, dict[str, float]] = {}
-    for i, head in enumerate(HEADS):
+    for head, row in zip(HEADS, counts[1:].view(len(HEADS), len(COUNTS)).tolist()):
         if head == "class" or distillation:
-            first = 1 + i * len(COUNTS)
-            heads[head] = {
-                name: 100.0 * numbers[first + j] / samples
-                for j, name in enumerate(COUNTS)
-                if teacher or name != "agreement"
-            }
+            shares = {name: 100.0 * number / samples for name, number in zip(COUNTS, row)}
+            heads[head] = shares if teacher else {"top1": shares["top1"], "top5": shares["top5"]}
     return {"samples": samples, "heads": heads}

@@ -11,40 +11,34 @@ from safetensors import SafetensorError
 from timm.models import is_model
 from torch import nn
 
-from pipeline.runtime import IntegrityError, UsageError
+from pipeline.runtime import IntegrityError, UsageError, first_line
 
 Scalar = bool | int | float | str
 ArchArgs = Mapping[str, Scalar]  # read-only for the type checker; a plain dict underneath, so that it pickles
 _OURS = ("num_classes", "drop_path_rate", "pretrained", "pretrained_cfg", "checkpoint_path", "in_chans")
 
 
-def check(arch: str, arch_args: ArchArgs) -> None:
-    """Raises ValueError (for config validators) if timm has no such model or tag, or an argument is not to be set."""
+def check(arch: str, arch_args: ArchArgs, source: str | None) -> None:
+    """Raises ValueError (for config validators) if timm has no such model or tag, an argument is not to be set, or
+    ``source`` can't name weights of ``arch``: "timm" needs the tag in the name.
+
+    timm's default tag may be another model: that of regnety_160 is ``sw_in12k_ft_in1k``, not DeiT's teacher.
+    """
     name, _, tag = arch.partition(".")
     if not is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(
             f"arch: timm has no model {name!r}{'; did you mean ' + ' or '.join(near) + '?' if near else ''}"
         )
-    if tag and arch not in timm.list_models(f"{name}.*", pretrained=True):
-        raise ValueError(f"arch: timm's {name} has no weights tagged {tag!r}; it has {_tags(name)}")
+    tagged = timm.list_models(f"{name}.*", pretrained=True)
+    known = ", ".join(tagged) or "none"
+    if tag and arch not in tagged:
+        raise ValueError(f"arch: timm's {name} has no weights tagged {tag!r}; it has {known}")
     taken = sorted(set(arch_args) & set(_OURS))
     if taken:
         raise ValueError(f"arch_args: {', '.join(taken)} is set by the pipeline; remove it")
-
-
-def check_source(arch: str, source: str | None) -> None:
-    """Raises ValueError if ``source`` can't name weights of ``arch``; "timm" needs the tag in the name.
-
-    timm's default tag may be another model: that of regnety_160 is ``sw_in12k_ft_in1k``, not DeiT's teacher.
-    """
-    if source == "timm" and "." not in arch:
-        raise ValueError(f"arch: weights 'timm' need a name with its tag; {arch} has {_tags(arch)}")
-
-
-def _tags(name: str) -> str:
-    full = timm.list_models(f"{name}.*", pretrained=True)
-    return ", ".join(model for model in full if model.split(".")[0] == name) or "none"
+    if source == "timm" and not tag:
+        raise ValueError(f"arch: weights 'timm' need a name with its tag; {arch} has {known}")
 
 
 def create(arch: str, arch_args: ArchArgs, classes: int, drop_path: float = 0.0) -> nn.Module:
@@ -75,9 +69,8 @@ def from_hub(arch: str, arch_args: ArchArgs, source: str) -> nn.Module:
     try:
         model = _create(name, {**arch_args, "pretrained": True})
     except OSError as error:  # every error of huggingface_hub, its offline mode and the sockets below
-        first = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"{name}: could not get the weights: {first}; fetch them once where there is a network "
+            f"{name}: could not get the weights: {first_line(error)}; fetch them once where there is a network "
             "(they stay in HF_HOME), or name a local file as weights"
         ) from None
     except SafetensorError as error:
@@ -109,9 +102,7 @@ def from_directory(directory: Path) -> nn.Module:
 def _create(name: str, arguments: Mapping[str, object]) -> Any:
     try:
         return timm.create_model(name, **arguments)
-    except OSError:  # the hub's; some of its errors are ValueErrors as well
-        raise
-    except json.JSONDecodeError:
+    except (OSError, json.JSONDecodeError):  # the hub's, some of which are ValueErrors as well; a damaged config
         raise
     except (TypeError, AssertionError, ValueError, ZeroDivisionError, RuntimeError) as error:
         shown = {key: value for key, value in arguments.items() if value is not None}

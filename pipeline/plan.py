@@ -48,7 +48,7 @@ def plan(
     parts = layout.groups(cache.views) * layout.shards
     views = shards.samples * cache.views
     drawing = _seconds_per_view_drawn(shards, recipe, cache.repeats, probe)
-    model = teacher.create(config.model_copy(update={"weights": None}), layout.classes, pretrained=False)
+    model = teacher.create(config, layout.classes, pretrained=False)
     model.to(device).eval().requires_grad_(False)
     order = torch.channels_last if config.channels_last else torch.contiguous_format
     model.to(memory_format=order)

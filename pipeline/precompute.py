@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pipeline.identity import CacheConfig, cache_identity, layout_of
 from pipeline.label import label_visit
@@ -93,7 +92,6 @@ def fill(
     recipe: Recipe,
     teacher: Teacher,
     repeats: int,
-    device: torch.device,
     workers: int,
     stop: StopSignal | None = None,
 ) -> Summary:
@@ -136,7 +134,7 @@ def fill(
                 part = coming.popleft()
                 current = _Part(layout, part, blocks[part[1]], repeats)
             before = time.perf_counter()
-            current.put(drawn, label_visit(teacher, recipe, drawn, device).numpy())
+            current.put(drawn, label_visit(teacher, recipe, drawn).numpy())
             predict += time.perf_counter() - before
             if current.visits_left == 0:
                 write += pending.result() if pending else 0.0
@@ -201,14 +199,13 @@ def run(
     stands in ``out`` that publishing would refuse to replace."""
     device = pick_device()
     layout = layout_of(shards, config)
-    batch = shards.block_size
-    teacher = Teacher.load(teacher_config, weights, layout.classes, recipe.mean, recipe.std, batch, device)
+    teacher = Teacher.load(teacher_config, weights, layout.classes, recipe, shards.block_size, device)
     identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
     pool = open_pool(pool_root, identity, layout, new_cache)
     if out is not None:
         refuse_other(out, pool)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()), only_shards, only_views)
-    summary = fill(pool, mine, shards, recipe, teacher, config.repeats, device, workers, StopSignal())
+    summary = fill(pool, mine, shards, recipe, teacher, config.repeats, workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "
         f"{summary.read_wait_s:.1f} s, teacher {summary.predict_s:.1f} s, writing {summary.write_s:.1f} s (overlapped)"

@@ -5,7 +5,6 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,28 +43,16 @@ below: the teacher's answer.</p><img alt="grid of views" src="data:image/png;bas
 """
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where the pipeline's outputs stand. ``cache`` may be None (no teacher cache of the training views)."""
-
-    shards: Path
-    students: Path
-    evals: Path
-    cache: Path | None
-    val_cache: Path
-    seconds: Path
-
-
-def summarise(folders: Folders, teacher: str, students: Mapping[str, str]) -> dict[str, Any]:
+def summarise(work: Path, cache: str, teacher: str, students: Mapping[str, str]) -> dict[str, Any]:
     """``summary.json``: ``teacher.top1``, ``students.<name>.top1`` and ``seconds``; percentages.
 
-    ``students`` maps each name to its distillation. Raises UsageError for a student that was not evaluated, IntegrityError
-    for damaged scores.
+    ``work`` is where the other stages wrote, ``cache`` and ``teacher`` are names, ``students`` maps each name to its
+    distillation. Raises UsageError for a student that was not evaluated, IntegrityError for damaged scores.
     """
-    val = Shards.open(folders.shards / "val")
+    val = Shards.open(work / "shards" / "val")
     found: dict[str, Any] = {}
     for name, distillation in students.items():
-        path = folders.evals / name / "metrics.json"
+        path = work / "eval" / name / "metrics.json"
         if not path.is_file():
             raise UsageError(f"{path}: no such file; run python -m stages.evaluate for student {name}")
         try:
@@ -73,14 +60,12 @@ def summarise(folders: Folders, teacher: str, students: Mapping[str, str]) -> di
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             again = "write it again with: python -m stages.evaluate"
             raise IntegrityError(f"{path}: not the scores of a student ({error!r}); {again}") from None
-    times = [json.loads(path.read_text()) for path in sorted(folders.seconds.glob("*.json"))]
-    times = [
-        time for time in times if time["stage"].partition(":")[2] in ("", *students)
-    ]  # not of students of the past
+    times = [json.loads(path.read_text()) for path in sorted((work / "seconds").glob("*.json"))]
+    known = ("", *students)  # of stages for one student (train:soft) not those of students of the past
     return {
-        "teacher": {"name": teacher, "top1": teacher_top1(open_cache(folders.val_cache), val)},
+        "teacher": {"name": teacher, "top1": teacher_top1(open_cache(work / "caches" / f"{cache}-val"), val)},
         "students": found,
-        "seconds": {time["stage"]: time["seconds"] for time in times},
+        "seconds": {time["stage"]: time["seconds"] for time in times if time["stage"].partition(":")[2] in known},
     }
 
 
@@ -115,18 +100,19 @@ def table(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(folders: Folders, recipe: Recipe, summary: Mapping[str, Any], out: Path) -> None:
-    """``index.html`` and ``summary.json`` in ``out``."""
-    train, val = Shards.open(folders.shards / "train"), Shards.open(folders.shards / "val")
-    cache = open_cache(folders.cache) if folders.cache else None
-    grid = gallery.cells(train, recipe, cache, block=0, samples=6, first_view=0, views=6)
+def write(work: Path, cache: str, recipe: Recipe, summary: Mapping[str, Any], out: Path) -> None:
+    """``index.html`` and ``summary.json`` in ``out``. There need be no cache of the training views."""
+    train, val = Shards.open(work / "shards" / "train"), Shards.open(work / "shards" / "val")
+    there = (work / "caches" / cache).exists()
+    opened = open_cache(work / "caches" / cache) if there else None
+    grid = gallery.cells(train, recipe, opened, block=0, samples=6, first_view=0, views=6)
     environment = Environment(autoescape=True)
     environment.filters["pct"] = lambda value: "" if value is None else f"{value:.2f}"
     page = environment.from_string(PAGE).render(
         samples=train.samples,
         val_samples=val.samples,
         classes=len(train.classes),
-        curves=_png(_curves(folders.students, list(summary["students"]))),
+        curves=_png(_curves(work / "students", list(summary["students"]))),
         views=_png(gallery.figure(grid)),
         **summary,
     )

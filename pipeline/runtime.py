@@ -57,6 +57,11 @@ class RetryError(PipelineError):
     exit_code = 75
 
 
+def first_line(error: Exception) -> str:
+    """What another library's error says, short enough for a sentence of ours."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 _MANY_FILES = 65_536
 _WRONG_PATH = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -72,23 +77,18 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **kwargs)
         except PipelineError as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = error.exit_code
+            text, code = str(error), error.exit_code
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                print(f"error: no space left: {error}; free some space, then run the same command", file=sys.stderr)
-                code = RetryError.exit_code
+                text, code = f"no space left: {error}; free some space, then run the same command", RetryError.exit_code
             elif error.errno in _WRONG_PATH and error.filename is not None:
-                print(
-                    f"error: {error.filename}: {error.strerror}; correct the path or its permissions", file=sys.stderr
-                )
+                text = f"{error.filename}: {error.strerror}; correct the path or its permissions"
                 code = UsageError.exit_code
             else:
                 raise
         except KeyboardInterrupt:
-            print("error: interrupted; run the same command to go on", file=sys.stderr)
-            code = 130
-        print(f"exit code {code}", file=sys.stderr, flush=True)
+            text, code = "interrupted; run the same command to go on", 130
+        print(f"error: {text}\nexit code {code}", file=sys.stderr, flush=True)
         gc.collect()  # a loader that a dead frame still holds would be waited for at exit
         sys.exit(code)
 
@@ -179,11 +179,8 @@ def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator
             last = now
             speed = done / max(now - started, 1e-9)
             left = (total - done) / max(speed, 1e-9)
-            print(
-                f"{title}: {done}/{total} {unit}, {speed:.3g}/s, {left:.0f} s left  {note}".rstrip(),
-                file=sys.stderr,
-                flush=True,
-            )
+            line = f"{title}: {done}/{total} {unit}, {speed:.3g}/s, {left:.0f} s left  {note}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
     yield tick
 
@@ -222,11 +219,9 @@ def distributed() -> Iterator[None]:
     try:
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     except ValueError as error:  # MASTER_ADDR, MASTER_PORT or a rank is missing
-        raise UsageError(
-            f"WORLD_SIZE is {world_size()}, but {str(error).splitlines()[0]}; start it with torchrun"
-        ) from None
+        raise UsageError(f"WORLD_SIZE is {world_size()}, but {first_line(error)}; start it with torchrun") from None
     except torch.distributed.DistError as error:
-        raise RetryError(f"the {world_size()} ranks did not find each other: {str(error).splitlines()[0]}") from None
+        raise RetryError(f"the {world_size()} ranks did not find each other: {first_line(error)}") from None
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ Repeated augmentation (Hoffer et al. 2020; DeiT uses r = 3) is the r views of a 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -93,25 +93,20 @@ class Schedule:
         block = int(_cycle_order(self.seed, cycle, len(self.blocks))[place])
         return Visit(block, cycle * self.repeats % self.period, self.repeats, cycle)
 
-    def _sizes(self, lane: int, number: int) -> tuple[tuple[Visit, ...], list[int]]:
+    def _visits(self, lane: int, number: int) -> tuple[Visit, ...]:
         first = number * self.window
-        visits = tuple(self.visit(lane + self.lanes * (first + i)) for i in range(self.window))
-        return visits, [self.repeats * (self.blocks[visit.block] // 2) for visit in visits]
+        return tuple(self.visit(lane + self.lanes * (first + i)) for i in range(self.window))
 
     def window_pairs(self, lane: int, number: int) -> int:
-        return sum(self._sizes(lane, number)[1])
+        return self.repeats * sum(self.blocks[visit.block] // 2 for visit in self._visits(lane, number))
 
     def make_window(self, lane: int, number: int) -> Window:
         """Window ``number`` of ``lane`` with the order of its pairs, keyed by (seed, lane, number)."""
-        visits, sizes = self._sizes(lane, number)
-        order = np.empty((sum(sizes), 3), dtype=np.int64)
-        row = 0
-        for index, (visit, size) in enumerate(zip(visits, sizes)):
-            half = self.blocks[visit.block] // 2
-            order[row : row + size, 0] = index
-            order[row : row + size, 1] = np.repeat(np.arange(self.repeats), half)
-            order[row : row + size, 2] = np.tile(np.arange(half), self.repeats)
-            row += size
+        visits, rows = self._visits(lane, number), []
+        for index, visit in enumerate(visits):
+            view, pair = np.indices((self.repeats, self.blocks[visit.block] // 2)).reshape(2, -1)
+            rows.append(np.stack([np.full_like(view, index), view, pair], axis=1))
+        order = np.concatenate(rows)
         return Window(lane, visits, order[Draws(self.seed, "window", lane, number).permutation(len(order))])
 
 
@@ -141,21 +136,20 @@ def lanes_of(rank: int, world: int, lanes: int) -> range:
     return range(rank * share, (rank + 1) * share)
 
 
-def windows(schedule: Schedule, lanes: range, start: int, stop: int) -> Iterator[tuple[Window, int]]:
-    """The windows that steps ``start .. stop - 1`` of these lanes need, in the order of need, and for each the number
-    of its leading pairs that belong to steps before ``start`` (only the first window of a lane has any)."""
+def windows(schedule: Schedule, lanes: range, start: int, stop: int) -> Iterator[Window]:
+    """The windows that steps ``start .. stop - 1`` of these lanes need, in the order of need; the first one of a lane
+    without its leading pairs that belong to steps before ``start``."""
     step_pairs = schedule.pairs_per_step
-    number, have = {}, {}  # per lane: the next window, and the pairs of earlier windows not yet given
-    for lane in lanes:
-        number[lane], skip = _locate(schedule, lane, start * step_pairs)
-        have[lane] = -skip
+    place = {lane: _locate(schedule, lane, start * step_pairs) for lane in lanes}
+    have = dict.fromkeys(lanes, 0)  # pairs of earlier windows not yet given
     for _ in range(start, stop):
         for lane in lanes:
             while have[lane] < step_pairs:
-                window = schedule.make_window(lane, number[lane])
-                yield window, max(0, -have[lane])
-                have[lane] += len(window.order)
-                number[lane] += 1
+                number, skip = place[lane]
+                window = schedule.make_window(lane, number)
+                yield replace(window, order=window.order[skip:])
+                have[lane] += len(window.order) - skip
+                place[lane] = number + 1, 0
             have[lane] -= step_pairs
 
 

@@ -29,7 +29,7 @@ def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: in
     few = min(workers, len(mine) // 16)  # starting a process costs more than drawing a few blocks
     for drawn in read_visits(shards, plain, mine, few):
         plan = drawn.plan.view(0).to(device)
-        images = finish(drawn.pixels[0].to(device), plan, plain.mean, plain.std, plain.erase.mode)
+        images = finish(drawn.pixels[0].to(device), plan, plain)
         yield Seen(drawn.block, images, drawn.labels.to(device))
 
 
@@ -38,8 +38,8 @@ def top1(predict: Callable[[torch.Tensor], torch.Tensor], split: Iterator[Seen],
     """Share of right answers of ``predict``: images (n, 3, R, R) -> scores (n, C); over all ranks."""
     counts = torch.zeros(2, dtype=torch.float64, device=device)
     for seen in split:
-        right = (predict(seen.images).argmax(1) == seen.labels).sum()
-        counts += torch.stack([right, torch.tensor(len(seen.labels), device=device)])
+        counts[0] += (predict(seen.images).argmax(1) == seen.labels).sum()
+        counts[1] += len(seen.labels)
     if world_size() > 1:
         torch.distributed.all_reduce(counts)
     return float(counts[0] / counts[1])

@@ -59,8 +59,7 @@ class StudentConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudentConfig":
-        models.check(self.arch, self.arch_args)
-        models.check_source(self.arch, self.initial)
+        models.check(self.arch, self.arch_args, self.initial)
         if (self.distillation == "none") != (self.supervise == "none"):
             raise ValueError(
                 f"supervise: distillation {self.distillation!r} does not go with supervise "

@@ -7,8 +7,6 @@ visits. Missing rows go to the live teacher, counted; damaged rows are an error,
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from pipeline.cache import Cache
 from pipeline.keyed import Draws
 from pipeline.label import label_visit
@@ -66,10 +64,9 @@ class FromTeacher:
     teacher: Teacher
     recipe: Recipe
     codec: str
-    device: torch.device
 
     def __call__(self, drawn: Drawn) -> Targets:
-        return through_codec(self.codec, label_visit(self.teacher, self.recipe, drawn, self.device).numpy())
+        return through_codec(self.codec, label_visit(self.teacher, self.recipe, drawn).numpy())
 
 
 def period(supervise: Supervise, wanted: int | None, coverage: int, cycles: int, repeats: int) -> int:
@@ -100,12 +97,14 @@ def sources(
     """The two suppliers of ``loader.batches`` for K = ``views``. Raises UsageError that says what is missing."""
     if supervise == "none":
         return None, None
+    if supervise != "cached" and live is None:
+        raise UsageError("supervise: live and auto need the teacher's weights; give --teacher work/teachers/<teacher>")
     if supervise == "live":
-        return None, _need(live)
+        return None, live
     if cache is None:
         raise UsageError(f"supervise: {supervise} needs a teacher cache; give --cache, or set supervise: live")
     if supervise == "auto":
-        return FromCache(cache, shards, verify, partial=True), _need(live)
+        return FromCache(cache, shards, verify, partial=True), live
     check_coverage(views, cache.views)
     missing = cache.missing(views)
     if missing:
@@ -115,9 +114,3 @@ def sources(
             f"shard) {shown}{' ...' if len(missing) > 5 else ''}; run stages.precompute, or set supervise: auto"
         )
     return FromCache(cache, shards, verify, partial=False), None
-
-
-def _need(live: FromTeacher | None) -> FromTeacher:
-    if live is None:
-        raise UsageError("supervise: live and auto need the teacher's weights; give --teacher work/teachers/<teacher>")
-    return live

@@ -4,7 +4,7 @@ Equal weights, precision and batch shape give equal bits, so the shape is consta
 three are in the cache's identity. A teacher in train mode would answer 99 % of views differently; it is refused.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from pipeline import models, weights
 from pipeline.config import Config
 from pipeline.runtime import IntegrityError, UsageError
+from pipeline.views import Recipe, Triple
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Channels = tuple[float, float, float]
 
 
 class TeacherConfig(Config):
@@ -36,16 +36,15 @@ class TeacherConfig(Config):
     arch_args: models.ArchArgs = Field(default_factory=dict)
     weights: str | None = None
     weights_key: Literal["model", "model_ema", "state_dict", "state_dict_ema"] | None = None
-    mean: Channels = IMAGENET_DEFAULT_MEAN
-    std: Channels = IMAGENET_DEFAULT_STD
+    mean: Triple = IMAGENET_DEFAULT_MEAN
+    std: Triple = IMAGENET_DEFAULT_STD
     precision: Precision = "fp32"
     channels_last: bool = False
     compile: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> "TeacherConfig":
-        models.check(self.arch, self.arch_args)
-        models.check_source(self.arch, self.weights)
+        models.check(self.arch, self.arch_args, self.weights)
         if min(self.std) <= 0.0:
             raise ValueError(f"std: expected three numbers above 0, found {self.std}")
         return self
@@ -125,8 +124,7 @@ class Teacher:
     weights_hash: str
     model: nn.Module
     forward: Any  # the model, or its compiled form
-    scale: Tensor | None  # (1, 3, 1, 1), with shift: from the recipe's normalisation to the teacher's
-    shift: Tensor | None
+    affine: tuple[Tensor, Tensor] | None  # scale and shift (1, 3, 1, 1): from the recipe's normalisation to its own
     buffers: Tensor  # uint8: the bytes of all buffers when loaded
 
     @classmethod
@@ -135,12 +133,11 @@ class Teacher:
         config: TeacherConfig,
         weights_file: Path,
         classes: int,
-        recipe_mean: Sequence[float],
-        recipe_std: Sequence[float],
+        recipe: Recipe,
         batch: int,
         device: torch.device,
     ) -> "Teacher":
-        """Loads ``weights_file`` strictly. Views will come normalised by ``recipe_mean`` and ``recipe_std``.
+        """Loads ``weights_file`` strictly. Views will come normalised as ``recipe`` says.
 
         Raises UsageError (missing file, does not fit, another class count) or IntegrityError (damaged file).
         """
@@ -151,9 +148,9 @@ class Teacher:
         model.to(device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
-        scale, shift = _affine(recipe_mean, recipe_std, config.mean, config.std, device)
+        affine = _affine(recipe, config, device)
         forward = torch.compile(model, dynamic=False) if config.compile else model
-        return cls(config, classes, batch, device, identity, model, forward, scale, shift, _bytes(model))
+        return cls(config, classes, batch, device, identity, model, forward, affine, _bytes(model))
 
     def identity(self) -> dict[str, Any]:
         """Everything of the teacher that decides a logit, as plain JSON values."""
@@ -184,8 +181,9 @@ class Teacher:
         with torch.inference_mode():
             inputs = images.new_zeros((self.batch, *images.shape[1:]), device=self.device)
             inputs[:n] = images
-            if self.scale is not None and self.shift is not None:
-                inputs.mul_(self.scale).add_(self.shift)
+            if self.affine is not None:
+                scale, shift = self.affine
+                inputs.mul_(scale).add_(shift)
             if self.config.channels_last:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             logits = self._answer(inputs)[:n]
@@ -208,8 +206,8 @@ class Teacher:
             raise UsageError(
                 f"teacher {name}: expected {self.classes} logits per view, found {tuple(logits.shape[1:])}"
             )
-        if not torch.isfinite(logits).all():
-            rows = (~torch.isfinite(logits).all(dim=1)).nonzero().flatten().tolist()
+        rows = (~torch.isfinite(logits).all(dim=1)).nonzero().flatten().tolist()
+        if rows:
             narrow = f", or {self.config.precision} is too narrow: try teacher.precision=fp32"
             raise IntegrityError(
                 f"teacher {name}: logits that are not finite for {len(rows)} of {logits.shape[0]} views (first: row "
@@ -219,22 +217,14 @@ class Teacher:
             raise IntegrityError(f"teacher {name}: its buffers (batch-norm statistics) changed since it was loaded")
 
 
-def _affine(
-    mean: Sequence[float],
-    std: Sequence[float],
-    own_mean: Sequence[float],
-    own_std: Sequence[float],
-    device: torch.device,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Scale and shift (1, 3, 1, 1) from one normalisation to another, worked out in doubles; None where they agree."""
-    if tuple(mean) == tuple(own_mean) and tuple(std) == tuple(own_std):
-        return None, None
-    scale = [s / own for s, own in zip(std, own_std, strict=True)]
-    shift = [(m - own) / s for m, own, s in zip(mean, own_mean, own_std, strict=True)]
-    as_channels = [
-        torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1) for values in (scale, shift)
-    ]
-    return as_channels[0], as_channels[1]
+def _affine(recipe: Recipe, own: TeacherConfig, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Scale and shift (1, 3, 1, 1) from the recipe's normalisation to the teacher's own, worked out in doubles; None
+    where they agree."""
+    if recipe.mean == own.mean and recipe.std == own.std:
+        return None
+    scale = torch.tensor([s / o for s, o in zip(recipe.std, own.std)], device=device)
+    shift = torch.tensor([(m - o) / s for m, o, s in zip(recipe.mean, own.mean, own.std)], device=device)
+    return scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
 
 
 def _bytes(model: nn.Module) -> Tensor:

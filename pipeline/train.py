@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,7 +60,6 @@ def open_inputs(
     teacher: TeacherConfig,
     cache: Path | None,
     teacher_folder: Path | None,
-    workers: int,
 ) -> Inputs:
     """Opens what ``chosen`` needs, and only that. Raises UsageError for what is missing, IdentityError for a cache of
     another recipe, data set, image library or (where the live teacher is used as well) teacher."""
@@ -83,8 +82,8 @@ def open_inputs(
         if teacher_folder is None:
             raise UsageError(f"supervise: {chosen.supervise} needs --teacher work/teachers/{teacher.name}")
         weights = teacher_folder / "model.safetensors"
-        model = Teacher.load(teacher, weights, len(train.classes), recipe.mean, recipe.std, train.block_size, device)
-        live = FromTeacher(model, recipe, config.codec, device)
+        model = Teacher.load(teacher, weights, len(train.classes), recipe, train.block_size, device)
+        live = FromTeacher(model, recipe, config.codec)
         if opened is not None:
             whole = cache_identity(train, recipe, layout_of(train, config), model.identity(), device)
             difference.require_same(whole, opened.identity, str(cache), REPAIR)
@@ -119,7 +118,7 @@ def make_schedule(config: TrainConfig, shards: Shards, supervise: Supervise, cov
     draft = Schedule(config.seed, sizes, config.repeats, config.repeats, config.lanes, config.window, config.batch)
     cycles = draft.cycles(draft.steps(config.epochs))
     views = period(supervise, config.period, coverage, cycles, config.repeats)
-    return Schedule(config.seed, sizes, config.repeats, views, config.lanes, config.window, config.batch)
+    return replace(draft, period=views)
 
 
 def train_student(
@@ -186,10 +185,9 @@ def write_student(
 ) -> None:
     """``model.safetensors`` + ``config.json`` (timm), ``ema/`` the same for the average, ``log.csv``."""
     text = io.StringIO()
-    if trained.rows:
-        table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
-        table.writeheader()
-        table.writerows(trained.rows)
+    table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(trained.rows)
     with whole_directory(out, MARKS) as fresh:
         write_durably(fresh / "log.csv", text.getvalue().encode())
         if trained.average is not None:

@@ -14,7 +14,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from pipeline import files
-from pipeline.runtime import IntegrityError, UsageError
+from pipeline.runtime import IntegrityError, UsageError, first_line
 
 # Where training checkpoints keep their weights, in the order of choice. DeiT's EMA is stored but was never
 # evaluated or published (main.py:447), so it is taken only when it is asked for.
@@ -64,10 +64,10 @@ def _read_pickle(path: Path) -> object:
                 f"{path}: refused, loading it would run code or needs classes that are not allowed"
                 f"{_globals(path)}; save a plain mapping of names to tensors, best as .safetensors"
             ) from None
-        raise IntegrityError(f"{path}: not a readable torch checkpoint ({_first_line(error)})") from None
+        raise IntegrityError(f"{path}: not a readable torch checkpoint ({first_line(error)})") from None
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, RuntimeError, ValueError, KeyError) as error:
         raise IntegrityError(
-            f"{path}: not a whole torch checkpoint ({_first_line(error)}); copy or download it again"
+            f"{path}: not a whole torch checkpoint ({first_line(error)}); copy or download it again"
         ) from None
 
 
@@ -77,10 +77,6 @@ def _globals(path: Path) -> str:
     except (ValueError, RuntimeError, pickle.UnpicklingError):  # the old format is no zip and can't be listed
         return ""
     return f" ({', '.join(sorted(names))})" if names else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _choose(content: object, key: str | None, path: Path) -> object:

@@ -25,14 +25,13 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--json", "as_text", is_flag=True, help="Print one JSON document.")
 @stage
 def main(params: Path, shards: Path, as_text: bool) -> None:
-    names = config.keys(params, "students")
     found = plan(
         Shards.open(shards / "train"),
         config.load(params, "views", Recipe),
         config.load(params, "cache", CacheConfig),
         config.load(params, "teacher", TeacherConfig),
         config.load(params, "train", TrainConfig),
-        {name: config.load(params, f"students.{name}", StudentConfig) for name in names},
+        config.load_each(params, "students", StudentConfig),
         workers(),
     )
     if as_text:

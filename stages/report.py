@@ -31,21 +31,11 @@ def main(params: Path, work: Path, out: Path, show: Path | None) -> None:
             raise UsageError(f"{show}: not a summary of stages.report ({error!r}); write it with: dvc repro") from None
         say(f"\n{table}\n\nreport: {show.parent / 'index.html'}")
         return
-    cache = config.load(params, "cache", CacheConfig)
-    names = config.keys(params, "students")
-    students = {name: config.load(params, f"students.{name}", StudentConfig) for name in names}
-    train_cache = work / "caches" / cache.name
-    folders = report.Folders(
-        shards=work / "shards",
-        students=work / "students",
-        evals=work / "eval",
-        cache=train_cache if train_cache.exists() else None,
-        val_cache=work / "caches" / f"{cache.name}-val",
-        seconds=work / "seconds",
-    )
+    cache = config.load(params, "cache", CacheConfig).name
     teacher = config.load(params, "teacher", TeacherConfig).name
-    summary = report.summarise(folders, teacher, {name: s.distillation for name, s in students.items()})
-    report.write(folders, config.load(params, "views", Recipe), summary, out)
+    students = config.load_each(params, "students", StudentConfig)
+    summary = report.summarise(work, cache, teacher, {name: s.distillation for name, s in students.items()})
+    report.write(work, cache, config.load(params, "views", Recipe), summary, out)
     say(f"report: {out / 'index.html'}")
 
 

@@ -34,7 +34,7 @@ def main(params: Path, name: str, shards: Path, cache: Path | None, teacher: Pat
     refuse_foreign(out, train.MARKS)
     lanes_of(rank(), world_size(), how.lanes)  # refused before the ranks wait for each other
     with timed(out, f"train:{name}"), distributed():
-        inputs = train.open_inputs(shards, recipe, views, chosen, teacher_config, cache, teacher, workers())
+        inputs = train.open_inputs(shards, recipe, views, chosen, teacher_config, cache, teacher)
         runs = pool_root() / "runs" / train.run_key(how, chosen, inputs, code_of("train"))[:16]
         trained = train.train_student(name, how, chosen, inputs, runs, workers())
         if rank() == 0:

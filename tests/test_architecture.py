@@ -72,7 +72,7 @@ def test_stage_reads_exactly_the_params_that_it_declares(name: str) -> None:
     tree = ast.parse((ROOT / "stages" / f"{script_of(name)}.py").read_text())
     read = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and re.fullmatch(r"(config\.)?(load|keys)", ast.unparse(node.func)):
+        if isinstance(node, ast.Call) and re.fullmatch(r"(config\.)?load(_each)?", ast.unparse(node.func)):
             read.add(re.sub(r"^f?['\"](\w+).*", r"\1", ast.unparse(node.args[1])))
     declared = {str(param).split(".")[0] for param in entry(name)["params"]}
     assert read == declared

@@ -28,6 +28,10 @@ def plain(n: int, size: int) -> Finishing:
     return batch(n, recipe)[1]
 
 
+def finished(pixels: torch.Tensor, plan: Finishing, mode: str) -> torch.Tensor:
+    return finish(pixels, plan, Recipe(seed=0, size=pixels.shape[-1], mean=MEAN, std=STD, erase=Erase(mode=mode)))
+
+
 def row_of(plan: Finishing, a: int, b: int) -> Finishing:
     """The pair (a, b) as a batch of two."""
     rows = torch.tensor([a, b])
@@ -37,7 +41,7 @@ def row_of(plan: Finishing, a: int, b: int) -> Finishing:
 def test_normalising_is_torchvisions_within_float_rounding() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16).contiguous()
     expected = (pixels / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    found = finish(pixels, plain(2, 16), MEAN, STD, "const")
+    found = finished(pixels, plain(2, 16), "const")
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected, rtol=0, atol=1e-6)
 
@@ -46,17 +50,17 @@ def test_normalising_is_torchvisions_within_float_rounding() -> None:
 def test_a_row_depends_on_itself_and_its_partner_alone(mode: str, size: int) -> None:
     recipe = Recipe(seed=0, size=size, mix=Mix(mixup=0.8, cutmix=1.0), erase=Erase(probability=0.6, count=2))
     pixels, plan = batch(17, recipe)
-    whole = finish(pixels, plan, MEAN, STD, mode)
+    whole = finished(pixels, plan, mode)
     for a, b in [(0, int(plan.partner[0])), (7, int(plan.partner[7])), (16, int(plan.partner[16]))]:
-        alone = finish(pixels[[a, b]], row_of(plan, a, b), MEAN, STD, mode)
+        alone = finished(pixels[[a, b]], row_of(plan, a, b), mode)
         assert torch.equal(alone, whole[[a, b]])
 
 
 def test_mixing_is_timms_pair_mode() -> None:
     recipe = Recipe(seed=2, size=64, mix=Mix(mixup=0.8, cutmix=1.0, probability=0.8), erase=Erase(probability=0.0))
     pixels, plan = batch(33, recipe)
-    x = finish(pixels, plain(33, 64), MEAN, STD, "const")
-    found = finish(pixels, plan, MEAN, STD, "const")
+    x = finished(pixels, plain(33, 64), "const")
+    found = finished(pixels, plan, "const")
     kinds = set()
     for i in range(33):
         j, lam, (top, left, bottom, right) = int(plan.partner[i]), plan.lam[i], plan.box[i].tolist()
@@ -76,8 +80,8 @@ def test_mixing_is_timms_pair_mode() -> None:
 def test_pixel_erasing_writes_normal_noise_inside_the_boxes_and_nothing_outside() -> None:
     recipe = Recipe(seed=0, size=SIZE, erase=Erase(probability=1.0, count=2))
     pixels, plan = batch(12, recipe)
-    before = finish(pixels, plain(12, SIZE), MEAN, STD, "pixel")
-    after = finish(pixels, plan, MEAN, STD, "pixel")
+    before = finished(pixels, plain(12, SIZE), "pixel")
+    after = finished(pixels, plan, "pixel")
     inside = torch.zeros(12, SIZE, SIZE, dtype=torch.bool)
     for row in range(12):
         for top, left, height, width in plan.erase[row].tolist():
@@ -103,9 +107,9 @@ def test_const_is_zero_rand_is_one_colour_per_box_and_a_later_box_covers_an_earl
         box=torch.zeros(2, 4, dtype=torch.int32),
     )
     pixels = torch.full((2, 3, 16, 16), 200, dtype=torch.uint8)
-    zero = finish(pixels, plan, MEAN, STD, "const")
+    zero = finished(pixels, plan, "const")
     assert not zero[:, :, 2:10, 2:10].any() and not zero[:, :, 6:10, 6:14].any() and (zero != 0).sum() == 6 * 176
-    colour = finish(pixels, plan, MEAN, STD, "rand")
+    colour = finished(pixels, plan, "rand")
     upper, lower = colour[:, :, 2:6, 2:10].flatten(2), colour[:, :, 6:10, 6:14].flatten(2)
     for box in (upper, lower):
         assert (box == box[:, :, :1]).all()
@@ -130,7 +134,7 @@ def test_hash_bits_are_even_for_neighbouring_seeds_and_places() -> None:
 
 def test_an_empty_batch_stays_empty() -> None:
     empty = plain(0, 16)
-    assert finish(torch.zeros(0, 3, 16, 16, dtype=torch.uint8), empty, MEAN, STD, "pixel").shape == (0, 3, 16, 16)
+    assert finished(torch.zeros(0, 3, 16, 16, dtype=torch.uint8), empty, "pixel").shape == (0, 3, 16, 16)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -139,6 +143,4 @@ def test_a_gpu_gives_the_bits_of_the_cpu(mode: str) -> None:
     recipe = Recipe(seed=0, size=SIZE, mix=Mix(mixup=0.8, cutmix=1.0), erase=Erase(probability=0.6, count=2))
     pixels, plan = batch(64, recipe)
     device = torch.device("cuda")
-    assert torch.equal(
-        finish(pixels, plan, MEAN, STD, mode), finish(pixels.to(device), plan.to(device), MEAN, STD, mode).cpu()
-    )
+    assert torch.equal(finished(pixels, plan, mode), finished(pixels.to(device), plan.to(device), mode).cpu())

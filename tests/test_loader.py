@@ -80,7 +80,7 @@ def test_a_row_is_what_the_teacher_saw_of_that_view(world: World, schedule: Sche
         drawn = draw_visit(world.shards, world.recipe, block, 0, 3)
         for view, pixels in enumerate(drawn.pixels):
             plan = drawn.plan.view(view)
-            images = finish(pixels, plan, world.recipe.mean, world.recipe.std, world.recipe.erase.mode)
+            images = finish(pixels, plan, world.recipe)
             teacher_rows |= {row.numpy().tobytes() for row in images}
     assert all(row.numpy().tobytes() in teacher_rows for row in batch.images)
 

@@ -19,8 +19,8 @@ def schedule(**changes: object) -> Schedule:
 def pairs_by_lane(plan: Schedule, lanes: range, start: int, stop: int) -> dict[int, list[tuple]]:
     """Every pair that steps start..stop-1 take, per lane: (block, view, pair)."""
     given: dict[int, list[tuple]] = {lane: [] for lane in lanes}
-    for window, skip in windows(plan, lanes, start, stop):
-        for visit, view, pair in window.order[skip:].tolist():
+    for window in windows(plan, lanes, start, stop):
+        for visit, view, pair in window.order.tolist():
             chosen = window.visits[visit]
             given[window.lane].append((chosen.block, chosen.first_view + view, pair))
     count = (stop - start) * plan.pairs_per_step

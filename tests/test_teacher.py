@@ -15,6 +15,7 @@ from pipeline import teacher, weights
 from pipeline.config import validate
 from pipeline.runtime import IntegrityError, UsageError
 from pipeline.teacher import Teacher, TeacherConfig, computing
+from pipeline.views import Recipe
 
 torch.set_num_threads(1)  # the models are tiny
 CPU = torch.device("cpu")
@@ -45,7 +46,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(file: Path, classes: int = 10, batch: int = 8, mean=MEAN, std=STD, **fields: Any) -> Teacher:
-    return Teacher.load(config(**fields), file, classes, mean, std, batch, CPU)
+    recipe = Recipe(seed=0, size=32, mean=tuple(mean), std=tuple(std))
+    return Teacher.load(config(**fields), file, classes, recipe, batch, CPU)
 
 
 def plain(file: Path, images: torch.Tensor) -> torch.Tensor:
@@ -187,7 +189,7 @@ def test_the_identity_is_json_and_moves_with_everything_that_moves_a_logit(file,
         load(file, precision="bf16"),
         load(file, channels_last=True),
         load(file, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]),
-        Teacher.load(config(mean=[0.5, 0.5, 0.5]), file, 10, MEAN, STD, 8, CPU),
+        Teacher.load(config(mean=[0.5, 0.5, 0.5]), file, 10, Recipe(seed=0, size=32), 8, CPU),
     ]
     texts = [json.dumps(model.identity(), sort_keys=True) for model in loaded]
     assert texts[0] == texts[5]  # the recipe's normalisation is the recipe's
