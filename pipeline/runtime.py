@@ -157,7 +157,8 @@ def say(text: str) -> None:
 def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator[Callable[..., None]]:
     """Yields ``tick(n=1, note="")``: a bar on a terminal, else one plain line every ``every`` seconds with an ETA.
 
-    The ETA comes from the speed measured in this run, so work skipped by a resume does not flatter it.
+    The ETA comes from the speed measured in this run, so work skipped by a resume does not flatter it. What is done
+    within a second, and has no note, needs no line.
     """
     if rank() != 0:
         yield lambda n=1, note="": None
@@ -175,7 +176,7 @@ def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator
         nonlocal done, last
         done += n
         now = time.monotonic()
-        if now - last >= every or done == total:
+        if now - last >= every or (done == total and (note or now - started >= 1.0)):
             last = now
             speed = done / max(now - started, 1e-9)
             left = (total - done) / max(speed, 1e-9)
