@@ -28,7 +28,7 @@ Read = Callable[[Block, int, int], object]
 
 def build(root: Path, shape: Layout, views: int) -> tuple[Path, np.ndarray, np.ndarray | None]:
     """A cache in a pool, and the same rows as raw memory maps: hard (V, N), stored (V, N, W)."""
-    pool = open_pool(root / "pool", fake.identity(shape), shape)
+    pool = open_pool(root / "pool", fake.identity(shape))
     hard = np.memmap(root / f"{shape.codec}.hard", np.uint16, "w+", shape=(views, shape.samples))
     dtype, width = targets.stored_dtype(shape.codec), targets.stored_width(shape.codec, shape.classes)
     stored = None

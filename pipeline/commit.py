@@ -16,27 +16,17 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline import files, layout
-from pipeline.layout import Layout, Part
-from pipeline.record import (
-    REPAIR,
-    STAGING,
-    Record,
-    checksum_file,
-    parse_record,
-    read_record,
-    record_bytes,
-    row_digests,
-    staging_directories,
-)
+from pipeline.layout import Part
+from pipeline.record import REPAIR, Record, check_file, file_sum, parse_record, read_record, record_bytes, row_digests
 from pipeline.runtime import IntegrityError
+from pipeline.store import STAGING, Store, staged
 
 STEPS = (
     "begun",
@@ -59,47 +49,38 @@ def unwatched(step: str) -> None:
 
 
 def commit(
-    cache: Path,
-    identity: Mapping[str, Any],
-    identity_hash: str,
-    shape: Layout,
+    store: Store,
     part: Part,
     hard: np.ndarray,
-    stored: np.ndarray | None,
+    encoded: np.ndarray | None,
     pixels: Sequence[str],
     source: str,
     reach: Reach = unwatched,
 ) -> bool:
     """Publishes one part; True if this attempt won, False if another had committed the part before.
 
-    hard uint16 (G, n), stored (G, n, W) as the codec gives it, pixels: per view 16 hex digits for each block. On an
+    hard uint16 (G, n), encoded (G, n, W) as the codec gives it, pixels: per view 16 hex digits for each block. On an
     error before the link the staging is removed and its space given back; after the link the part is committed, the
     staging stays, and anyone's roll-forward finishes it. Raises OSError, IntegrityError.
     """
-    staging, lease = _begin(cache, part)
+    staging, lease = _begin(store, part)
+    target = store.record_path(part)
     try:
         try:
             reach("begun")
-            sums = _stage_arrays(staging, identity, shape, part, hard, stored, reach)
-            rows = row_digests(identity_hash, shape, part, hard, stored)
-            content = record_bytes(identity_hash, part, shape.rows(part[1]), sums, source, pixels, rows)
-            record = parse_record(content, "record to commit", identity_hash, shape, part)
-            files.write_durably(staging / "record.json", content)  # fsyncs the directory, so the arrays' names too
-            files.fsync_directory(staging.parent)
-            reach("wrote record")
-            target = cache / layout.record_key(part)
+            record = _stage(store, part, staging, hard, encoded, pixels, source, reach)
             target.parent.mkdir(parents=True, exist_ok=True)
             won = _link(staging / "record.json", target)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
         reach("linked")
-        _fsync_upwards(target.parent, cache)
+        _fsync_upwards(target.parent, store.path)
         reach("synced link")
         if won:
-            roll_forward(cache, record, reach)
+            roll_forward(store, record, reach)
         else:
-            _follow(cache, identity_hash, shape, part, staging)
+            _follow(store, part, staging)
         shutil.rmtree(staging, ignore_errors=True)
     finally:
         os.close(lease)
@@ -107,54 +88,53 @@ def commit(
     return won
 
 
-def _follow(cache: Path, identity_hash: str, shape: Layout, part: Part, staging: Path) -> None:
+def _follow(store: Store, part: Part, staging: Path) -> None:
     """What a loser does: finish the part of a winner that may have died, perhaps from its own equal files."""
     try:
-        record = read_record(cache, identity_hash, shape, part)
-        if record is not None:
-            roll_forward(cache, record)
+        finish(store, part)
     except IntegrityError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def roll_forward(cache: Path, record: Record, reach: Reach = unwatched) -> None:
+def finish(store: Store, part: Part) -> None:
+    """Rolls a part forward if it is committed. Raises IntegrityError."""
+    record = read_record(store, part)
+    if record is not None:
+        roll_forward(store, record)
+
+
+def roll_forward(store: Store, record: Record, reach: Reach = unwatched) -> None:
     """Moves a committed part's staged files to their places, wherever the attempt that staged them stopped.
 
     Idempotent, and safe beside any number of others. Raises IntegrityError if a file is nowhere.
     """
-    for array, (size, checksum) in record.files.items():
-        place = cache / layout.file_key(array, record.part)
-        # Looked at twice: another process may move it between the looks at its place and at the staging.
-        there = _matches(place, size, checksum) or _take(cache, record, array)
-        if not there and not _matches(place, size, checksum):
-            found = "a damaged file" if place.exists() else "no file"
-            raise IntegrityError(f"{place}: expected {size} bytes, xxh3 {checksum}, found {found}; {REPAIR}")
+    for array, expected in record.files.items():
+        place = store.file_path(array, record.part)
+        if file_sum(place) != expected and not _take(store, record, array):
+            # Another process may have moved it between the looks at its place and at the staging.
+            check_file(place, expected, file_sum(place))
         reach(f"rolled {array}")
     for array in record.files:
-        _fsync_upwards((cache / layout.file_key(array, record.part)).parent, cache)
+        _fsync_upwards(store.file_path(array, record.part).parent, store.path)
     reach("synced roll")
 
 
-def recover(cache: Path, identity: str, shape: Layout) -> int:
-    """Rolls forward every committed part that dead jobs left in staging; returns how many it looked at."""
-    staged = sorted({part for _, part in staging_directories(cache)})
-    for part in staged:
-        record = read_record(cache, identity, shape, part)
-        if record is not None:
-            roll_forward(cache, record)
-    return len(staged)
+def recover(store: Store) -> None:
+    """Rolls forward every committed part that dead jobs left in staging."""
+    for part in sorted(set(staged(store.path).values())):
+        finish(store, part)
 
 
-def _take(cache: Path, record: Record, array: str) -> bool:
+def _take(store: Store, record: Record, array: str) -> bool:
     """Moves an array's file to its place from an attempt that staged this very record: it has written all its files and
     synced them. An attempt that has not come so far may have an equal file, and still needs it."""
-    place, (size, checksum) = cache / layout.file_key(array, record.part), record.files[array]
-    for directory, part in staging_directories(cache):
+    place = store.file_path(array, record.part)
+    for directory, part in staged(store.path).items():
         if (
             part == record.part
-            and _staged(directory) == record.checksum
-            and _matches(directory / array, size, checksum)
+            and _staged_record(directory) == record.checksum
+            and file_sum(directory / array) == record.files[array]
         ):
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -167,7 +147,7 @@ def _take(cache: Path, record: Record, array: str) -> bool:
     return False
 
 
-def _staged(directory: Path) -> str:
+def _staged_record(directory: Path) -> str:
     """The checksum of the record that an attempt has staged, "" if it has none."""
     try:
         return str(json.loads((directory / "record.json").read_bytes())["checksum"])
@@ -175,16 +155,9 @@ def _staged(directory: Path) -> str:
         return ""
 
 
-def _matches(path: Path, size: int, checksum: str) -> bool:
-    try:
-        return path.stat().st_size == size and path.is_file() and checksum_file(path) == checksum
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _begin(cache: Path, part: Part) -> tuple[Path, int]:
+def _begin(store: Store, part: Part) -> tuple[Path, int]:
     """A new staging directory and the locked lease in it, which tells the garbage collector that we live."""
-    staging = cache / STAGING / f"{part[0]}.{part[1]}.{uuid.uuid4().hex}"
+    staging = store.path / STAGING / f"{part[0]}.{part[1]}.{uuid.uuid4().hex}"
     staging.mkdir(parents=True)
     lease = os.open(staging / "lease", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC)
     with suppress(OSError):  # no locks on this file system: then only age protects a live attempt
@@ -192,35 +165,42 @@ def _begin(cache: Path, part: Part) -> tuple[Path, int]:
     return staging, lease
 
 
-def _stage_arrays(
-    staging: Path,
-    identity: Mapping[str, Any],
-    shape: Layout,
+def _stage(
+    store: Store,
     part: Part,
+    staging: Path,
     hard: np.ndarray,
-    stored: np.ndarray | None,
+    encoded: np.ndarray | None,
+    pixels: Sequence[str],
+    source: str,
     reach: Reach,
-) -> dict[str, tuple[int, str]]:
-    """Writes the part's arrays through zarr and returns size and xxh3 of every file."""
-    documents = layout.metadata(identity, shape, (part[0] + 1) * shape.group)
-    store = layout.CacheStore(staging, documents, read_only=False)
-    values = {"hard": hard} if stored is None else {"hard": hard, "logits": stored}
-    for name, rows in values.items():
-        layout.open_array(store, name)[layout.part_selection(shape, part)] = rows
+) -> Record:
+    """Writes the part's arrays through zarr and their record, durably."""
+    shape = store.layout
+    arrays = layout.open_arrays(staging, store.identity, shape, (part[0] + 1) * shape.group, read_only=False)
+    for name, rows in zip(arrays, (hard, encoded)):
+        arrays[name][layout.part_selection(shape, part)] = rows
         reach(f"wrote {name}")
-    for name in values:
+    for name in arrays:
         files.fsync_file(staging / name)
     reach("synced files")
-    return {name: ((staging / name).stat().st_size, checksum_file(staging / name)) for name in values}
+    sums = {name: found for name in arrays if (found := file_sum(staging / name))}
+    digests = row_digests(store.hash, shape, part, hard, encoded)
+    content = record_bytes(store.hash, part, shape.rows(part[1]), sums, source, pixels, digests)
+    record = parse_record(content, store, part)
+    files.write_durably(staging / "record.json", content)  # fsyncs the directory, so the arrays' names too
+    files.fsync_directory(staging.parent)
+    reach("wrote record")
+    return record
 
 
-def _link(staged: Path, target: Path) -> bool:
+def _link(fresh: Path, target: Path) -> bool:
     """Publishes the record; False if there was one already."""
     try:
-        os.link(staged, target)
+        os.link(fresh, target)
     except FileExistsError:
         # NFS can report a link as refused that a lost first answer had made.
-        return target.exists() and staged.samefile(target)
+        return target.exists() and fresh.samefile(target)
     return True
 
 

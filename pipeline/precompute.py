@@ -17,15 +17,16 @@ import torch
 
 from pipeline.identity import CacheConfig, cache_identity, layout_of
 from pipeline.label import label_visit
-from pipeline.layout import Layout
+from pipeline.layout import Layout, Part
 from pipeline.loader import read_visits
-from pipeline.pool import Pool, commit_part, committed, is_committed, open_pool
+from pipeline.pool import commit_part, open_pool
 from pipeline.publish import refuse_other
 from pipeline.runtime import RetryError, StopSignal, UsageError, progress, rank, say, world_size
 from pipeline.runtime import device as pick_device
 from pipeline.schedule import Visit
-from pipeline.shards import Block, Shards
-from pipeline.targets import encode, hard_labels
+from pipeline.shards import Shards
+from pipeline.store import Store, committed, is_committed
+from pipeline.targets import encode, hard_labels, stored_dtype, stored_width
 from pipeline.teacher import Teacher, TeacherConfig
 from pipeline.views import Recipe
 from pipeline.visit import Drawn
@@ -63,32 +64,30 @@ class Summary:
 
 def select(
     layout: Layout, views: int, share: Share, shards: range | None = None, view_range: range | None = None
-) -> list[tuple[int, int]]:
+) -> list[Part]:
     """The parts (g, s) of views 0..V-1 that this job is for, lower views first."""
-    count = -(-layout.samples // layout.shard_size)
-    if view_range and (view_range.start % layout.group or view_range.stop % layout.group):
+    group = layout.group
+    if view_range and (view_range.start % group or view_range.stop % group):
         raise UsageError(
-            f"--only-views: expected whole view groups, multiples of G = {layout.group}, found "
+            f"--only-views: expected whole view groups, multiples of G = {group}, found "
             f"{view_range.start}:{view_range.stop}"
         )
     parts = [
         (g, s)
-        for g in range(views // layout.group)
-        for s in range(count)
-        if (shards is None or s in shards)
-        and (view_range is None or (g * layout.group in view_range and (g + 1) * layout.group - 1 in view_range))
+        for g, s in layout.parts(views)
+        if (shards is None or s in shards) and (view_range is None or g * group in view_range)
     ]
     if not parts:
         raise UsageError(
-            f"--only-shards and --only-views leave no whole part: there are {count} shards, and view groups of "
-            f"{layout.group} views up to {views}"
+            f"--only-shards and --only-views leave no whole part: there are {layout.shards} shards, and view groups of "
+            f"{group} views up to {views}"
         )
     return parts[share.index - 1 :: share.count]
 
 
 def fill(
-    pool: Pool,
-    parts: list[tuple[int, int]],
+    pool: Store,
+    parts: list[Part],
     shards: Shards,
     recipe: Recipe,
     teacher: Teacher,
@@ -105,7 +104,7 @@ def fill(
     if len(todo) < len(parts):
         say(f"{len(parts) - len(todo)} of {len(parts)} parts are already committed")
     blocks = {s: [block for block in shards.blocks if block.shard == s] for s in {s for _, s in todo}}
-    coming: deque[tuple[int, int]] = deque()
+    coming: deque[Part] = deque()
 
     def visits() -> Iterator[Visit]:
         for g, s in todo:
@@ -132,9 +131,7 @@ def fill(
             read_wait += time.perf_counter() - before
             if drawn is None:
                 break
-            if current is None:
-                part = coming.popleft()
-                current = _Part(layout, part, blocks[part[1]], repeats)
+            current = current or _Part(layout, coming.popleft(), repeats)
             before = time.perf_counter()
             current.put(drawn, label_visit(teacher, recipe, drawn, device).numpy())
             predict += time.perf_counter() - before
@@ -154,13 +151,13 @@ def fill(
 class _Part:
     """The rows of one part while they are computed; a writer holds two of these at most."""
 
-    def __init__(self, layout: Layout, part: tuple[int, int], blocks: list[Block], repeats: int) -> None:
-        samples = sum(block.samples for block in blocks)
+    def __init__(self, layout: Layout, part: Part, repeats: int) -> None:
         self.layout, self.part = layout, part
-        self.visits_left = len(blocks) * (layout.group // repeats)
-        self.hard = np.zeros((layout.group, samples), np.uint16)
-        self.encoded: np.ndarray | None = None
-        self.digests = np.zeros((layout.group, len(blocks)), dtype="U16")
+        self.visits_left = layout.blocks(part[1]) * (layout.group // repeats)
+        self.hard = np.zeros((layout.group, layout.rows(part[1])), np.uint16)
+        width, dtype = stored_width(layout.codec, layout.classes), stored_dtype(layout.codec)
+        self.encoded = None if dtype is None else np.zeros((*self.hard.shape, width), dtype)
+        self.digests = np.zeros((layout.group, layout.blocks(part[1])), dtype="U16")
 
     def put(self, drawn: Drawn, logits: np.ndarray) -> None:
         """``logits`` (r, n, C) float32 of a visit that lies in this part."""
@@ -168,15 +165,12 @@ class _Part:
         views = slice(first_view, first_view + len(logits))
         rows = slice(drawn.block.first, drawn.block.first + drawn.block.samples)
         self.hard[views, rows] = hard_labels(logits)
-        stored = encode(self.layout.codec, logits)
-        if stored is not None:
-            if self.encoded is None:
-                self.encoded = np.zeros((*self.hard.shape, stored.shape[-1]), stored.dtype)
-            self.encoded[views, rows] = stored
+        if self.encoded is not None:
+            self.encoded[views, rows] = encode(self.layout.codec, logits)
         self.digests[views, drawn.block.first // self.layout.block] = drawn.digests
         self.visits_left -= 1
 
-    def commit(self, pool: Pool, source: str) -> float:
+    def commit(self, pool: Store, source: str) -> float:
         """Publishes the part (or finds that another job has); seconds that it took."""
         before = time.perf_counter()
         commit_part(pool, self.part, self.hard, self.encoded, self.digests, source)
@@ -196,7 +190,7 @@ def run(
     new_cache: bool,
     workers: int,
     out: Path | None = None,
-) -> tuple[Pool, Summary]:
+) -> tuple[Store, Summary]:
     """Opens the pool's cache of this identity and fills this job's share of it. Raises before any work if something
     stands in ``out`` that publishing would refuse to replace."""
     device = pick_device()
@@ -204,7 +198,7 @@ def run(
     batch = shards.block_size
     teacher = Teacher.load(teacher_config, weights, layout.classes, recipe.mean, recipe.std, batch, device)
     identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
-    pool = open_pool(pool_root, identity, layout, new_cache)
+    pool = open_pool(pool_root, identity, new_cache)
     if out is not None:
         refuse_other(out, pool)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()), only_shards, only_views)

@@ -16,9 +16,10 @@ from pipeline.audit import audit
 from pipeline.cache import open_cache
 from pipeline.identity import CacheConfig, cache_identity, layout_of
 from pipeline.inspection import inspect
-from pipeline.pool import committed, open_pool
+from pipeline.pool import open_pool
 from pipeline.precompute import Share, fill, select
 from pipeline.runtime import IdentityError, RetryError, StopSignal, UsageError
+from pipeline.store import committed
 from pipeline.verification import collect
 
 PARTS = {(g, s) for g in range(2) for s in range(3)}  # V = 6, G = 3, three shards
@@ -67,7 +68,7 @@ def test_told_to_stop_it_stops_at_a_parts_boundary_with_whole_parts_only(world: 
     config = CacheConfig(name="test", views=6, group=3, codec="none")
     layout = layout_of(world.shards, config)
     identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), CPU)
-    pool = open_pool(here.pool, identity, layout)
+    pool = open_pool(here.pool, identity)
     stop = StopSignal()
     os.kill(os.getpid(), signal.SIGUSR1)
     parts = select(layout, 6, Share())

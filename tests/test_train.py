@@ -112,7 +112,7 @@ def test_rows_labelled_anew_under_the_same_identity_start_another_run(world: Wor
     config, given = training(world, 12), inputs(world)
     assert given.cache is not None
     shape, source = given.cache.layout, world.shards.hashes
-    pool = open_pool(tmp_path, given.cache.identity, shape, False)
+    pool = open_pool(tmp_path, given.cache.identity)
     for g, s in shape.parts(3):  # what other hardware might answer
         blocks = -(-shape.rows(s) // shape.block)
         commit_part(
