@@ -60,7 +60,7 @@ class World:
         config = CacheConfig(name="test", views=views, group=3, codec=codec)
         pool, _ = precompute.run(
             self.pool, self.shards, recipe or self.recipe, config, self.config, self.weights,
-            precompute.Share.parse(share), None, None, False, workers,
+            precompute.Share.parse(share), False, workers,
         )  # fmt: skip
         return pool
 

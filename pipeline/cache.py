@@ -89,7 +89,9 @@ class Cache:
         return record.pixel_digest(view % self.layout.group, block.first // self.layout.block)
 
     def record(self, part: Part) -> Record:
-        """The commit record of a part, parsed once while it is in use. Raises IntegrityError."""
+        """The commit record of a part, parsed once while it is in use. Raises UsageError, IntegrityError."""
+        if part not in self.parts:
+            raise UsageError(f"{self.path}: part {part} is not committed; run precompute")
         if part not in self._records:
             record = require_record(self.store, part)
             for array, (size, _) in record.files.items():
@@ -150,9 +152,6 @@ class Cache:
             raise UsageError(f"{self.path}: {block} is no block of the cache's layout {shape}")
         if views < 1 or first_view < 0 or first_view + views > self.views:
             raise UsageError(f"{self.path}: holds views 0..{self.views - 1}, asked for {views} from {first_view} on")
-        for group in range(first_view // shape.group, (first_view + views - 1) // shape.group + 1):
-            if (group, block.shard) not in self.parts:
-                raise UsageError(f"{self.path}: part {(group, block.shard)} is not committed; run precompute")
 
 
 def open_cache(

@@ -185,8 +185,8 @@ def _stage(
         files.fsync_file(staging / name)
     reach("synced files")
     sums = {name: found for name in arrays if (found := file_sum(staging / name))}
-    digests = row_digests(store.hash, shape, part, hard, encoded)
-    content = record_bytes(store.hash, part, shape.rows(part[1]), sums, source, pixels, digests)
+    digests = row_digests(store, part, hard, encoded)
+    content = record_bytes(store, part, sums, source, pixels, digests)
     record = parse_record(content, store, part)
     files.write_durably(staging / "record.json", content)  # fsyncs the directory, so the arrays' names too
     files.fsync_directory(staging.parent)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,20 +34,33 @@ from pipeline.visit import Drawn
 
 @dataclass(frozen=True)
 class Share:
-    """Job ``index`` of ``count``, counted from 1."""
+    """Job ``index`` of ``count``, counted from 1, of the parts in these shards and views (None: all)."""
 
     index: int = 1
     count: int = 1
+    shards: range | None = None
+    views: range | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "Share":
+    def parse(cls, text: str, shards: str | None = None, views: str | None = None) -> "Share":
         index, _, count = text.partition("/")
         if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
             raise UsageError(f"--share: expected i/n with 1 <= i <= n, for example 1/8, found {text!r}")
-        return cls(int(index), int(count))
+        only_shards, only_views = _parse_range(shards, "--only-shards"), _parse_range(views, "--only-views")
+        return cls(int(index), int(count), only_shards, only_views)
 
     def of_rank(self, rank: int, world: int) -> "Share":
-        return Share((self.index - 1) * world + rank + 1, self.count * world)
+        return replace(self, index=(self.index - 1) * world + rank + 1, count=self.count * world)
+
+
+def _parse_range(text: str | None, flag: str) -> range | None:
+    """``a:b`` as range(a, b); None stays None. Raises UsageError."""
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    if not (low.isdigit() and high.isdigit() and int(low) < int(high)):
+        raise UsageError(f"{flag}: expected first:end with first < end, for example 0:60, found {text!r}")
+    return range(int(low), int(high))
 
 
 @dataclass(frozen=True)
@@ -62,20 +75,17 @@ class Summary:
     total_s: float
 
 
-def select(
-    layout: Layout, views: int, share: Share, shards: range | None = None, view_range: range | None = None
-) -> list[Part]:
+def select(layout: Layout, views: int, share: Share) -> list[Part]:
     """The parts (g, s) of views 0..V-1 that this job is for, lower views first."""
-    group = layout.group
-    if view_range and (view_range.start % group or view_range.stop % group):
+    group, chosen = layout.group, share.views
+    if chosen and (chosen.start % group or chosen.stop % group):
         raise UsageError(
-            f"--only-views: expected whole view groups, multiples of G = {group}, found "
-            f"{view_range.start}:{view_range.stop}"
+            f"--only-views: expected whole view groups, multiples of G = {group}, found {chosen.start}:{chosen.stop}"
         )
     parts = [
         (g, s)
         for g, s in layout.parts(views)
-        if (shards is None or s in shards) and (view_range is None or g * group in view_range)
+        if (share.shards is None or s in share.shards) and (chosen is None or g * group in chosen)
     ]
     if not parts:
         raise UsageError(
@@ -185,8 +195,6 @@ def run(
     teacher_config: TeacherConfig,
     weights: Path,
     share: Share,
-    only_shards: range | None,
-    only_views: range | None,
     new_cache: bool,
     workers: int,
     out: Path | None = None,
@@ -201,7 +209,7 @@ def run(
     pool = open_pool(pool_root, identity, new_cache)
     if out is not None:
         refuse_other(out, pool)
-    mine = select(layout, config.views, share.of_rank(rank(), world_size()), only_shards, only_views)
+    mine = select(layout, config.views, share.of_rank(rank(), world_size()))
     summary = fill(pool, mine, shards, recipe, teacher, config.repeats, device, workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "
@@ -213,13 +221,3 @@ def run(
 def validation_config(config: CacheConfig) -> CacheConfig:
     """The cache of the teacher's answers on the validation split: one view, no chance."""
     return config.model_copy(update={"name": f"{config.name}-val", "views": 1, "group": 1, "repeats": 1})
-
-
-def parse_range(text: str | None, flag: str) -> range | None:
-    """``a:b`` as range(a, b); None stays None. Raises UsageError."""
-    if text is None:
-        return None
-    low, _, high = text.partition(":")
-    if not (low.isdigit() and high.isdigit() and int(low) < int(high)):
-        raise UsageError(f"{flag}: expected first:end with first < end, for example 0:60, found {text!r}")
-    return range(int(low), int(high))

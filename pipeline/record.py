@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from pipeline import files, targets
-from pipeline.layout import Layout, Part
+from pipeline.layout import Part
 from pipeline.runtime import IntegrityError
 from pipeline.store import Pins, Store
 
@@ -95,27 +95,27 @@ def row_digest(identity: str, part: Part, view: int, block: int, hard: np.ndarra
 
 
 def record_bytes(
-    identity: str,
-    part: Part,
-    samples: int,
-    sums: Mapping[str, Sum],
-    source: str,
-    pixels: Sequence[str],
-    rows: Sequence[str],
+    store: Store, part: Part, sums: Mapping[str, Sum], source: str, pixels: Sequence[str], rows: Sequence[str]
 ) -> bytes:
     """A commit record with its own checksum, so that a damaged record is never taken for another truth."""
-    body = {
-        "format": RECORD_FORMAT,
-        "version": RECORD_VERSION,
-        "identity": identity,
-        "part": list(part),
-        "samples": samples,
+    body = _header(store, part) | {
         "files": {name: {"bytes": size, "xxh3": checksum} for name, (size, checksum) in sums.items()},
         "source": source,
         "pixels": list(pixels),
         "rows": list(rows),
     }
     return files.canonical_json(body | {"checksum": _checksum(body)})
+
+
+def _header(store: Store, part: Part) -> dict[str, Any]:
+    """What the record of a part says whatever the teacher answered."""
+    return {
+        "format": RECORD_FORMAT,
+        "version": RECORD_VERSION,
+        "identity": store.hash,
+        "part": list(part),
+        "samples": store.layout.rows(part[1]),
+    }
 
 
 def _checksum(body: Mapping[str, Any]) -> str:
@@ -132,21 +132,17 @@ def parse_record(content: bytes, store: Store, part: Part) -> Record:
             raise ValueError("its checksum does not match its content")
         sums = {str(name): (int(entry["bytes"]), str(entry["xxh3"])) for name, entry in body["files"].items()}
         pixels, rows = tuple(body["pixels"]), tuple(body["rows"])
-        checks = (
-            ("format and version", [RECORD_FORMAT, RECORD_VERSION], [body["format"], body["version"]]),
-            ("identity", store.hash, body["identity"]),
-            ("part", part, tuple(body["part"])),
-            ("samples", shape.rows(part[1]), body["samples"]),
-            ("files", sorted(shape.arrays), sorted(sums)),
-            ("digests", [16 * shape.blocks(part[1])] * (2 * shape.group), [len(text) for text in pixels + rows]),
-        )
+        header = _header(store, part)
+        lengths = [16 * shape.blocks(part[1])] * (2 * shape.group)
+        expected = header | {"files": sorted(shape.arrays), "digests": lengths}
+        found = {field: body[field] for field in header}
+        found |= {"files": sorted(sums), "digests": [len(text) for text in pixels + rows]}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{where}: damaged commit record: {error}; {REPAIR}") from None
-    for field, expected, found in checks:
-        if expected != found:
-            raise IntegrityError(
-                f"{where}: record of another part: {field}: expected {expected}, found {found}; {REPAIR}"
-            )
+    for field, value in expected.items():
+        if found[field] != value:
+            difference = f"{field}: expected {value}, found {found[field]}"
+            raise IntegrityError(f"{where}: record of another part: {difference}; {REPAIR}")
     return Record(part, sums, pixels, rows, checksum)
 
 
@@ -172,15 +168,15 @@ def require_record(store: Store, part: Part) -> Record:
     return record
 
 
-def row_digests(identity: str, shape: Layout, part: Part, hard: np.ndarray, stored: np.ndarray | None) -> list[str]:
+def row_digests(store: Store, part: Part, hard: np.ndarray, stored: np.ndarray | None) -> list[str]:
     """Per view the digests of all blocks; decodes one block at a time, so that memory stays at one part."""
-    digests = []
+    shape, digests = store.layout, []
     for view in range(shape.group):
         line = []
         for block in range(shape.blocks(part[1])):
             rows = slice(block * shape.block, block * shape.block + shape.block_rows(part[1], block))
             logits = None if stored is None else targets.decode(shape.codec, stored[view, rows])
-            line.append(row_digest(identity, part, view, block, hard[view, rows], logits))
+            line.append(row_digest(store.hash, part, view, block, hard[view, rows], logits))
         digests.append("".join(line))
     return digests
 

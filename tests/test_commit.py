@@ -134,7 +134,7 @@ def test_a_valid_record_of_another_identity_part_or_layout_is_refused_with_both_
     content = (pool.path / "commits/0/1.json").read_bytes()
     for message, changes, part in (
         ("identity: expected other", {"hash": "other"}, (0, 1)),
-        (r"part: expected \(0, 0\), found \(0, 1\)", {}, (0, 0)),
+        (r"part: expected \[0, 0\], found \[0, 1\]", {}, (0, 0)),
         ("files: expected", {"layout": dataclasses.replace(SHAPE, codec="none")}, (0, 1)),
         ("digests: expected", {"layout": dataclasses.replace(SHAPE, block=32)}, (0, 1)),
     ):
