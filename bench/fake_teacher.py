@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import targets
-from pipeline.commit import Reach, unwatched
+from pipeline.commit import Answers, Reach, unwatched
 from pipeline.layout import Layout, Part
 from pipeline.pool import commit_part, open_pool
 from pipeline.shards import Block
@@ -48,7 +48,8 @@ def commit(pool: Store, part: Part, attempt: int = 0, reach: Reach = unwatched) 
     rows = logits(pool.layout, part, attempt)
     encoded = targets.encode(pool.layout.codec, rows)
     source = pool.identity["shards"][part[1]]
-    return commit_part(pool, part, targets.hard_labels(rows), encoded, pixels(pool.layout, part), source, reach)
+    hard = targets.hard_labels(rows)
+    return commit_part(pool, Answers(part, hard, encoded, pixels(pool.layout, part), source), reach)
 
 
 def filled(

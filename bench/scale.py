@@ -21,6 +21,7 @@ import torch
 
 from bench import fake_teacher as fake
 from pipeline.cache import Cache, open_cache
+from pipeline.commit import Answers
 from pipeline.layout import Layout
 from pipeline.pool import commit_part, open_pool
 from pipeline.publish import publish
@@ -68,7 +69,7 @@ def write(root: Path, shape: Layout, views: int) -> Path:
         hard = answers(np.random.default_rng([s, g]), shape.group, shape.rows(s))
         pixels = fake.pixels(shape, (g, s))
         middle = time.perf_counter()
-        commit_part(pool, (g, s), hard, None, pixels, pool.identity["shards"][s])
+        commit_part(pool, Answers((g, s), hard, None, pixels, pool.identity["shards"][s]))
         generate += middle - at
         seconds.append(time.perf_counter() - middle)
         first_peak = first_peak or peak()

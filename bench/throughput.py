@@ -39,7 +39,7 @@ def main(rounds: int, views: int, samples: int, codec: CodecName, workers: int) 
                 pool = open_pool(replace(world, root=Path(folder) / f"{way}{number}").pool, identity)
                 precompute.commit_part = commit if way == "with" else lambda *_: True
                 parts = precompute.select(layout, views, precompute.Share())
-                done = precompute.fill(pool, parts, world.shards, world.recipe, world.teacher, 3, CPU, workers)
+                done = precompute.fill(pool, parts, world.shards, world.recipe, world.teacher, 3, workers)
                 speed[way].append(done.views / done.total_s)
                 if way == "with":
                     written = done.write_s / done.total_s

@@ -18,14 +18,15 @@ import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pipeline import files, layout
-from pipeline.layout import Part
+from pipeline import files, layout, targets
+from pipeline.layout import Layout, Part
 from pipeline.record import REPAIR, Record, check_file, file_sum, parse_record, read_record, record_bytes, row_digests
-from pipeline.runtime import IntegrityError
+from pipeline.runtime import IntegrityError, UsageError
 from pipeline.store import STAGING, Store, staged
 
 STEPS = (
@@ -48,27 +49,47 @@ def unwatched(step: str) -> None:
     """What a commit calls at each step; the kill tests pass their own."""
 
 
-def commit(
-    store: Store,
-    part: Part,
-    hard: np.ndarray,
-    encoded: np.ndarray | None,
-    pixels: Sequence[str],
-    source: str,
-    reach: Reach = unwatched,
-) -> bool:
+@dataclass(frozen=True)
+class Answers:
+    """What a teacher says about a part of n samples: hard uint16 (G, n), encoded (G, n, W) as ``targets.encode`` gives it
+    (None for codec none), pixels (G, blocks) of 16 hex digits; source: sha256 of the part's shard."""
+
+    part: Part
+    hard: np.ndarray
+    encoded: np.ndarray | None
+    pixels: np.ndarray | Sequence[Sequence[str]]
+    source: str
+
+    def check(self, shape: Layout) -> None:
+        """Raises UsageError unless these are the answers on a part of this layout."""
+        g, s = self.part
+        if g < 0 or not 0 <= s < shape.shards:
+            raise UsageError(f"part {self.part}: expected shards 0..{shape.shards - 1}")
+        rows, encoded = (shape.group, shape.rows(s)), "nothing"
+        if shape.codec != "none":
+            wide = (*rows, targets.stored_width(shape.codec, shape.classes))
+            encoded = f"{targets.stored_dtype(shape.codec)} {wide}"
+        for name, array, expected in (("hard", self.hard, f"uint16 {rows}"), ("logits", self.encoded, encoded)):
+            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+            if found != expected:
+                raise UsageError(f"part {self.part}: {name}: expected {expected}, found {found}")
+        if [len("".join(view)) for view in self.pixels] != [16 * shape.blocks(s)] * shape.group:
+            raise UsageError(f"pixels: expected {shape.group} x {shape.blocks(s)} digests of 16 hex digits")
+
+
+def commit(store: Store, answers: Answers, reach: Reach = unwatched) -> bool:
     """Publishes one part; True if this attempt won, False if another had committed the part before.
 
-    hard uint16 (G, n), encoded (G, n, W) as the codec gives it, pixels: per view 16 hex digits for each block. On an
-    error before the link the staging is removed and its space given back; after the link the part is committed, the
-    staging stays, and anyone's roll-forward finishes it. Raises OSError, IntegrityError.
+    On an error before the link the staging is removed and its space given back; after the link the part is committed,
+    the staging stays, and anyone's roll-forward finishes it. Raises OSError, IntegrityError.
     """
+    part = answers.part
     staging, lease = _begin(store, part)
     target = store.record_path(part)
     try:
         try:
             reach("begun")
-            record = _stage(store, part, staging, hard, encoded, pixels, source, reach)
+            record = _stage(store, answers, staging, reach)
             target.parent.mkdir(parents=True, exist_ok=True)
             won = _link(staging / "record.json", target)
         except BaseException:
@@ -165,28 +186,20 @@ def _begin(store: Store, part: Part) -> tuple[Path, int]:
     return staging, lease
 
 
-def _stage(
-    store: Store,
-    part: Part,
-    staging: Path,
-    hard: np.ndarray,
-    encoded: np.ndarray | None,
-    pixels: Sequence[str],
-    source: str,
-    reach: Reach,
-) -> Record:
+def _stage(store: Store, answers: Answers, staging: Path, reach: Reach) -> Record:
     """Writes the part's arrays through zarr and their record, durably."""
-    shape = store.layout
+    shape, part = store.layout, answers.part
     arrays = layout.open_arrays(staging, store.identity, shape, (part[0] + 1) * shape.group, read_only=False)
-    for name, rows in zip(arrays, (hard, encoded)):
+    for name, rows in zip(arrays, (answers.hard, answers.encoded)):
         arrays[name][layout.part_selection(shape, part)] = rows
         reach(f"wrote {name}")
     for name in arrays:
         files.fsync_file(staging / name)
     reach("synced files")
     sums = {name: found for name in arrays if (found := file_sum(staging / name))}
-    digests = row_digests(store, part, hard, encoded)
-    content = record_bytes(store, part, sums, source, pixels, digests)
+    pixels = ["".join(view) for view in answers.pixels]
+    digests = row_digests(store, part, answers.hard, answers.encoded)
+    content = record_bytes(store, part, sums, answers.source, pixels, digests)
     record = parse_record(content, store, part)
     files.write_durably(staging / "record.json", content)  # fsyncs the directory, so the arrays' names too
     files.fsync_directory(staging.parent)

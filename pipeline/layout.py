@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import zarr
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
@@ -201,16 +200,3 @@ def part_selection(layout: Layout, part: Part) -> tuple[slice, slice]:
     g, s = part
     first = s * layout.shard_size
     return slice(g * layout.group, (g + 1) * layout.group), slice(first, first + layout.rows(s))
-
-
-def check_rows(layout: Layout, part: Part, hard: np.ndarray, stored: np.ndarray | None) -> None:
-    """Raises UsageError unless hard is uint16 (G, n) and stored (G, n, W) in the codec's type."""
-    shape = (layout.group, layout.rows(part[1]))
-    expected = {"hard": f"uint16 {shape}", "logits": "nothing"}
-    if layout.codec != "none":
-        wide = (*shape, targets.stored_width(layout.codec, layout.classes))
-        expected["logits"] = f"{targets.stored_dtype(layout.codec)} {wide}"
-    for name, array in (("hard", hard), ("logits", stored)):
-        found = "nothing" if array is None else f"{array.dtype} {array.shape}"
-        if found != expected[name]:
-            raise UsageError(f"part {part}: {name}: expected {expected[name]}, found {found}")

@@ -10,16 +10,13 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline import commit, difference, files, layout
-from pipeline.commit import Reach, unwatched
-from pipeline.layout import Part
+from pipeline import commit, difference, files
+from pipeline.commit import Answers, Reach, unwatched
 from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, say
 from pipeline.store import STAGING, Store, cache_path, caches, read_identity, store_of
 
@@ -47,32 +44,18 @@ def open_pool(root: Path, identity: dict[str, Any], new_cache: bool = False) -> 
     return pool
 
 
-def commit_part(
-    pool: Store,
-    part: Part,
-    hard: np.ndarray,
-    encoded: np.ndarray | None,
-    pixels: np.ndarray | Sequence[Sequence[str]],
-    source: str,
-    reach: Reach = unwatched,
-) -> bool:
+def commit_part(pool: Store, answers: Answers, reach: Reach = unwatched) -> bool:
     """Publishes one part; True if this job won it, False if another had committed it.
 
-    hard uint16 (G, n); encoded (G, n, W) as ``targets.encode`` gives it, None for codec none; pixels (G, blocks) of 16
-    hex digits; source: sha256 of the part's shard. Raises UsageError for other shapes, RetryError (75) when the disk is
-    full, with the space given back, IntegrityError when the part was committed before and is damaged.
+    Raises UsageError for other shapes, RetryError (75) when the disk is full, with the space given back, IntegrityError
+    when the part was committed before and is damaged.
     """
-    shape, rows = pool.layout, pool.layout.rows(part[1])
-    if not 0 <= part[1] < shape.shards or part[0] < 0:
-        raise UsageError(f"part {part}: expected shards 0..{shape.shards - 1}")
-    layout.check_rows(shape, part, hard, encoded)
-    lines = ["".join(line) for line in pixels]
-    if [len(line) for line in lines] != [16 * shape.blocks(part[1])] * shape.group:
-        raise UsageError(f"pixels: expected {shape.group} x {shape.blocks(part[1])} digests of 16 hex digits")
-    started = time.time()
+    answers.check(pool.layout)
+    started, part = time.time(), answers.part
     with _writing(pool.path):
-        won = commit.commit(pool, part, hard, encoded, lines, source, reach)
-        _note(pool, {"event": "won" if won else "lost", "part": list(part), "rows": rows, "started": started})
+        won = commit.commit(pool, answers, reach)
+        event, rows = "won" if won else "lost", pool.layout.rows(part[1])
+        _note(pool, {"event": event, "part": list(part), "rows": rows, "started": started})
     return won
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from pipeline.commit import Answers
 from pipeline.identity import CacheConfig, cache_identity, layout_of
 from pipeline.label import label_visit
 from pipeline.layout import Layout, Part
@@ -102,7 +102,6 @@ def fill(
     recipe: Recipe,
     teacher: Teacher,
     repeats: int,
-    device: torch.device,
     workers: int,
     stop: StopSignal | None = None,
 ) -> Summary:
@@ -143,7 +142,7 @@ def fill(
                 break
             current = current or _Part(layout, coming.popleft(), repeats)
             before = time.perf_counter()
-            current.put(drawn, label_visit(teacher, recipe, drawn, device).numpy())
+            current.put(drawn, label_visit(teacher, recipe, drawn, teacher.device).numpy())
             predict += time.perf_counter() - before
             if current.visits_left == 0:
                 write += pending.result() if pending else 0.0
@@ -183,7 +182,7 @@ class _Part:
     def commit(self, pool: Store, source: str) -> float:
         """Publishes the part (or finds that another job has); seconds that it took."""
         before = time.perf_counter()
-        commit_part(pool, self.part, self.hard, self.encoded, self.digests, source)
+        commit_part(pool, Answers(self.part, self.hard, self.encoded, self.digests, source))
         return time.perf_counter() - before
 
 
@@ -210,7 +209,7 @@ def run(
     if out is not None:
         refuse_other(out, pool)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()))
-    summary = fill(pool, mine, shards, recipe, teacher, config.repeats, device, workers, StopSignal())
+    summary = fill(pool, mine, shards, recipe, teacher, config.repeats, workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "
         f"{summary.read_wait_s:.1f} s, teacher {summary.predict_s:.1f} s, writing {summary.write_s:.1f} s (overlapped)"

@@ -12,6 +12,7 @@ import pytest
 from bench import fake_teacher as fake
 from pipeline import commit, difference, files, targets
 from pipeline.cache import open_cache
+from pipeline.commit import Answers
 from pipeline.layout import Layout
 from pipeline.pool import commit_part, open_pool
 from pipeline.publish import publish
@@ -152,7 +153,7 @@ def test_wrong_shapes_types_and_parts_are_refused_before_anything_is_staged(tmp_
         ((0, 2), hard, stored, pixels[:-1]),
     ):
         with pytest.raises(UsageError, match="expected"):
-            commit_part(pool, part, h, e, p, "source")
+            commit_part(pool, Answers(part, h, e, p, "source"))
     assert list((pool.path / "staging").iterdir()) == [] and committed(pool) == set()
 
 
