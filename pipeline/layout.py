@@ -71,6 +71,10 @@ class Layout:
             )
         return views // self.group
 
+    def views_of(self, group: int) -> range:
+        """The views of a view group."""
+        return range(group * self.group, (group + 1) * self.group)
+
     def parts(self, views: int) -> Iterator[Part]:
         """Every part of a cache of V views: group by group, and inside a group shard by shard."""
         return ((g, s) for g in range(self.groups(views)) for s in range(self.shards))
@@ -197,6 +201,5 @@ def open_arrays(
 
 def part_selection(layout: Layout, part: Part) -> tuple[slice, slice]:
     """The views and the samples of a part, as indices into the arrays."""
-    g, s = part
-    first = s * layout.shard_size
-    return slice(g * layout.group, (g + 1) * layout.group), slice(first, first + layout.rows(s))
+    views, first = layout.views_of(part[0]), part[1] * layout.shard_size
+    return slice(views.start, views.stop), slice(first, first + layout.rows(part[1]))

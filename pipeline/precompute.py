@@ -121,7 +121,7 @@ def fill(
                 continue
             coming.append((g, s))
             for block in blocks[s]:
-                for first in range(g * layout.group, (g + 1) * layout.group, repeats):
+                for first in layout.views_of(g)[::repeats]:
                     yield Visit(block.index, first, repeats, 0)
 
     start = time.perf_counter()
