@@ -107,7 +107,8 @@ def staged(cache: Path) -> dict[Path, Part]:
 
 def _parts(names: Iterable[str], form: str) -> set[Part]:
     """The (g, s) in those of ``names`` that have this form; others are not ours."""
-    return {(int(found[1]), int(found[2])) for name in names if (found := re.fullmatch(form, name, re.ASCII))}
+    matches = map(re.compile(form, re.ASCII).fullmatch, names)
+    return {(int(found[1]), int(found[2])) for found in matches if found}
 
 
 def _nested(folder: Path) -> Iterable[str]:
