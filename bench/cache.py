@@ -19,6 +19,7 @@ import numpy as np
 from bench import fake_teacher as fake
 from pipeline import targets
 from pipeline.cache import open_cache
+from pipeline.commit import Answers
 from pipeline.layout import Layout
 from pipeline.pool import commit_part, open_pool
 from pipeline.shards import Block
@@ -28,7 +29,7 @@ Read = Callable[[Block, int, int], object]
 
 def build(root: Path, shape: Layout, views: int) -> tuple[Path, np.ndarray, np.ndarray | None]:
     """A cache in a pool, and the same rows as raw memory maps: hard (V, N), stored (V, N, W)."""
-    pool = open_pool(root / "pool", fake.identity(shape), shape)
+    pool = open_pool(root / "pool", fake.identity(shape))
     hard = np.memmap(root / f"{shape.codec}.hard", np.uint16, "w+", shape=(views, shape.samples))
     dtype, width = targets.stored_dtype(shape.codec), targets.stored_width(shape.codec, shape.classes)
     stored = None
@@ -37,7 +38,7 @@ def build(root: Path, shape: Layout, views: int) -> tuple[Path, np.ndarray, np.n
     for part in shape.parts(views):
         rows = fake.logits(shape, part)
         encoded = targets.encode(shape.codec, rows)
-        commit_part(pool, part, targets.hard_labels(rows), encoded, fake.pixels(shape, part), "source")
+        commit_part(pool, Answers(part, targets.hard_labels(rows), encoded, fake.pixels(shape, part), "source"))
         where = (
             slice(part[0] * shape.group, (part[0] + 1) * shape.group),
             slice(part[1] * shape.shard_size, part[1] * shape.shard_size + shape.rows(part[1])),

@@ -1,16 +1,18 @@
 """A fake teacher for proofs of the cache: rows are a function of (part, attempt), fast and of no use to anyone."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline import layout, targets
-from pipeline.commit import Reach, unwatched
+from pipeline import targets
+from pipeline.commit import Answers, Reach, unwatched
 from pipeline.layout import Layout, Part
-from pipeline.pool import Pool, commit_part, open_pool
+from pipeline.pool import commit_part, open_pool
 from pipeline.shards import Block
+from pipeline.store import Store
 
 
 def identity(shape: Layout, **changes: object) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def identity(shape: Layout, **changes: object) -> dict[str, Any]:
         "codec_version": targets.CODEC_VERSION,
         "shards": [f"{s:064x}" for s in range(shape.shards)],
         "classes": [f"class {c}" for c in range(shape.classes)],
-        "layout": layout.as_dict(shape),
+        "layout": asdict(shape),
         **changes,
     }
 
@@ -42,18 +44,19 @@ def pixels(shape: Layout, part: Part) -> list[list[str]]:
     return [[f"{(view << 40) + (s << 16) + block:016x}" for block in range(shape.blocks(s))] for view in views]
 
 
-def commit(pool: Pool, part: Part, attempt: int = 0, reach: Reach = unwatched) -> bool:
+def commit(pool: Store, part: Part, attempt: int = 0, reach: Reach = unwatched) -> bool:
     rows = logits(pool.layout, part, attempt)
     encoded = targets.encode(pool.layout.codec, rows)
     source = pool.identity["shards"][part[1]]
-    return commit_part(pool, part, targets.hard_labels(rows), encoded, pixels(pool.layout, part), source, reach)
+    hard = targets.hard_labels(rows)
+    return commit_part(pool, Answers(part, hard, encoded, pixels(pool.layout, part), source), reach)
 
 
 def filled(
     root: Path, shape: Layout, views: int, changes: Mapping[str, object] | None = None, attempt: int = 0
-) -> Pool:
+) -> Store:
     """A pool with every part of V views committed."""
-    pool = open_pool(root, identity(shape, **(changes or {})), shape)
+    pool = open_pool(root, identity(shape, **(changes or {})))
     for part in shape.parts(views):
         commit(pool, part, attempt)
     return pool

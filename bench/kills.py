@@ -29,9 +29,10 @@ from bench import fake_teacher as fake
 from pipeline.cache import open_cache
 from pipeline.commit import STEPS
 from pipeline.layout import Layout, Part
-from pipeline.pool import Pool, committed, is_committed, open_pool
+from pipeline.pool import open_pool
 from pipeline.publish import publish
 from pipeline.runtime import PipelineError, UsageError
+from pipeline.store import Store, committed, is_committed
 from pipeline.verification import collect, verify
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Result:
     faults: list[str] = field(default_factory=list)
 
 
-def attempts_of(pool: Pool, part: Part, candidates: Iterable[int]) -> set[int]:
+def attempts_of(pool: Store, part: Part, candidates: Iterable[int]) -> set[int]:
     """The attempts whose rows a committed part holds, block by block; a sound part has exactly one."""
     cache = open_cache(pool.path, pool.identity)
     group, possible = pool.layout.group, set(candidates)
@@ -140,7 +141,7 @@ def _worker(pool_root: Path, attempt: int, order: np.ndarray, plan: tuple[str, i
         timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGKILL))
         timer.daemon = True
         timer.start()
-    pool = open_pool(pool_root, fake.identity(SHAPE), SHAPE)
+    pool = open_pool(pool_root, fake.identity(SHAPE))
     parts = list(SHAPE.parts(VIEWS))
     for index in order:
         if not is_committed(pool, parts[index]):
@@ -175,7 +176,7 @@ def _reader(pool_root: Path, root: Path, marked: bool) -> None:
 
 def _check(pool_root: Path, attempts: int, marked: bool) -> list[str]:
     """Everything that is wrong with a store after its jobs are done."""
-    pool = open_pool(pool_root, fake.identity(SHAPE), SHAPE)
+    pool = open_pool(pool_root, fake.identity(SHAPE))
     parts = set(SHAPE.parts(VIEWS))
     faults = [f"part {part} is lost" for part in parts - committed(pool)]
     collect(pool.path, older_than=0)
@@ -209,7 +210,7 @@ def _publisher(pool_root: Path, out: Path, seconds: float | None) -> None:
         timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGKILL))
         timer.daemon = True
         timer.start()
-    publish(open_pool(pool_root, fake.identity(SHAPE), SHAPE), out, VIEWS, 10**9)
+    publish(open_pool(pool_root, fake.identity(SHAPE)), out, VIEWS, 10**9)
 
 
 def fork(work: Callable[[], object]) -> int:

@@ -21,6 +21,7 @@ import torch
 
 from bench import fake_teacher as fake
 from pipeline.cache import Cache, open_cache
+from pipeline.commit import Answers
 from pipeline.layout import Layout
 from pipeline.pool import commit_part, open_pool
 from pipeline.publish import publish
@@ -58,7 +59,7 @@ def written() -> int:
 
 def write(root: Path, shape: Layout, views: int) -> Path:
     """Fills a pool and prints what it cost; returns the cache's path."""
-    pool = open_pool(root / "pool", fake.identity(shape, classes=[f"n{c:08d}" for c in range(CLASSES)]), shape)
+    pool = open_pool(root / "pool", fake.identity(shape, classes=[f"n{c:08d}" for c in range(CLASSES)]))
     parts = list(shape.parts(views))
     generate, seconds, before, started = 0.0, [], written(), time.perf_counter()
     first_peak = 0.0
@@ -68,7 +69,7 @@ def write(root: Path, shape: Layout, views: int) -> Path:
         hard = answers(np.random.default_rng([s, g]), shape.group, shape.rows(s))
         pixels = fake.pixels(shape, (g, s))
         middle = time.perf_counter()
-        commit_part(pool, (g, s), hard, None, pixels, pool.identity["shards"][s])
+        commit_part(pool, Answers((g, s), hard, None, pixels, pool.identity["shards"][s]))
         generate += middle - at
         seconds.append(time.perf_counter() - middle)
         first_peak = first_peak or peak()
@@ -136,7 +137,7 @@ def main(samples: int, views: int, group: int, root: Path | None) -> None:
     try:
         cache_path = write(folder, shape, views)
         at = time.perf_counter()
-        publish(open_pool(folder / "pool", open_cache(cache_path).identity, shape), folder / "out", views, 10**12)
+        publish(open_pool(folder / "pool", open_cache(cache_path).identity), folder / "out", views, 10**12)
         print(f"publish   {time.perf_counter() - at:.1f} s (copied, checked, synced)")
         paths = [path for path in (folder / "out").rglob("*") if path.is_file()]
         sizes = [path.stat().st_size for path in paths]

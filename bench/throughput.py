@@ -36,7 +36,7 @@ def main(rounds: int, views: int, samples: int, codec: CodecName, workers: int) 
         commit = precompute.commit_part
         for number in range(rounds):
             for way in ("with", "without") if number % 2 else ("without", "with"):
-                pool = open_pool(replace(world, root=Path(folder) / f"{way}{number}").pool, identity, layout)
+                pool = open_pool(replace(world, root=Path(folder) / f"{way}{number}").pool, identity)
                 precompute.commit_part = commit if way == "with" else lambda *_: True
                 parts = precompute.select(layout, views, precompute.Share())
                 done = precompute.fill(pool, parts, world.shards, world.recipe, world.teacher, 3, workers)

@@ -12,9 +12,9 @@ from pipeline.identity import CacheConfig
 from pipeline.listing import Split
 from pipeline.optimize import OptimizerConfig
 from pipeline.pack import pack
-from pipeline.pool import Pool
 from pipeline.shards import Shards
 from pipeline.sources import DataConfig, find_root, read_splits, scan
+from pipeline.store import Store
 from pipeline.student import StudentConfig
 from pipeline.supervision import FromTeacher
 from pipeline.targets import CodecName
@@ -55,12 +55,12 @@ class World:
 
     def label(
         self, codec: CodecName, views: int, share: str = "1/1", recipe: Recipe | None = None, workers: int = 0
-    ) -> Pool:
+    ) -> Store:
         """Labels one share of the parts of a cache in the pool."""
         config = CacheConfig(name="test", views=views, group=3, codec=codec)
         pool, _ = precompute.run(
             self.pool, self.shards, recipe or self.recipe, config, self.config, self.weights,
-            precompute.Share.parse(share), None, None, False, workers,
+            precompute.Share.parse(share), False, workers,
         )  # fmt: skip
         return pool
 

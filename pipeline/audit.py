@@ -62,21 +62,22 @@ def audit(
     difference.require_same(whole, cache.identity, str(path), REPAIR)
     there = sorted(cache.parts)
     chosen = [there[i] for i in Draws(seed, "audit").permutation(len(there))[:parts]]
-    rows = equal = hard_equal = views = pixels_equal = 0
+    visits = [
+        (block, view) for g, s in chosen for block in shards.blocks if block.shard == s for view in shape.views_of(g)
+    ]
+    rows = equal = hard_equal = pixels_equal = 0
     worst = 0.0
-    with progress("predict", len(chosen), "parts") as tick:
-        for g, s in chosen:
-            for block in (block for block in shards.blocks if block.shard == s):
-                for view in range(g * shape.group, (g + 1) * shape.group):
-                    drawn = draw_visit(shards, recipe, block, view, 1)
-                    found = through_codec(shape.codec, label_visit(teacher, recipe, drawn).numpy())
-                    kept = cache.read(block, view, 1)
-                    same = found.hard[0] == kept.hard[0]
-                    hard_equal += int(same.sum())
-                    if found.logits is not None and kept.logits is not None:
-                        same &= (found.logits[0] == kept.logits[0]).all(axis=1)
-                        worst = max(worst, float(np.abs(found.logits - kept.logits).max()))
-                    rows, equal, views = rows + block.samples, equal + int(same.sum()), views + 1
-                    pixels_equal += drawn.digests[0] == cache.pixel_digest(block, view)
+    with progress("predict", len(visits), "blocks") as tick:
+        for block, view in visits:
+            drawn = draw_visit(shards, recipe, block, view, 1)
+            found = through_codec(shape.codec, label_visit(teacher, recipe, drawn).numpy())
+            kept = cache.read(block, view, 1)
+            same = found.hard[0] == kept.hard[0]
+            hard_equal += int(same.sum())
+            if found.logits is not None and kept.logits is not None:
+                same &= (found.logits[0] == kept.logits[0]).all(axis=1)
+                worst = max(worst, float(np.abs(found.logits - kept.logits).max()))
+            rows, equal = rows + block.samples, equal + int(same.sum())
+            pixels_equal += drawn.digests[0] == cache.pixel_digest(block, view)
             tick()
-    return Audit(len(chosen), rows, equal, hard_equal, worst, views, pixels_equal)
+    return Audit(len(chosen), rows, equal, hard_equal, worst, len(visits), pixels_equal)

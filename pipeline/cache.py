@@ -5,31 +5,17 @@ Blocks and never rows: a zarr call costs about a millisecond, so a reader of sin
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline import difference, files, layout, runtime, targets
-from pipeline.layout import Layout, Part
-from pipeline.record import (
-    ANEW,
-    RECEIPT,
-    REPAIR,
-    Record,
-    cache_path,
-    check_size,
-    listed,
-    read_identity,
-    read_receipt,
-    read_record,
-    recorded,
-    row_digest,
-    staging_directories,
-)
+from pipeline.layout import Part
+from pipeline.record import ANEW, RECEIPT, REPAIR, Record, check_size, read_receipt, require_record, row_digest
 from pipeline.runtime import IntegrityError, UsageError
 from pipeline.shards import Block
+from pipeline.store import Store, cache_path, committed, read_identity, recorded, staged, store_of
 from pipeline.targets import Targets
 
 _RECORDS_KEPT = 64  # about 20 kB each
@@ -44,19 +30,9 @@ class Cache:
     it was opened.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        identity: dict[str, Any],
-        views: int,
-        parts: frozenset[Part],
-        pinned: tuple[tuple[str, ...], ...] | None,
-    ) -> None:
-        self.path, self.identity, self.views = path, identity, views
-        self.layout = layout.of_identity(identity, str(path))
-        self.hash = files.digest(identity)
-        self.parts = parts
-        self._pinned = pinned  # checksums of the records that a receipt names
+    def __init__(self, store: Store, views: int, parts: frozenset[Part]) -> None:
+        self.path, self.identity, self.hash, self.layout = store.path, store.identity, store.hash, store.layout
+        self.store, self.views, self.parts = store, views, parts
         self._records: dict[Part, Record] = {}
         self._arrays: dict[str, Any] = {}
 
@@ -76,18 +52,17 @@ class Cache:
 
     def missing(self, views: int) -> list[Part]:
         """The parts (g, s) that hold any of views 0..K-1 and are not committed."""
-        groups = -(-views // self.layout.group)
+        group = self.layout.group
+        whole = -(-views // group) * group
         return [
-            (g, s)
-            for g in range(groups)
-            for s in range(self.layout.shards)
-            if (g, s) not in self.parts or (g + 1) * self.layout.group > self.views
+            part for part in self.layout.parts(whole) if part not in self.parts or (part[0] + 1) * group > self.views
         ]
 
     def records_hash(self, views: int) -> str:
         """Hash of the records, and so of the rows, of what is there of views 0..K-1. Raises IntegrityError."""
         parts = sorted(part for part in self.parts if part[0] * self.layout.group < views)
-        return files.digest([self._pinned[g][s] if self._pinned else self.record((g, s)).checksum for g, s in parts])
+        pinned = self.store.pinned
+        return files.digest([pinned[g][s] if pinned else self.record((g, s)).checksum for g, s in parts])
 
     def read(self, block: Block, first_view: int, views: int = 1) -> Targets:
         """Targets of views first_view..first_view+r-1 of a block: hard uint16 (r, n), logits float32 (r, n, C).
@@ -96,12 +71,11 @@ class Cache:
         damaged.
         """
         self._check(block, first_view, views)
-        group, end = self.layout.group, first_view + views
-        pieces = []
-        while first_view < end:
-            stop = min(end, (first_view // group + 1) * group)
-            pieces.append(self._proven(block, first_view, stop))
-            first_view = stop
+        group, stop = self.layout.group, first_view + views
+        pieces = [
+            self._proven(block, max(first_view, start), min(stop, start + group))
+            for start in range(first_view // group * group, stop, group)
+        ]
         if len(pieces) == 1:
             return pieces[0]
         hard = np.concatenate([piece.hard for piece in pieces])
@@ -115,26 +89,17 @@ class Cache:
         return record.pixel_digest(view % self.layout.group, block.first // self.layout.block)
 
     def record(self, part: Part) -> Record:
-        """The commit record of a part, parsed once while it is in use. Raises IntegrityError."""
-        kept = self._records.get(part)
-        if kept is not None:
-            return kept
-        record = self._load(part)
-        while len(self._records) >= _RECORDS_KEPT:
-            self._records.pop(next(iter(self._records)), None)
-        self._records[part] = record
-        return record
-
-    def _load(self, part: Part) -> Record:
-        where = self.path / layout.record_key(part)
-        record = read_record(self.path, self.hash, self.layout, part)
-        if record is None:
-            raise IntegrityError(f"{where}: no commit record; {REPAIR}")
-        if self._pinned is not None and record.checksum != self._pinned[part[0]][part[1]]:
-            raise IntegrityError(f"{where}: the part was computed anew after the receipt; run precompute again")
-        for array, (size, _) in record.files.items():
-            check_size(self.path / layout.file_key(array, part), size)
-        return record
+        """The commit record of a part, parsed once while it is in use. Raises UsageError, IntegrityError."""
+        if part not in self.parts:
+            raise UsageError(f"{self.path}: part {part} is not committed; run precompute")
+        if part not in self._records:
+            record = require_record(self.store, part)
+            for array, (size, _) in record.files.items():
+                check_size(self.store.file_path(array, part), size)
+            if len(self._records) >= _RECORDS_KEPT:
+                self._records.pop(next(iter(self._records)))
+            self._records[part] = record
+        return self._records[part]
 
     def _proven(self, block: Block, first: int, stop: int) -> Targets:
         """The rows of views first..stop-1, which lie in one part, after their digests matched."""
@@ -159,7 +124,8 @@ class Cache:
         logits = None
         if self.layout.codec != "none":
             logits = targets.decode(self.layout.codec, self._read("logits", record.part, selection, where))
-        for index, view in enumerate(range(first % self.layout.group, first % self.layout.group + stop - first)):
+        for index in range(stop - first):
+            view = first % self.layout.group + index
             rows = None if logits is None else logits[index]
             found = row_digest(self.hash, record.part, view, number, hard[index], rows)
             expected = record.row_digest(view, number)
@@ -171,14 +137,12 @@ class Cache:
         return Targets(hard, logits)
 
     def _read(self, array: str, part: Part, selection: tuple[slice, slice], where: str) -> np.ndarray:
-        if array not in self._arrays:
-            documents = layout.metadata(self.identity, self.layout, self.views)
-            store = layout.CacheStore(self.path, documents, read_only=True)
-            self._arrays[array] = layout.open_array(store, array)
+        if not self._arrays:
+            self._arrays = layout.open_arrays(self.path, self.identity, self.layout, self.views, read_only=True)
         try:
             return np.asarray(self._arrays[array][selection])
         except (ValueError, RuntimeError, IndexError, KeyError, TypeError) as error:  # what zarr's codecs raise
-            path = self.path / layout.file_key(array, part)
+            path = self.store.file_path(array, part)
             reason = str(error).split(". Stored", 1)[0]  # zarr shows the bytes of both checksums
             raise IntegrityError(f"{path}: damaged in {where}: {reason}; {REPAIR}") from error
 
@@ -188,16 +152,10 @@ class Cache:
             raise UsageError(f"{self.path}: {block} is no block of the cache's layout {shape}")
         if views < 1 or first_view < 0 or first_view + views > self.views:
             raise UsageError(f"{self.path}: holds views 0..{self.views - 1}, asked for {views} from {first_view} on")
-        for group in range(first_view // shape.group, (first_view + views - 1) // shape.group + 1):
-            if (group, block.shard) not in self.parts:
-                raise UsageError(f"{self.path}: part {(group, block.shard)} is not committed; run precompute")
 
 
 def open_cache(
-    path: Path,
-    identity: Mapping[str, Any] | None = None,
-    views: int | None = None,
-    pool: Path | None = None,
+    path: Path, identity: Mapping[str, Any] | None = None, views: int | None = None, pool: Path | None = None
 ) -> Cache:
     """Opens a published cache, a receipt, or a cache's directory in a pool, by listing names only.
 
@@ -205,68 +163,54 @@ def open_cache(
     work pool for a receipt (default DISTIL_POOL). A published cache and a receipt are complete; a cache in a pool may
     lack parts (``Cache.missing``). Raises UsageError, IdentityError with each field and both values, IntegrityError.
     """
-    source = find_source(path, pool)
+    store = find_store(path, pool)
     if identity is not None:
-        wanted = json.loads(files.canonical_json(identity))
-        difference.require_same(wanted, source.identity, str(path), _REMAKE)
-    shape = layout.of_identity(source.identity, str(path))
-    there = listed(source.path, shape)
-    if views is not None and source.views is not None and views > source.views:
-        raise UsageError(f"{path}: the cache holds V = {source.views} views, asked for {views}; {_REMAKE}")
-    grown = shape.group * (1 + max((g for g, _ in there), default=0))
-    held = views or source.views or grown
-    expected = set(shape.parts(held))
-    if source.views is None:
-        there |= _broken(source.path, shape, there)
-    elif not expected <= there:
-        part = min(expected - there)
-        names = [layout.record_key(part), *(layout.file_key(array, part) for array in shape.arrays)]
-        gone = next((name for name in names if not (source.path / name).is_file()), names[0])
-        count = len(expected - there)
+        difference.require_same(identity, store.identity, str(path), _REMAKE)
+    if views is not None and store.views is not None and views > store.views:
+        raise UsageError(f"{path}: the cache holds V = {store.views} views, asked for {views}; {_REMAKE}")
+    there = committed(store)
+    grown = store.layout.group * (1 + max((g for g, _ in there), default=0))
+    held = views or store.views or grown
+    expected = set(store.layout.parts(held))
+    lacking = expected - there
+    if store.views is None:
+        there |= _broken(store, there)
+    elif lacking:
+        paths = store.paths(min(lacking))
+        gone = next((file for file in paths if not file.is_file()), paths[-1])
         raise IntegrityError(
-            f"{path}: {count} of {len(expected)} parts are not whole, first {source.path / gone}: no such file; {REPAIR}"
+            f"{path}: {len(lacking)} of {len(expected)} parts are not whole, first {gone}: no such file; {REPAIR}"
         )
-    return Cache(source.path, source.identity, held, frozenset(there & expected), source.pinned)
+    return Cache(store, held, frozenset(there & expected))
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a cache's data lies; ``views`` is None for a cache in a pool, which need not be complete."""
+def find_store(path: Path, pool: Path | None) -> Store:
+    """What ``path`` is: a receipt's cache in the pool at ``pool``, a published cache, or a cache's directory in a pool.
 
-    path: Path
-    identity: dict[str, Any]
-    views: int | None
-    pinned: tuple[tuple[str, ...], ...] | None = None
-
-
-def find_source(path: Path, pool: Path | None) -> Source:
-    """What ``path`` is, with its identity. Raises UsageError, IntegrityError, IdentityError."""
+    Raises UsageError, IntegrityError, IdentityError.
+    """
     if (path / RECEIPT).exists():
-        receipt = read_receipt(path)
-        place = cache_path(pool or runtime.pool_root(), files.digest(receipt.identity))
+        identity, views, records = read_receipt(path)
+        place = cache_path(pool or runtime.pool_root(), files.digest(identity))
         if not place.is_dir():
             raise UsageError(
                 f"{path / RECEIPT}: the pool has no {place}; set DISTIL_POOL to the pool that has it, or run {ANEW}"
             )
-        difference.require_same(receipt.identity, read_identity(place), str(place), _REMAKE)
-        return Source(place, receipt.identity, receipt.views, receipt.records)
+        difference.require_same(identity, read_identity(place), str(place), _REMAKE)
+        return store_of(place, identity, views, records)
     if (path / "zarr.json").exists():
-        identity, views = read_published(path)
-        return Source(path, identity, views)
+        return _published(path)
     if (path / "identity.json").exists():
-        return Source(path, read_identity(path), None)
+        return store_of(path, read_identity(path))
     raise UsageError(f"{path}: no teacher cache (no zarr.json, receipt.json or identity.json); {_REMAKE}")
 
 
-def read_published(path: Path) -> tuple[dict[str, Any], int]:
-    """Identity and V of a published cache, whose metadata must be what they make it, byte for byte.
-
-    Raises IntegrityError.
-    """
+def _published(path: Path) -> Store:
+    """A published cache, whose metadata must be what identity and V make them, byte for byte. Raises IntegrityError."""
     try:
         attributes = json.loads((path / "zarr.json").read_bytes())["attributes"][layout.ATTRIBUTES]
-        identity, views = attributes["identity"], attributes["views"]
-        expected = layout.metadata(identity, layout.of_identity(identity, str(path)), views)
+        store = store_of(path, attributes["identity"], attributes["views"])
+        expected = layout.metadata(store.identity, store.layout, attributes["views"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{path / 'zarr.json'}: not a teacher cache's metadata: {error!r}; {_RESTORE}") from None
     for key, document in expected.items():
@@ -280,16 +224,16 @@ def read_published(path: Path) -> tuple[dict[str, Any], int]:
                 f"{path / key}: edited or damaged at byte {where}: expected {document[where : where + 20]!r}, "
                 f"found {found[where : where + 20]!r}; {_RESTORE}"
             )
-    return identity, views
+    return store
 
 
-def _broken(cache: Path, shape: Layout, there: set[Part]) -> set[Part]:
+def _broken(store: Store, there: set[Part]) -> set[Part]:
     """Parts of a pool that have a record but not all files, and no staging from which they are coming.
 
     They count as present, so that reading them raises: damage is never taken for a part still to be made.
     """
-    lacking = recorded(cache) - there
+    lacking = recorded(store.path) - there
     if not lacking:
         return set()
-    lacking -= {part for _, part in staging_directories(cache)}
-    return lacking - listed(cache, shape)  # rolled forward between the two listings
+    lacking -= set(staged(store.path).values())
+    return lacking - committed(store)  # rolled forward between the two listings

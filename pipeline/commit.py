@@ -16,27 +16,18 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline import files, layout
+from pipeline import files, layout, targets
 from pipeline.layout import Layout, Part
-from pipeline.record import (
-    REPAIR,
-    STAGING,
-    Record,
-    checksum_file,
-    parse_record,
-    read_record,
-    record_bytes,
-    row_digests,
-    staging_directories,
-)
-from pipeline.runtime import IntegrityError
+from pipeline.record import REPAIR, Record, check_file, file_sum, parse_record, read_record, record_bytes, row_digests
+from pipeline.runtime import IntegrityError, UsageError
+from pipeline.store import STAGING, Store, staged
 
 STEPS = (
     "begun",
@@ -58,48 +49,59 @@ def unwatched(step: str) -> None:
     """What a commit calls at each step; the kill tests pass their own."""
 
 
-def commit(
-    cache: Path,
-    identity: Mapping[str, Any],
-    identity_hash: str,
-    shape: Layout,
-    part: Part,
-    hard: np.ndarray,
-    stored: np.ndarray | None,
-    pixels: Sequence[str],
-    source: str,
-    reach: Reach = unwatched,
-) -> bool:
+@dataclass(frozen=True)
+class Answers:
+    """What a teacher says about a part of n samples: hard uint16 (G, n), encoded (G, n, W) as ``targets.encode`` gives it
+    (None for codec none), pixels (G, blocks) of 16 hex digits; source: sha256 of the part's shard."""
+
+    part: Part
+    hard: np.ndarray
+    encoded: np.ndarray | None
+    pixels: np.ndarray | Sequence[Sequence[str]]
+    source: str
+
+    def check(self, shape: Layout) -> None:
+        """Raises UsageError unless these are the answers on a part of this layout."""
+        g, s = self.part
+        if g < 0 or not 0 <= s < shape.shards:
+            raise UsageError(f"part {self.part}: expected shards 0..{shape.shards - 1}")
+        rows, encoded = (shape.group, shape.rows(s)), "nothing"
+        if shape.codec != "none":
+            wide = (*rows, targets.stored_width(shape.codec, shape.classes))
+            encoded = f"{targets.stored_dtype(shape.codec)} {wide}"
+        for name, array, expected in (("hard", self.hard, f"uint16 {rows}"), ("logits", self.encoded, encoded)):
+            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+            if found != expected:
+                raise UsageError(f"part {self.part}: {name}: expected {expected}, found {found}")
+        if [len("".join(view)) for view in self.pixels] != [16 * shape.blocks(s)] * shape.group:
+            raise UsageError(f"pixels: expected {shape.group} x {shape.blocks(s)} digests of 16 hex digits")
+
+
+def commit(store: Store, answers: Answers, reach: Reach = unwatched) -> bool:
     """Publishes one part; True if this attempt won, False if another had committed the part before.
 
-    hard uint16 (G, n), stored (G, n, W) as the codec gives it, pixels: per view 16 hex digits for each block. On an
-    error before the link the staging is removed and its space given back; after the link the part is committed, the
-    staging stays, and anyone's roll-forward finishes it. Raises OSError, IntegrityError.
+    On an error before the link the staging is removed and its space given back; after the link the part is committed,
+    the staging stays, and anyone's roll-forward finishes it. Raises OSError, IntegrityError.
     """
-    staging, lease = _begin(cache, part)
+    part = answers.part
+    staging, lease = _begin(store, part)
+    target = store.record_path(part)
     try:
         try:
             reach("begun")
-            sums = _stage_arrays(staging, identity, shape, part, hard, stored, reach)
-            rows = row_digests(identity_hash, shape, part, hard, stored)
-            content = record_bytes(identity_hash, part, shape.rows(part[1]), sums, source, pixels, rows)
-            record = parse_record(content, "record to commit", identity_hash, shape, part)
-            files.write_durably(staging / "record.json", content)  # fsyncs the directory, so the arrays' names too
-            files.fsync_directory(staging.parent)
-            reach("wrote record")
-            target = cache / layout.record_key(part)
+            record = _stage(store, answers, staging, reach)
             target.parent.mkdir(parents=True, exist_ok=True)
             won = _link(staging / "record.json", target)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
         reach("linked")
-        _fsync_upwards(target.parent, cache)
+        _fsync_upwards(target.parent, store.path)
         reach("synced link")
         if won:
-            roll_forward(cache, record, reach)
+            roll_forward(store, record, reach)
         else:
-            _follow(cache, identity_hash, shape, part, staging)
+            _follow(store, part, staging)
         shutil.rmtree(staging, ignore_errors=True)
     finally:
         os.close(lease)
@@ -107,54 +109,53 @@ def commit(
     return won
 
 
-def _follow(cache: Path, identity_hash: str, shape: Layout, part: Part, staging: Path) -> None:
+def _follow(store: Store, part: Part, staging: Path) -> None:
     """What a loser does: finish the part of a winner that may have died, perhaps from its own equal files."""
     try:
-        record = read_record(cache, identity_hash, shape, part)
-        if record is not None:
-            roll_forward(cache, record)
+        finish(store, part)
     except IntegrityError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def roll_forward(cache: Path, record: Record, reach: Reach = unwatched) -> None:
+def finish(store: Store, part: Part) -> None:
+    """Rolls a part forward if it is committed. Raises IntegrityError."""
+    record = read_record(store, part)
+    if record is not None:
+        roll_forward(store, record)
+
+
+def roll_forward(store: Store, record: Record, reach: Reach = unwatched) -> None:
     """Moves a committed part's staged files to their places, wherever the attempt that staged them stopped.
 
     Idempotent, and safe beside any number of others. Raises IntegrityError if a file is nowhere.
     """
-    for array, (size, checksum) in record.files.items():
-        place = cache / layout.file_key(array, record.part)
-        # Looked at twice: another process may move it between the looks at its place and at the staging.
-        there = _matches(place, size, checksum) or _take(cache, record, array)
-        if not there and not _matches(place, size, checksum):
-            found = "a damaged file" if place.exists() else "no file"
-            raise IntegrityError(f"{place}: expected {size} bytes, xxh3 {checksum}, found {found}; {REPAIR}")
+    for array, expected in record.files.items():
+        place = store.file_path(array, record.part)
+        if file_sum(place) != expected and not _take(store, record, array):
+            # Another process may have moved it between the looks at its place and at the staging.
+            check_file(place, expected, file_sum(place))
         reach(f"rolled {array}")
     for array in record.files:
-        _fsync_upwards((cache / layout.file_key(array, record.part)).parent, cache)
+        _fsync_upwards(store.file_path(array, record.part).parent, store.path)
     reach("synced roll")
 
 
-def recover(cache: Path, identity: str, shape: Layout) -> int:
-    """Rolls forward every committed part that dead jobs left in staging; returns how many it looked at."""
-    staged = sorted({part for _, part in staging_directories(cache)})
-    for part in staged:
-        record = read_record(cache, identity, shape, part)
-        if record is not None:
-            roll_forward(cache, record)
-    return len(staged)
+def recover(store: Store) -> None:
+    """Rolls forward every committed part that dead jobs left in staging."""
+    for part in sorted(set(staged(store.path).values())):
+        finish(store, part)
 
 
-def _take(cache: Path, record: Record, array: str) -> bool:
+def _take(store: Store, record: Record, array: str) -> bool:
     """Moves an array's file to its place from an attempt that staged this very record: it has written all its files and
     synced them. An attempt that has not come so far may have an equal file, and still needs it."""
-    place, (size, checksum) = cache / layout.file_key(array, record.part), record.files[array]
-    for directory, part in staging_directories(cache):
+    place = store.file_path(array, record.part)
+    for directory, part in staged(store.path).items():
         if (
             part == record.part
-            and _staged(directory) == record.checksum
-            and _matches(directory / array, size, checksum)
+            and _staged_record(directory) == record.checksum
+            and file_sum(directory / array) == record.files[array]
         ):
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -167,7 +168,7 @@ def _take(cache: Path, record: Record, array: str) -> bool:
     return False
 
 
-def _staged(directory: Path) -> str:
+def _staged_record(directory: Path) -> str:
     """The checksum of the record that an attempt has staged, "" if it has none."""
     try:
         return str(json.loads((directory / "record.json").read_bytes())["checksum"])
@@ -175,16 +176,9 @@ def _staged(directory: Path) -> str:
         return ""
 
 
-def _matches(path: Path, size: int, checksum: str) -> bool:
-    try:
-        return path.stat().st_size == size and path.is_file() and checksum_file(path) == checksum
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _begin(cache: Path, part: Part) -> tuple[Path, int]:
+def _begin(store: Store, part: Part) -> tuple[Path, int]:
     """A new staging directory and the locked lease in it, which tells the garbage collector that we live."""
-    staging = cache / STAGING / f"{part[0]}.{part[1]}.{uuid.uuid4().hex}"
+    staging = store.path / STAGING / f"{part[0]}.{part[1]}.{uuid.uuid4().hex}"
     staging.mkdir(parents=True)
     lease = os.open(staging / "lease", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC)
     with suppress(OSError):  # no locks on this file system: then only age protects a live attempt
@@ -192,35 +186,34 @@ def _begin(cache: Path, part: Part) -> tuple[Path, int]:
     return staging, lease
 
 
-def _stage_arrays(
-    staging: Path,
-    identity: Mapping[str, Any],
-    shape: Layout,
-    part: Part,
-    hard: np.ndarray,
-    stored: np.ndarray | None,
-    reach: Reach,
-) -> dict[str, tuple[int, str]]:
-    """Writes the part's arrays through zarr and returns size and xxh3 of every file."""
-    documents = layout.metadata(identity, shape, (part[0] + 1) * shape.group)
-    store = layout.CacheStore(staging, documents, read_only=False)
-    values = {"hard": hard} if stored is None else {"hard": hard, "logits": stored}
-    for name, rows in values.items():
-        layout.open_array(store, name)[layout.part_selection(shape, part)] = rows
+def _stage(store: Store, answers: Answers, staging: Path, reach: Reach) -> Record:
+    """Writes the part's arrays through zarr and their record, durably."""
+    shape, part = store.layout, answers.part
+    arrays = layout.open_arrays(staging, store.identity, shape, (part[0] + 1) * shape.group, read_only=False)
+    for name, rows in zip(arrays, (answers.hard, answers.encoded)):
+        arrays[name][layout.part_selection(shape, part)] = rows
         reach(f"wrote {name}")
-    for name in values:
+    for name in arrays:
         files.fsync_file(staging / name)
     reach("synced files")
-    return {name: ((staging / name).stat().st_size, checksum_file(staging / name)) for name in values}
+    sums = {name: found for name in arrays if (found := file_sum(staging / name))}
+    pixels = ["".join(view) for view in answers.pixels]
+    digests = row_digests(store, part, answers.hard, answers.encoded)
+    content = record_bytes(store, part, sums, answers.source, pixels, digests)
+    record = parse_record(content, store, part)
+    files.write_durably(staging / "record.json", content)  # fsyncs the directory, so the arrays' names too
+    files.fsync_directory(staging.parent)
+    reach("wrote record")
+    return record
 
 
-def _link(staged: Path, target: Path) -> bool:
+def _link(fresh: Path, target: Path) -> bool:
     """Publishes the record; False if there was one already."""
     try:
-        os.link(staged, target)
+        os.link(fresh, target)
     except FileExistsError:
         # NFS can report a link as refused that a lost first answer had made.
-        return target.exists() and staged.samefile(target)
+        return target.exists() and fresh.samefile(target)
     return True
 
 

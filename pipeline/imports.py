@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "config runtime imports",
         "files keyed images listing folders tars cifar foreign sources pack shards "
         "augment views draw pairs finish canary schedule "
-        "targets layout record difference commit pool cache publish verification "
+        "targets layout store record difference commit pool cache publish verification "
         "models weights heads teacher student losses metrics checkpoint optimize",
         "visit label loader supervision identity loop scoring",
         "compose precompute fit train evaluate gallery report plan audit inspection",

@@ -50,10 +50,10 @@ def _answers(cache: Cache, shards: Shards | None, most: int) -> dict[str, Any]:
     shape = cache.layout
     per_shard = shape.shard_size // shape.block
     where = [
-        (cache.block(s * per_shard + number), g * shape.group + v)
+        (cache.block(s * per_shard + number), view)
         for g, s in sorted(cache.parts)
         for number in range(shape.blocks(s))
-        for v in range(shape.group)
+        for view in shape.views_of(g)
     ]
     where = where[:: max(1, len(where) // most)]
     counts = np.zeros(shape.classes, np.int64)

@@ -4,20 +4,18 @@ The metadata is a function of (identity, V) and is served to zarr from memory; o
 and a published cache whose ``zarr.json`` differs from the function by one byte is refused.
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal
 
-import numpy as np
 import zarr
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
 from pipeline import files, targets
-from pipeline.runtime import IntegrityError, UsageError
+from pipeline.runtime import UsageError
 
 FORMAT = "offline-deit teacher cache"
 FORMAT_VERSION = 1
@@ -73,17 +71,13 @@ class Layout:
             )
         return views // self.group
 
+    def views_of(self, group: int) -> range:
+        """The views of a view group."""
+        return range(group * self.group, (group + 1) * self.group)
+
     def parts(self, views: int) -> Iterator[Part]:
         """Every part of a cache of V views: group by group, and inside a group shard by shard."""
         return ((g, s) for g in range(self.groups(views)) for s in range(self.shards))
-
-
-def of_identity(identity: Mapping[str, Any], where: str) -> Layout:
-    """The layout that an identity names under ``layout``. Raises IntegrityError if it is not one."""
-    try:
-        return Layout(**identity["layout"])
-    except (KeyError, TypeError, UsageError) as error:
-        raise IntegrityError(f"{where}: the identity holds no valid layout: {error}") from None
 
 
 def file_key(array: str, part: Part) -> str:
@@ -175,15 +169,12 @@ def _array(
     }
 
 
-class CacheStore(LocalStore):
+class _Store(LocalStore):
     """A local store that answers ``zarr.json`` from memory; written files lie flat in ``root`` (one part)."""
 
     def __init__(self, root: Path, documents: Mapping[str, bytes], *, read_only: bool) -> None:
         super().__init__(root, read_only=read_only)
         self._documents = documents
-
-    def with_read_only(self, read_only: bool = False) -> Self:
-        return type(self)(self.root, self._documents, read_only=read_only)
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -199,30 +190,16 @@ class CacheStore(LocalStore):
         await super().set(key.split("/", 1)[0], value)
 
 
-def open_array(store: CacheStore, name: str) -> Any:
-    """The zarr array ``name`` of a store, for reading or for writing one part."""
-    return zarr.open_array(store, path=name, mode="r" if store.read_only else "r+", zarr_format=3)
-
-
-def as_dict(layout: Layout) -> dict[str, Any]:
-    """What an identity holds under ``layout``."""
-    return dataclasses.asdict(layout)
+def open_arrays(
+    root: Path, identity: Mapping[str, Any], layout: Layout, views: int, *, read_only: bool
+) -> dict[str, Any]:
+    """The zarr arrays of a cache of V views by name, for reading or for writing one part into ``root``."""
+    store = _Store(root, metadata(identity, layout, views), read_only=read_only)
+    mode: Literal["r", "r+"] = "r" if read_only else "r+"
+    return {name: zarr.open_array(store, path=name, mode=mode, zarr_format=3) for name in layout.arrays}
 
 
 def part_selection(layout: Layout, part: Part) -> tuple[slice, slice]:
     """The views and the samples of a part, as indices into the arrays."""
-    g, s = part
-    first = s * layout.shard_size
-    return slice(g * layout.group, (g + 1) * layout.group), slice(first, first + layout.rows(s))
-
-
-def check_rows(layout: Layout, part: Part, hard: np.ndarray, stored: np.ndarray | None) -> None:
-    """Raises UsageError unless hard is uint16 (G, n) and stored (G, n, W) in the codec's type."""
-    shape = (layout.group, layout.rows(part[1]))
-    wide = (*shape, targets.stored_width(layout.codec, layout.classes))
-    expected: dict[str, tuple[tuple[int, ...], np.dtype | None]] = {"hard": (shape, np.dtype(np.uint16))}
-    expected["logits"] = (wide if layout.codec != "none" else (), targets.stored_dtype(layout.codec))
-    for (name, wanted), array in zip(expected.items(), (hard, stored)):
-        found = ((), None) if array is None else (array.shape, array.dtype)
-        if found != wanted:
-            raise UsageError(f"part {part}: {name}: expected {wanted[1]} {wanted[0]}, found {found[1]} {found[0]}")
+    views, first = layout.views_of(part[0]), part[1] * layout.shard_size
+    return slice(views.start, views.stop), slice(first, first + layout.rows(part[1]))

@@ -6,109 +6,57 @@
 
 import errno
 import importlib.metadata
-import json
 import os
 import platform
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline import commit, difference, files, layout
-from pipeline.commit import Reach, unwatched
-from pipeline.layout import Layout, Part
-from pipeline.record import REPAIR, STAGING, Record, cache_path, caches, listed, read_identity, read_record
+from pipeline import commit, difference, files
+from pipeline.commit import Answers, Reach, unwatched
 from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, say
+from pipeline.store import STAGING, Store, cache_path, caches, read_identity, store_of
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "zarr", "numcodecs")
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-@dataclass(frozen=True)
-class Pool:
-    """One cache in the pool; ``path`` is its directory, ``hash`` the sha256 of its identity."""
-
-    path: Path
-    identity: dict[str, Any]
-    hash: str
-    layout: Layout
-
-
-def open_pool(root: Path, identity: Mapping[str, Any], shape: Layout, new_cache: bool = False) -> Pool:
+def open_pool(root: Path, identity: dict[str, Any], new_cache: bool = False) -> Store:
     """The cache of this identity in the pool at ``root``, made if there is none.
 
-    Finishes what dead jobs committed, and parses no record but those of parts in staging. ``identity["layout"]`` is
-    ``dataclasses.asdict(shape)``. Raises UsageError (read-only pool, file system without hard links), IdentityError
-    (another cache differs only in fields that the machine decides, unless ``new_cache``), IntegrityError, RetryError
-    (disk full).
+    Finishes what dead jobs committed, and parses no record but those of parts in staging. Raises UsageError (read-only
+    pool, file system without hard links), IdentityError (another cache differs only in fields that the machine decides,
+    unless ``new_cache``), IntegrityError, RetryError (disk full).
     """
-    whole = json.loads(files.canonical_json(identity))
-    if layout.of_identity(whole, "identity") != shape:
-        raise UsageError(f"identity.layout: expected {layout.as_dict(shape)}, found {whole['layout']}")
-    pool = Pool(cache_path(root, files.digest(whole)), whole, files.digest(whole), shape)
+    pool = store_of(cache_path(root, files.digest(identity)), identity)
     if not (pool.path / "identity.json").exists() and not new_cache:
-        _refuse_machine_twin(root, whole)
+        _refuse_machine_twin(root, identity)
     with _writing(root):
         (pool.path / STAGING).mkdir(parents=True, exist_ok=True)
         _probe_links(pool.path / STAGING)
         _publish_identity(pool)
-        commit.recover(pool.path, pool.hash, shape)
+        commit.recover(pool)
         _note(pool, {"event": "opened", "versions": {name: _version(name) for name in _LIBRARIES}})
     return pool
 
 
-def committed(pool: Pool) -> set[Part]:
-    """The parts that are committed and in place, by listing names only."""
-    return listed(pool.path, pool.layout)
-
-
-def is_committed(pool: Pool, part: Part) -> bool:
-    """Whether a part is committed and in place now (asked again before a job starts on it)."""
-    keys = [layout.record_key(part), *(layout.file_key(array, part) for array in pool.layout.arrays)]
-    return all((pool.path / key).is_file() for key in keys)
-
-
-def commit_part(
-    pool: Pool,
-    part: Part,
-    hard: np.ndarray,
-    encoded: np.ndarray | None,
-    pixels: np.ndarray | Sequence[Sequence[str]],
-    source: str,
-    reach: Reach = unwatched,
-) -> bool:
+def commit_part(pool: Store, answers: Answers, reach: Reach = unwatched) -> bool:
     """Publishes one part; True if this job won it, False if another had committed it.
 
-    hard uint16 (G, n); encoded (G, n, W) as ``targets.encode`` gives it, None for codec none; pixels (G, blocks) of 16
-    hex digits; source: sha256 of the part's shard. Raises UsageError for other shapes, RetryError (75) when the disk is
-    full, with the space given back, IntegrityError when the part was committed before and is damaged.
+    Raises UsageError for other shapes, RetryError (75) when the disk is full, with the space given back, IntegrityError
+    when the part was committed before and is damaged.
     """
-    shape, rows = pool.layout, pool.layout.rows(part[1])
-    if not 0 <= part[1] < shape.shards or part[0] < 0:
-        raise UsageError(f"part {part}: expected shards 0..{shape.shards - 1}")
-    layout.check_rows(shape, part, hard, encoded)
-    lines = ["".join(line) for line in pixels]
-    if [len(line) for line in lines] != [16 * shape.blocks(part[1])] * shape.group:
-        raise UsageError(f"pixels: expected {shape.group} x {shape.blocks(part[1])} digests of 16 hex digits")
-    started = time.time()
+    answers.check(pool.layout)
+    started, part = time.time(), answers.part
     with _writing(pool.path):
-        won = commit.commit(pool.path, pool.identity, pool.hash, shape, part, hard, encoded, lines, source, reach)
-        _note(pool, {"event": "won" if won else "lost", "part": list(part), "rows": rows, "started": started})
+        won = commit.commit(pool, answers, reach)
+        event, rows = "won" if won else "lost", pool.layout.rows(part[1])
+        _note(pool, {"event": event, "part": list(part), "rows": rows, "started": started})
     return won
-
-
-def record_of(pool: Pool, part: Part) -> Record:
-    """The record of a committed part. Raises IntegrityError if there is none or it is damaged."""
-    record = read_record(pool.path, pool.hash, pool.layout, part)
-    if record is None:
-        raise IntegrityError(f"{pool.path / layout.record_key(part)}: no commit record; {REPAIR}")
-    return record
 
 
 def _refuse_machine_twin(root: Path, identity: Mapping[str, Any]) -> None:
@@ -149,7 +97,7 @@ def _probe_links(staging: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def _publish_identity(pool: Pool) -> None:
+def _publish_identity(pool: Store) -> None:
     """Writes identity.json once; of two jobs at once one wins, and both hold the same bytes."""
     if not (pool.path / "identity.json").exists():
         fresh = pool.path / STAGING / f"identity.{uuid.uuid4().hex}"
@@ -183,14 +131,11 @@ def _writing(where: Path) -> Iterator[None]:
         raise
 
 
-def _note(pool: Pool, event: Mapping[str, Any]) -> None:
+def _note(pool: Store, event: Mapping[str, Any]) -> None:
     """Appends one line to the pool's log; a single short write, so lines of many jobs do not mix."""
     line = {"time": time.time(), "host": platform.node(), "pid": os.getpid(), **event}
-    log = os.open(pool.path / "log.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(log, files.canonical_json(line))
-    finally:
-        os.close(log)
+    with (pool.path / "log.jsonl").open("ab", buffering=0) as log:
+        log.write(files.canonical_json(line))
 
 
 def _version(library: str) -> str:

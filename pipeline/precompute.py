@@ -9,22 +9,24 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.commit import Answers
 from pipeline.identity import CacheConfig, cache_identity, layout_of
 from pipeline.label import label_visit
-from pipeline.layout import Layout
+from pipeline.layout import Layout, Part
 from pipeline.loader import read_visits
-from pipeline.pool import Pool, commit_part, committed, is_committed, open_pool
+from pipeline.pool import commit_part, open_pool
 from pipeline.publish import refuse_other
 from pipeline.runtime import RetryError, StopSignal, UsageError, progress, rank, say, world_size
 from pipeline.runtime import device as pick_device
 from pipeline.schedule import Visit
-from pipeline.shards import Block, Shards
-from pipeline.targets import encode, hard_labels
+from pipeline.shards import Shards
+from pipeline.store import Store, committed, is_committed
+from pipeline.targets import encode, hard_labels, stored_dtype, stored_width
 from pipeline.teacher import Teacher, TeacherConfig
 from pipeline.views import Recipe
 from pipeline.visit import Drawn
@@ -32,20 +34,33 @@ from pipeline.visit import Drawn
 
 @dataclass(frozen=True)
 class Share:
-    """Job ``index`` of ``count``, counted from 1."""
+    """Job ``index`` of ``count``, counted from 1, of the parts in these shards and views (None: all)."""
 
     index: int = 1
     count: int = 1
+    shards: range | None = None
+    views: range | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "Share":
+    def parse(cls, text: str, shards: str | None = None, views: str | None = None) -> "Share":
         index, _, count = text.partition("/")
         if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
             raise UsageError(f"--share: expected i/n with 1 <= i <= n, for example 1/8, found {text!r}")
-        return cls(int(index), int(count))
+        only_shards, only_views = _parse_range(shards, "--only-shards"), _parse_range(views, "--only-views")
+        return cls(int(index), int(count), only_shards, only_views)
 
     def of_rank(self, rank: int, world: int) -> "Share":
-        return Share((self.index - 1) * world + rank + 1, self.count * world)
+        return replace(self, index=(self.index - 1) * world + rank + 1, count=self.count * world)
+
+
+def _parse_range(text: str | None, flag: str) -> range | None:
+    """``a:b`` as range(a, b); None stays None. Raises UsageError."""
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    if not (low.isdigit() and high.isdigit() and int(low) < int(high)):
+        raise UsageError(f"{flag}: expected first:end with first < end, for example 0:60, found {text!r}")
+    return range(int(low), int(high))
 
 
 @dataclass(frozen=True)
@@ -60,34 +75,29 @@ class Summary:
     total_s: float
 
 
-def select(
-    layout: Layout, views: int, share: Share, shards: range | None = None, view_range: range | None = None
-) -> list[tuple[int, int]]:
+def select(layout: Layout, views: int, share: Share) -> list[Part]:
     """The parts (g, s) of views 0..V-1 that this job is for, lower views first."""
-    count = -(-layout.samples // layout.shard_size)
-    if view_range and (view_range.start % layout.group or view_range.stop % layout.group):
+    group, chosen = layout.group, share.views
+    if chosen and (chosen.start % group or chosen.stop % group):
         raise UsageError(
-            f"--only-views: expected whole view groups, multiples of G = {layout.group}, found "
-            f"{view_range.start}:{view_range.stop}"
+            f"--only-views: expected whole view groups, multiples of G = {group}, found {chosen.start}:{chosen.stop}"
         )
     parts = [
         (g, s)
-        for g in range(views // layout.group)
-        for s in range(count)
-        if (shards is None or s in shards)
-        and (view_range is None or (g * layout.group in view_range and (g + 1) * layout.group - 1 in view_range))
+        for g, s in layout.parts(views)
+        if (share.shards is None or s in share.shards) and (chosen is None or g * group in chosen)
     ]
     if not parts:
         raise UsageError(
-            f"--only-shards and --only-views leave no whole part: there are {count} shards, and view groups of "
-            f"{layout.group} views up to {views}"
+            f"--only-shards and --only-views leave no whole part: there are {layout.shards} shards, and view groups of "
+            f"{group} views up to {views}"
         )
     return parts[share.index - 1 :: share.count]
 
 
 def fill(
-    pool: Pool,
-    parts: list[tuple[int, int]],
+    pool: Store,
+    parts: list[Part],
     shards: Shards,
     recipe: Recipe,
     teacher: Teacher,
@@ -103,7 +113,7 @@ def fill(
     if len(todo) < len(parts):
         say(f"{len(parts) - len(todo)} of {len(parts)} parts are already committed")
     blocks = {s: [block for block in shards.blocks if block.shard == s] for s in {s for _, s in todo}}
-    coming: deque[tuple[int, int]] = deque()
+    coming: deque[Part] = deque()
 
     def visits() -> Iterator[Visit]:
         for g, s in todo:
@@ -111,7 +121,7 @@ def fill(
                 continue
             coming.append((g, s))
             for block in blocks[s]:
-                for first in range(g * layout.group, (g + 1) * layout.group, repeats):
+                for first in layout.views_of(g)[::repeats]:
                     yield Visit(block.index, first, repeats, 0)
 
     start = time.perf_counter()
@@ -130,9 +140,7 @@ def fill(
             read_wait += time.perf_counter() - before
             if drawn is None:
                 break
-            if current is None:
-                part = coming.popleft()
-                current = _Part(layout, part, blocks[part[1]], repeats)
+            current = current or _Part(layout, coming.popleft(), repeats)
             before = time.perf_counter()
             current.put(drawn, label_visit(teacher, recipe, drawn).numpy())
             predict += time.perf_counter() - before
@@ -152,13 +160,13 @@ def fill(
 class _Part:
     """The rows of one part while they are computed; a writer holds two of these at most."""
 
-    def __init__(self, layout: Layout, part: tuple[int, int], blocks: list[Block], repeats: int) -> None:
-        samples = sum(block.samples for block in blocks)
+    def __init__(self, layout: Layout, part: Part, repeats: int) -> None:
         self.layout, self.part = layout, part
-        self.visits_left = len(blocks) * (layout.group // repeats)
-        self.hard = np.zeros((layout.group, samples), np.uint16)
-        self.encoded: np.ndarray | None = None
-        self.digests = np.zeros((layout.group, len(blocks)), dtype="U16")
+        self.visits_left = layout.blocks(part[1]) * (layout.group // repeats)
+        self.hard = np.zeros((layout.group, layout.rows(part[1])), np.uint16)
+        width, dtype = stored_width(layout.codec, layout.classes), stored_dtype(layout.codec)
+        self.encoded = None if dtype is None else np.zeros((*self.hard.shape, width), dtype)
+        self.digests = np.zeros((layout.group, layout.blocks(part[1])), dtype="U16")
 
     def put(self, drawn: Drawn, logits: np.ndarray) -> None:
         """``logits`` (r, n, C) float32 of a visit that lies in this part."""
@@ -166,18 +174,15 @@ class _Part:
         views = slice(first_view, first_view + len(logits))
         rows = slice(drawn.block.first, drawn.block.first + drawn.block.samples)
         self.hard[views, rows] = hard_labels(logits)
-        stored = encode(self.layout.codec, logits)
-        if stored is not None:
-            if self.encoded is None:
-                self.encoded = np.zeros((*self.hard.shape, stored.shape[-1]), stored.dtype)
-            self.encoded[views, rows] = stored
+        if self.encoded is not None:
+            self.encoded[views, rows] = encode(self.layout.codec, logits)
         self.digests[views, drawn.block.first // self.layout.block] = drawn.digests
         self.visits_left -= 1
 
-    def commit(self, pool: Pool, source: str) -> float:
+    def commit(self, pool: Store, source: str) -> float:
         """Publishes the part (or finds that another job has); seconds that it took."""
         before = time.perf_counter()
-        commit_part(pool, self.part, self.hard, self.encoded, self.digests, source)
+        commit_part(pool, Answers(self.part, self.hard, self.encoded, self.digests, source))
         return time.perf_counter() - before
 
 
@@ -189,22 +194,20 @@ def run(
     teacher_config: TeacherConfig,
     weights: Path,
     share: Share,
-    only_shards: range | None,
-    only_views: range | None,
     new_cache: bool,
     workers: int,
     out: Path | None = None,
-) -> tuple[Pool, Summary]:
+) -> tuple[Store, Summary]:
     """Opens the pool's cache of this identity and fills this job's share of it. Raises before any work if something
     stands in ``out`` that publishing would refuse to replace."""
     device = pick_device()
     layout = layout_of(shards, config)
     teacher = Teacher.load(teacher_config, weights, layout.classes, recipe, shards.block_size, device)
     identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
-    pool = open_pool(pool_root, identity, layout, new_cache)
+    pool = open_pool(pool_root, identity, new_cache)
     if out is not None:
         refuse_other(out, pool)
-    mine = select(layout, config.views, share.of_rank(rank(), world_size()), only_shards, only_views)
+    mine = select(layout, config.views, share.of_rank(rank(), world_size()))
     summary = fill(pool, mine, shards, recipe, teacher, config.repeats, workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "
@@ -216,13 +219,3 @@ def run(
 def validation_config(config: CacheConfig) -> CacheConfig:
     """The cache of the teacher's answers on the validation split: one view, no chance."""
     return config.model_copy(update={"name": f"{config.name}-val", "views": 1, "group": 1, "repeats": 1})
-
-
-def parse_range(text: str | None, flag: str) -> range | None:
-    """``a:b`` as range(a, b); None stays None. Raises UsageError."""
-    if text is None:
-        return None
-    low, _, high = text.partition(":")
-    if not (low.isdigit() and high.isdigit() and int(low) < int(high)):
-        raise UsageError(f"{flag}: expected first:end with first < end, for example 0:60, found {text!r}")
-    return range(int(low), int(high))

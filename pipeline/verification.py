@@ -11,25 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import files, layout
-from pipeline.cache import find_source
-from pipeline.commit import roll_forward
-from pipeline.layout import Layout, Part
-from pipeline.record import (
-    ANEW,
-    REPAIR,
-    STAGING,
-    Record,
-    caches,
-    check_size,
-    checksum_file,
-    listed,
-    read_identity,
-    read_record,
-    recorded,
-    staging_directories,
-)
+from pipeline import files
+from pipeline.cache import find_store
+from pipeline.commit import finish
+from pipeline.layout import Part
+from pipeline.record import ANEW, Record, check_file, file_sum, read_record, require_record
 from pipeline.runtime import IntegrityError, UsageError, progress
+from pipeline.store import STAGING, Store, caches, committed, read_identity, recorded, staged, store_of
 
 State = Literal["damaged", "pending", "stray"]
 _LOG_FILES = {"identity.json", "log.jsonl", "repair.lock"}
@@ -93,44 +81,36 @@ def verify(path: Path, pool: Path | None = None) -> Verification:
     elif (path / "zarr.json").exists() or not (path / "staging").exists():
         kind = "published"
     try:
-        source = find_source(path, pool)
-        shape = layout.of_identity(source.identity, str(path))
-        views = source.views or _whole_views(recorded(source.path), shape)
+        store = find_store(path, pool)
     except (IntegrityError, UsageError) as error:
         if kind == "receipt" and isinstance(error, UsageError):  # no such pool here
             raise
         return Verification(str(path), kind, "", 0, 0, 0, 0, (Finding("damaged", None, str(error)),))
-    identity = files.digest(source.identity)
-    parts = recorded(source.path) if source.views is None else set(shape.parts(views))
-    coming = {part for _, part in staging_directories(source.path)}
+    there = recorded(store.path)
+    views = store.views or _whole_views(there, store)
+    parts = there if store.views is None else set(store.layout.parts(views))
+    coming = set(staged(store.path).values())
     findings: list[Finding] = []
     whole = checked = 0
     with progress("verify", len(parts), "parts") as tick:
         for part in sorted(parts):
             try:
-                record = _require_record(source.path, identity, shape, part)
-                if source.pinned is not None and source.pinned[part[0]][part[1]] != record.checksum:
-                    raise IntegrityError(
-                        f"part {part}: computed anew after the receipt was written; run precompute again"
-                    )
-                check_files(source.path, record)
+                record = require_record(store, part)
+                check_files(store, record)
                 whole, checked = whole + 1, checked + sum(size for size, _ in record.files.values())
             except IntegrityError as error:
-                pending = part in coming and part not in listed(source.path, shape)
+                pending = part in coming and part not in committed(store)
                 findings.append(Finding("pending" if pending else "damaged", part, str(error)))
             tick()
-    findings += [Finding("stray", None, f"{name}: no committed part") for name in _strays(source.path, shape, parts)]
-    return Verification(str(path), kind, identity, views, len(parts), whole, checked, tuple(findings))
+    findings += [Finding("stray", None, f"{name}: no committed part") for name in _strays(store, parts)]
+    return Verification(str(path), kind, store.hash, views, len(parts), whole, checked, tuple(findings))
 
 
-def check_files(cache: Path, record: Record) -> None:
+def check_files(store: Store, record: Record) -> None:
     """Raises IntegrityError unless every file of a part has the size and xxh3 of its record."""
-    for array, (size, checksum) in record.files.items():
-        path = cache / layout.file_key(array, record.part)
-        check_size(path, size)
-        found = checksum_file(path)
-        if found != checksum:
-            raise IntegrityError(f"{path}: expected xxh3 {checksum}, found {found}; {REPAIR}")
+    for array, expected in record.files.items():
+        path = store.file_path(array, record.part)
+        check_file(path, expected, file_sum(path))
 
 
 def repair(cache: Path, parts: Iterable[Part]) -> tuple[Part, ...]:
@@ -139,26 +119,20 @@ def repair(cache: Path, parts: Iterable[Part]) -> tuple[Part, ...]:
     One repair runs at a time, and each part is checked again first: another may have repaired it, and a job committed
     it. The files go before the record, so that nobody publishes the part while they are removed.
     """
-    identity = read_identity(cache)
-    shape = layout.of_identity(identity, str(cache))
+    store = store_of(cache, read_identity(cache))
     dropped = []
-    lock = os.open(cache / "repair.lock", os.O_CREAT | os.O_WRONLY, 0o666)
-    try:
+    with (cache / "repair.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for part in sorted(parts):
             try:
-                record = read_record(cache, files.digest(identity), shape, part)
-                if record is None:
-                    continue
-                check_files(cache, record)
+                record = read_record(store, part)
+                if record is not None:
+                    check_files(store, record)
             except IntegrityError:
-                for array in shape.arrays:
-                    _remove(cache / layout.file_key(array, part))
-                _remove(cache / layout.record_key(part))
-                files.fsync_directory((cache / layout.record_key(part)).parent)
+                for path in store.paths(part):
+                    _remove(path)
+                files.fsync_directory(store.record_path(part).parent)
                 dropped.append(part)
-    finally:
-        os.close(lock)
     return tuple(dropped)
 
 
@@ -169,24 +143,22 @@ def collect(cache: Path, older_than: float = 3600.0) -> Garbage:
     on every network file system). Staged files that a commit names are moved to their places first, and staging that
     can't be accounted for is kept. Raises IntegrityError if the identity is damaged.
     """
-    identity = read_identity(cache)
-    shape = layout.of_identity(identity, str(cache))
+    store = store_of(cache, read_identity(cache))
     removed, kept, freed = [], [], 0
     for entry in sorted((cache / STAGING).iterdir()) if (cache / STAGING).is_dir() else []:
-        part = dict(staging_directories(cache)).get(entry)
         try:
             if time.time() - entry.stat().st_mtime < older_than or _alive(entry):
                 kept.append(f"{entry}: in use, or younger than {older_than:.0f} s")
                 continue
-            record = read_record(cache, files.digest(identity), shape, part) if part else None
-            if record is not None:
-                roll_forward(cache, record)
+            part = staged(cache).get(entry)
+            if part is not None:
+                finish(store, part)
         except IntegrityError as error:
             kept.append(f"{entry}: {error}")
             continue
         except FileNotFoundError:  # its owner has just cleaned up
             continue
-        freed += sum(path.stat().st_size for path in entry.rglob("*") if path.is_file()) if entry.is_dir() else 0
+        freed += sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
         _remove(entry)
         removed.append(str(entry))
     return Garbage(tuple(removed), tuple(kept), freed)
@@ -214,48 +186,39 @@ def advice(report: Verification) -> str:
     )
 
 
-def _require_record(cache: Path, identity: str, shape: Layout, part: Part) -> Record:
-    record = read_record(cache, identity, shape, part)
-    if record is None:
-        raise IntegrityError(f"{cache / layout.record_key(part)}: no commit record; {REPAIR}")
-    return record
-
-
-def _whole_views(parts: set[Part], shape: Layout) -> int:
+def _whole_views(parts: set[Part], store: Store) -> int:
     """V of a cache in a pool: the views that all shards have, from the first on."""
     groups = 0
-    while all((groups, shard) in parts for shard in range(shape.shards)):
+    while all((groups, shard) in parts for shard in range(store.layout.shards)):
         groups += 1
-    return groups * shape.group
+    return groups * store.layout.group
 
 
-def _strays(cache: Path, shape: Layout, parts: set[Part]) -> list[str]:
+def _strays(store: Store, parts: set[Part]) -> list[str]:
     """Files that no part and no metadata account for, relative to the cache."""
-    known: set[str] = _LOG_FILES | {"zarr.json"} | {f"{array}/zarr.json" for array in shape.arrays}
-    for part in parts:
-        known |= {layout.record_key(part), *(layout.file_key(array, part) for array in shape.arrays)}
-    found = []
-    for folder, folders, names in os.walk(cache):
-        if Path(folder) == cache:
+    names = _LOG_FILES | {"zarr.json"} | {f"{array}/zarr.json" for array in store.layout.arrays}
+    known = {store.path / name for name in names} | {path for part in parts for path in store.paths(part)}
+    found = set()
+    for folder, folders, files_there in os.walk(store.path):
+        if Path(folder) == store.path:
             folders[:] = [name for name in folders if name != STAGING]
-        found += [str((Path(folder) / name).relative_to(cache)) for name in names]
-    return sorted(set(found) - known)
+        found |= {Path(folder) / name for name in files_there}
+    return sorted(str(path.relative_to(store.path)) for path in found - known)
 
 
 def _alive(entry: Path) -> bool:
     """Whether a process holds the lease of a staging directory."""
     try:
-        lease = os.open(entry / "lease", os.O_WRONLY)
+        lease = (entry / "lease").open("r+b")
     except (FileNotFoundError, NotADirectoryError):
         return False
-    try:
-        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no locks here: age alone decides
-        return False
-    finally:
-        os.close(lease)
+    with lease:
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no locks here: age alone decides
+            pass
     return False
 
 

@@ -41,8 +41,7 @@ def main(params: Path, shards: Path, split: str, teacher: Path, out: Path | None
     with timed(out, f"precompute_{split}"):
         pool, _ = precompute.run(
             pool_root(), Shards.open(shards / split), recipe, cache, chosen, teacher / "model.safetensors",
-            precompute.Share.parse(share), precompute.parse_range(only_shards, "--only-shards"),
-            precompute.parse_range(only_views, "--only-views"), new_cache, workers(), out,
+            precompute.Share.parse(share, only_shards, only_views), new_cache, workers(), out,
         )  # fmt: skip
         if out is None or world_size() > 1:
             say(f"pool: {pool.path}; when all jobs are done, publish with: dvc repro (or --out, without torchrun)")

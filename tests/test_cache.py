@@ -109,7 +109,7 @@ def test_blocks_and_views_that_are_not_the_caches_are_refused(out, shape):
 
 
 def test_a_cache_in_a_pool_may_lack_parts_and_says_which(tmp_path):
-    pool = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    pool = open_pool(tmp_path, fake.identity(SHAPE))
     assert open_cache(pool.path).missing(3) == [(0, 0), (0, 1), (0, 2)]
     for part in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2)):
         fake.commit(pool, part)
@@ -131,7 +131,7 @@ def test_a_committed_part_that_is_not_in_place_yet_is_missing_and_one_that_lost_
     (pool.path / "hard/c/0/0").rename(staged / "hard")
     shutil.copy(pool.path / "commits/0/0.json", staged / "record.json")
     assert not open_cache(pool.path).has(block, 0)
-    open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    open_pool(tmp_path, fake.identity(SHAPE))
     assert fake.same(open_cache(pool.path).read(block, 0), fake.expected(SHAPE, block, 0))
     shutil.rmtree(staged)
     (pool.path / "hard/c/0/0").unlink()

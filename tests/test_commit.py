@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from bench import fake_teacher as fake
 from bench import kills
 from pipeline import commit, layout, record
 from pipeline.layout import Layout
-from pipeline.pool import committed, open_pool
+from pipeline.pool import open_pool
 from pipeline.runtime import IntegrityError
+from pipeline.store import Store, committed
 from pipeline.verification import collect, verify
 
 SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="u8")
@@ -37,11 +39,11 @@ def stop_at(pool, part, step, attempt=0):
 
 @pytest.mark.parametrize("step", commit.STEPS)
 def test_a_kill_at_any_step_leaves_a_part_whole_or_absent_and_the_next_job_finishes(tmp_path, step):
-    pool = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    pool = open_pool(tmp_path, fake.identity(SHAPE))
     stop_at(pool, (0, 2), step)
     linked = commit.STEPS.index(step) >= commit.STEPS.index("linked")
     assert not verify(pool.path).damaged
-    again = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    again = open_pool(tmp_path, fake.identity(SHAPE))
     assert committed(again) == ({(0, 2)} if linked else set())
     assert fake.commit(again, (0, 2)) == (not linked)
     report = verify(pool.path)
@@ -51,7 +53,7 @@ def test_a_kill_at_any_step_leaves_a_part_whole_or_absent_and_the_next_job_finis
 
 
 def test_of_two_attempts_the_linked_one_wins_whole_and_the_loser_leaves_nothing(tmp_path):
-    pool = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    pool = open_pool(tmp_path, fake.identity(SHAPE))
 
     def other_job_first(step):
         if step == "wrote record":
@@ -63,7 +65,7 @@ def test_of_two_attempts_the_linked_one_wins_whole_and_the_loser_leaves_nothing(
 
 
 def test_a_loser_finishes_the_part_of_a_winner_that_died_after_its_link(tmp_path):
-    pool = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    pool = open_pool(tmp_path, fake.identity(SHAPE))
     stop_at(pool, (0, 0), "rolled hard", attempt=1)
     assert committed(pool) == set()
     assert not fake.commit(pool, (0, 0), attempt=2)
@@ -71,7 +73,7 @@ def test_a_loser_finishes_the_part_of_a_winner_that_died_after_its_link(tmp_path
 
 
 def test_a_loser_with_equal_rows_heals_a_part_whose_staging_was_lost(tmp_path):
-    pool = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    pool = open_pool(tmp_path, fake.identity(SHAPE))
     stop_at(pool, (0, 0), "linked")
     shutil.rmtree(pool.path / "staging")
     with pytest.raises(IntegrityError, match=r"no file; repair"):
@@ -80,7 +82,7 @@ def test_a_loser_with_equal_rows_heals_a_part_whose_staging_was_lost(tmp_path):
 
 
 def test_garbage_collection_keeps_live_young_and_committed_staging(tmp_path):
-    pool = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    pool = open_pool(tmp_path, fake.identity(SHAPE))
 
     def collect_now(step):
         if step == "wrote record":
@@ -124,20 +126,20 @@ def test_the_row_digest_depends_on_identity_part_view_block_and_every_row():
 )
 def test_a_record_that_is_no_record_raises_only_our_error(content):
     with pytest.raises(IntegrityError, match=r"damaged commit record.*repair"):
-        record.parse_record(content, "here", "i", SHAPE, (0, 0))
+        record.parse_record(content, Store(Path("here"), {}, "i", SHAPE), (0, 0))
 
 
 def test_a_valid_record_of_another_identity_part_or_layout_is_refused_with_both_values(tmp_path):
     pool = fake.filled(tmp_path, SHAPE, 3)
     content = (pool.path / "commits/0/1.json").read_bytes()
-    for message, identity, shape, part in (
-        ("identity: expected other", "other", SHAPE, (0, 1)),
-        (r"part: expected \(0, 0\), found \(0, 1\)", pool.hash, SHAPE, (0, 0)),
-        ("files: expected", pool.hash, dataclasses.replace(SHAPE, codec="none"), (0, 1)),
-        ("digests: expected", pool.hash, dataclasses.replace(SHAPE, block=32), (0, 1)),
+    for message, changes, part in (
+        ("identity: expected other", {"hash": "other"}, (0, 1)),
+        (r"part: expected \[0, 0\], found \[0, 1\]", {}, (0, 0)),
+        ("files: expected", {"layout": dataclasses.replace(SHAPE, codec="none")}, (0, 1)),
+        ("digests: expected", {"layout": dataclasses.replace(SHAPE, block=32)}, (0, 1)),
     ):
         with pytest.raises(IntegrityError, match=message):
-            record.parse_record(content, "here", identity, shape, part)
+            record.parse_record(content, dataclasses.replace(pool, **changes), part)
     assert json.loads(content)["part"] == [0, 1]
 
 

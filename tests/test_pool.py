@@ -12,33 +12,35 @@ import pytest
 from bench import fake_teacher as fake
 from pipeline import commit, difference, files, targets
 from pipeline.cache import open_cache
+from pipeline.commit import Answers
 from pipeline.layout import Layout
-from pipeline.pool import commit_part, committed, is_committed, open_pool
+from pipeline.pool import commit_part, open_pool
 from pipeline.publish import publish
-from pipeline.record import read_identity
 from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError
+from pipeline.store import committed, is_committed, read_identity
 
 SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="none")
 
 
 def test_jobs_that_open_one_identity_share_one_directory(tmp_path):
-    first = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
-    again = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    first = open_pool(tmp_path, fake.identity(SHAPE))
+    again = open_pool(tmp_path, fake.identity(SHAPE))
     assert first == again
-    other = open_pool(tmp_path, fake.identity(SHAPE, views_version=2), SHAPE)
+    other = open_pool(tmp_path, fake.identity(SHAPE, views_version=2))
     assert other.path != first.path and other.path.parent == first.path.parent
     assert read_identity(first.path) == json.loads(json.dumps(fake.identity(SHAPE)))
 
 
 def test_growth_computes_only_new_groups_and_lowering_v_opens_the_same_cache(tmp_path):
     pool = fake.filled(tmp_path, SHAPE, 3)
-    todo = set(SHAPE.parts(9)) - committed(open_pool(tmp_path, fake.identity(SHAPE), SHAPE))
+    todo = set(SHAPE.parts(9)) - committed(open_pool(tmp_path, fake.identity(SHAPE)))
     assert todo == {(g, s) for g in (1, 2) for s in range(3)}
     for part in todo:
         assert not is_committed(pool, part)
         assert fake.commit(pool, part) and is_committed(pool, part)
-    assert publish(pool, tmp_path / "nine", 9, 10**9).parts == 9
-    assert publish(pool, tmp_path / "three", 3, 10**9).parts == 3
+    for name, views in (("nine", 9), ("three", 3)):
+        publish(pool, tmp_path / name, views, 10**9)
+        assert len(list((tmp_path / name / "commits").glob("*/*.json"))) == views
     few, many = (open_cache(tmp_path / name, fake.identity(SHAPE)) for name in ("three", "nine"))
     for block in fake.blocks(SHAPE):
         assert fake.same(few.read(block, 1, 2), many.read(block, 1, 2))
@@ -60,7 +62,7 @@ def test_two_publications_are_equal_byte_for_byte_and_replace_what_was_there(tmp
 
 
 def test_publishing_an_incomplete_or_damaged_cache_is_refused_and_leaves_nothing(tmp_path):
-    pool = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    pool = open_pool(tmp_path, fake.identity(SHAPE))
     for part in list(SHAPE.parts(6))[:-2]:
         fake.commit(pool, part)
     with pytest.raises(UsageError, match="2 of 6 parts"):
@@ -74,8 +76,8 @@ def test_publishing_an_incomplete_or_damaged_cache_is_refused_and_leaves_nothing
 
 def test_a_big_cache_is_published_as_a_receipt_that_pins_the_parts(tmp_path):
     pool = fake.filled(tmp_path / "pool", SHAPE, 6)
-    result = publish(pool, tmp_path / "out", 6, publish_max=100)
-    assert result.receipt and [path.name for path in (tmp_path / "out").iterdir()] == ["receipt.json"]
+    publish(pool, tmp_path / "out", 6, publish_max=100)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["receipt.json"]
     cache = open_cache(tmp_path / "out", fake.identity(SHAPE), pool=tmp_path / "pool")
     block = fake.blocks(SHAPE)[-1]
     assert fake.same(cache.read(block, 5), fake.expected(SHAPE, block, 5))
@@ -95,15 +97,15 @@ def test_a_big_cache_is_published_as_a_receipt_that_pins_the_parts(tmp_path):
 
 
 def test_a_cache_that_differs_only_in_what_the_machine_decides_stops_with_both_values(tmp_path):
-    open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    open_pool(tmp_path, fake.identity(SHAPE))
     with pytest.raises(IdentityError) as refusal:
-        open_pool(tmp_path, fake.identity(SHAPE, canary="decaf", engine="fast"), SHAPE)
+        open_pool(tmp_path, fake.identity(SHAPE, canary="decaf", engine="fast"))
     for text in ("canary: expected 'decaf', found 'c0ffee'", "engine: expected 'fast', found 'pil'", "--new-cache"):
         assert text in str(refusal.value)
     assert len(list((tmp_path / "caches").iterdir())) == 1
-    fresh = open_pool(tmp_path, fake.identity(SHAPE, canary="decaf"), SHAPE, new_cache=True)
-    assert open_pool(tmp_path, fake.identity(SHAPE, canary="decaf"), SHAPE) == fresh
-    open_pool(tmp_path, fake.identity(SHAPE, canary="tea", views_version=2), SHAPE)  # differs in more: a new cache
+    fresh = open_pool(tmp_path, fake.identity(SHAPE, canary="decaf"), new_cache=True)
+    assert open_pool(tmp_path, fake.identity(SHAPE, canary="decaf")) == fresh
+    open_pool(tmp_path, fake.identity(SHAPE, canary="tea", views_version=2))  # differs in more: a new cache
 
 
 def leaves(value, path=()):
@@ -139,7 +141,7 @@ def test_fields_of_equal_value_and_other_type_or_absent_fields_are_differences()
 
 def test_wrong_shapes_types_and_parts_are_refused_before_anything_is_staged(tmp_path):
     shape = dataclasses.replace(SHAPE, codec="u8")
-    pool = open_pool(tmp_path, fake.identity(shape), shape)
+    pool = open_pool(tmp_path, fake.identity(shape))
     rows = fake.logits(shape, (0, 2))
     hard, stored, pixels = targets.hard_labels(rows), targets.encode("u8", rows), fake.pixels(shape, (0, 2))
     for part, h, e, p in (
@@ -151,7 +153,7 @@ def test_wrong_shapes_types_and_parts_are_refused_before_anything_is_staged(tmp_
         ((0, 2), hard, stored, pixels[:-1]),
     ):
         with pytest.raises(UsageError, match="expected"):
-            commit_part(pool, part, h, e, p, "source")
+            commit_part(pool, Answers(part, h, e, p, "source"))
     assert list((pool.path / "staging").iterdir()) == [] and committed(pool) == set()
 
 
@@ -161,11 +163,11 @@ def test_a_file_system_without_hard_links_is_refused_at_opening(tmp_path, monkey
 
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(UsageError, match=r"no hard links.*DISTIL_POOL"):
-        open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+        open_pool(tmp_path, fake.identity(SHAPE))
 
 
 def test_a_full_disk_gives_75_and_the_space_back_and_the_next_run_goes_on(tmp_path, monkeypatch):
-    pool = open_pool(tmp_path, fake.identity(SHAPE), SHAPE)
+    pool = open_pool(tmp_path, fake.identity(SHAPE))
 
     def full(step):
         if step == "wrote hard":
@@ -182,7 +184,7 @@ def test_a_full_disk_gives_75_and_the_space_back_and_the_next_run_goes_on(tmp_pa
     with pytest.raises(RetryError):
         fake.commit(pool, (0, 0), reach=full_after_link)
     assert committed(pool) == set()  # has a record, is not in place: missing, not damaged
-    assert committed(open_pool(tmp_path, fake.identity(SHAPE), SHAPE)) == {(0, 0)}
+    assert committed(open_pool(tmp_path, fake.identity(SHAPE))) == {(0, 0)}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become nobody")
@@ -194,7 +196,7 @@ def test_a_pool_that_may_not_be_written_is_usage_and_can_still_be_read():
         os.seteuid(65534)
         try:
             with pytest.raises(UsageError, match=r"can't be written.*DISTIL_POOL"):
-                open_pool(root, fake.identity(SHAPE), SHAPE)
+                open_pool(root, fake.identity(SHAPE))
             with pytest.raises(UsageError, match="can't be written"):
                 fake.commit(pool, (1, 0))
             cache = open_cache(pool.path, fake.identity(SHAPE))
@@ -212,12 +214,12 @@ def test_a_damaged_identity_file_is_named_with_its_repair(tmp_path):
     with pytest.raises(IntegrityError, match=r"identity.json: damaged.*remove this one file"):
         open_cache(pool.path)
     path.unlink()
-    assert committed(open_pool(tmp_path, fake.identity(SHAPE), SHAPE)) == set(SHAPE.parts(3))
+    assert committed(open_pool(tmp_path, fake.identity(SHAPE))) == set(SHAPE.parts(3))
 
 
 def test_one_step_name_for_each_call_of_the_hook(tmp_path):
     shape = dataclasses.replace(SHAPE, codec="f16")
-    pool = open_pool(tmp_path, fake.identity(shape), shape)
+    pool = open_pool(tmp_path, fake.identity(shape))
     seen = []
     fake.commit(pool, (0, 0), reach=seen.append)
     assert tuple(seen) == commit.STEPS

@@ -16,9 +16,10 @@ from pipeline.audit import audit
 from pipeline.cache import open_cache
 from pipeline.identity import CacheConfig, cache_identity, layout_of
 from pipeline.inspection import inspect
-from pipeline.pool import committed, open_pool
+from pipeline.pool import open_pool
 from pipeline.precompute import Share, fill, select
 from pipeline.runtime import IdentityError, RetryError, StopSignal, UsageError
+from pipeline.store import committed
 from pipeline.verification import collect
 
 PARTS = {(g, s) for g in range(2) for s in range(3)}  # V = 6, G = 3, three shards
@@ -67,7 +68,7 @@ def test_told_to_stop_it_stops_at_a_parts_boundary_with_whole_parts_only(world: 
     config = CacheConfig(name="test", views=6, group=3, codec="none")
     layout = layout_of(world.shards, config)
     identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), CPU)
-    pool = open_pool(here.pool, identity, layout)
+    pool = open_pool(here.pool, identity)
     stop = StopSignal()
     os.kill(os.getpid(), signal.SIGUSR1)
     parts = select(layout, 6, Share())
@@ -137,7 +138,7 @@ def test_an_output_that_would_be_refused_is_refused_before_the_work(world: World
     config = CacheConfig(name="test", views=3, group=3, codec="none")
     with pytest.raises(UsageError):
         precompute.run(here.pool, here.shards, here.recipe, config, here.config, here.weights, Share(),
-                       None, None, False, 0, tmp_path / "mine")  # fmt: skip
+                       False, 0, tmp_path / "mine")  # fmt: skip
     assert not list(here.pool.glob("caches/*/commits/*/*.json"))
 
 
@@ -147,9 +148,9 @@ def test_shares_cover_every_part_once_and_ranks_split_their_share() -> None:
     assert parts == sorted(PARTS)
     ranks = [select(layout, 6, Share.parse(f"{i}/2").of_rank(rank, 2)) for i in (1, 2) for rank in (0, 1)]
     assert sorted(part for share in ranks for part in share) == parts
-    assert select(layout, 6, Share(), range(1, 2), range(3, 6)) == [(1, 1)]
+    assert select(layout, 6, Share(shards=range(1, 2), views=range(3, 6))) == [(1, 1)]
     with pytest.raises(UsageError, match="whole view groups, multiples of G = 3, found 0:4"):
-        select(layout, 6, Share(), None, range(4))
+        select(layout, 6, Share(views=range(4)))
 
 
 def test_under_torchrun_each_rank_labels_its_share(

@@ -13,6 +13,7 @@ import torch
 from bench.world import World, make_world, student, training
 from pipeline import loop, train, weights
 from pipeline.cache import open_cache
+from pipeline.commit import Answers
 from pipeline.identity import check_maker
 from pipeline.loader import Batch, batches
 from pipeline.losses import smoothed_mixed_target
@@ -112,12 +113,11 @@ def test_rows_labelled_anew_under_the_same_identity_start_another_run(world: Wor
     config, given = training(world, 12), inputs(world)
     assert given.cache is not None
     shape, source = given.cache.layout, world.shards.hashes
-    pool = open_pool(tmp_path, given.cache.identity, shape, False)
+    pool = open_pool(tmp_path, given.cache.identity)
     for g, s in shape.parts(3):  # what other hardware might answer
         blocks = -(-shape.rows(s) // shape.block)
-        commit_part(
-            pool, (g, s), np.ones((3, shape.rows(s)), np.uint16), None, np.full((3, blocks), "0" * 16), source[s]
-        )
+        hard, pixels = np.ones((3, shape.rows(s)), np.uint16), np.full((3, blocks), "0" * 16)
+        commit_part(pool, Answers((g, s), hard, None, pixels, source[s]))
     moved = dataclasses.replace(given, cache=open_cache(pool.path))
     cached, auto = student("cached", "hard"), student("auto", "hard")
     assert train.run_key(config, cached, given, []) != train.run_key(config, cached, moved, [])

@@ -6,9 +6,9 @@ from click.testing import CliRunner
 from bench import damage
 from bench import fake_teacher as fake
 from pipeline.layout import Layout
-from pipeline.pool import committed
 from pipeline.publish import publish
 from pipeline.runtime import UsageError
+from pipeline.store import committed
 from pipeline.verification import advice, repair, targets_of, verify
 from stages.verify import main
 
