@@ -92,7 +92,7 @@ def latest(directory: Path) -> tuple[int, dict[str, Any]] | None:
 def _checkpoints(directory: Path) -> Iterator[tuple[int, Path]]:
     for path in directory.glob(f"{_PREFIX}*"):
         number = path.name.removeprefix(_PREFIX)
-        if number.isdigit() and path.is_dir():
+        if number.isdecimal() and path.is_dir():
             yield int(number), path
 
 

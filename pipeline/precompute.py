@@ -44,7 +44,7 @@ class Share:
     @classmethod
     def parse(cls, text: str, shards: str | None = None, views: str | None = None) -> "Share":
         index, _, count = text.partition("/")
-        if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
             raise UsageError(f"--share: expected i/n with 1 <= i <= n, for example 1/8, found {text!r}")
         only_shards, only_views = _parse_range(shards, "--only-shards"), _parse_range(views, "--only-views")
         return cls(int(index), int(count), only_shards, only_views)
@@ -58,7 +58,7 @@ def _parse_range(text: str | None, flag: str) -> range | None:
     if text is None:
         return None
     low, _, high = text.partition(":")
-    if not (low.isdigit() and high.isdigit() and int(low) < int(high)):
+    if not (low.isdecimal() and high.isdecimal() and int(low) < int(high)):
         raise UsageError(f"{flag}: expected first:end with first < end, for example 0:60, found {text!r}")
     return range(int(low), int(high))
 

@@ -156,7 +156,7 @@ def read_record(store: Store, part: Part) -> Record | None:
     except (IsADirectoryError, NotADirectoryError):
         raise IntegrityError(f"{path}: expected a commit record, found a directory; {REPAIR}") from None
     if store.pinned is not None and record.checksum != store.pinned[part[0]][part[1]]:
-        raise IntegrityError(f"{path}: the part was computed anew after the receipt; run precompute again")
+        raise IntegrityError(f"{path}: the part was computed anew after the receipt; write that again: {ANEW}")
     return record
 
 
@@ -205,4 +205,4 @@ def read_receipt(path: Path) -> tuple[dict[str, Any], int, Pins]:
             raise ValueError(f"unknown format {body['format']!r} version {body['version']!r}")
         return body["identity"], body["views"], tuple(tuple(row) for row in body["records"])
     except (ValueError, KeyError, TypeError, AttributeError, IsADirectoryError) as error:
-        raise IntegrityError(f"{path / RECEIPT}: damaged receipt: {error}; run precompute again") from None
+        raise IntegrityError(f"{path / RECEIPT}: damaged receipt: {error}; write it again: {ANEW}") from None

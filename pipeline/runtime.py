@@ -136,7 +136,7 @@ def workers() -> int:
     """Loader processes for this rank: DISTIL_WORKERS, else all of its cores but one."""
     given = os.environ.get("DISTIL_WORKERS")
     if given is not None:
-        if not given.isdigit():
+        if not given.isdecimal():
             raise UsageError(f"DISTIL_WORKERS: expected a whole number of at least 0, found {given!r}")
         return int(given)
     return max(1, cores() - 1)
@@ -214,7 +214,7 @@ def distributed() -> Iterator[None]:
         yield
         return
     seconds = os.environ.get("DISTIL_TIMEOUT", "600")
-    if not seconds.isdigit():
+    if not seconds.isdecimal():
         raise UsageError(f"DISTIL_TIMEOUT: expected whole seconds, found {seconds!r}")
     timeout = timedelta(seconds=int(seconds))
     try:
