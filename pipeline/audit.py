@@ -10,6 +10,7 @@ from pipeline.cache import open_cache
 from pipeline.identity import REPAIR, cache_identity
 from pipeline.keyed import Draws
 from pipeline.label import label_visit
+from pipeline.record import ANEW
 from pipeline.runtime import device as pick_device
 from pipeline.runtime import progress
 from pipeline.shards import Shards
@@ -35,7 +36,7 @@ class Audit:
     @property
     def problems(self) -> list[str]:
         """What no difference of hardware explains: other pixels, or more than 0.1 % of the hard labels."""
-        anew = "remove this cache from the pool and label it anew: python -m stages.precompute"
+        anew = f"remove this cache from the pool and label it anew: {ANEW}, or python -m stages.precompute"
         found = []
         if self.pixels_equal < self.views:
             other = self.views - self.pixels_equal

@@ -74,7 +74,9 @@ class Answers:
             if found != expected:
                 raise UsageError(f"part {self.part}: {name}: expected {expected}, found {found}")
         if [len("".join(view)) for view in self.pixels] != [16 * shape.blocks(s)] * shape.group:
-            raise UsageError(f"pixels: expected {shape.group} x {shape.blocks(s)} digests of 16 hex digits")
+            raise UsageError(
+                f"part {self.part}: pixels: expected {shape.group} x {shape.blocks(s)} digests of 16 hex digits"
+            )
 
 
 def commit(store: Store, answers: Answers, reach: Reach = unwatched) -> bool:
@@ -112,13 +114,13 @@ def commit(store: Store, answers: Answers, reach: Reach = unwatched) -> bool:
 def _follow(store: Store, part: Part, staging: Path) -> None:
     """What a loser does: finish the part of a winner that may have died, perhaps from its own equal files."""
     try:
-        finish(store, part)
+        complete(store, part)
     except IntegrityError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def finish(store: Store, part: Part) -> None:
+def complete(store: Store, part: Part) -> None:
     """Rolls a part forward if it is committed. Raises IntegrityError."""
     record = read_record(store, part)
     if record is not None:
@@ -144,7 +146,7 @@ def roll_forward(store: Store, record: Record, reach: Reach = unwatched) -> None
 def recover(store: Store) -> None:
     """Rolls forward every committed part that dead jobs left in staging."""
     for part in sorted(set(staged(store.path).values())):
-        finish(store, part)
+        complete(store, part)
 
 
 def _take(store: Store, record: Record, array: str) -> bool:

@@ -17,7 +17,10 @@ from pipeline.shards import Shards
 from pipeline.targets import CODEC_VERSION, CodecName
 from pipeline.views import VIEWS_VERSION, Recipe
 
-REPAIR = "label these views with: python -m stages.precompute (dvc repro does), or go back to the configuration of this cache"
+REPAIR = (
+    "label these views with: python -m stages.precompute (dvc repro does it after a change of params or shards), or go back "
+    "to the configuration of this cache"
+)
 
 
 class CacheConfig(Config):

@@ -46,8 +46,7 @@ def count(heads: Heads, labels: Tensor, hard: Tensor | None = None) -> Tensor:
 
 
 def summary(counts: Tensor, *, distillation: bool, teacher: bool) -> dict[str, Any]:
-    """Percentages for metrics.json: ``samples`` and ``heads.<head>.{top1,top5}``, with ``agreement`` where a teacher
-    is.
+    """Percentages for metrics.json: ``samples`` and ``heads.<head>.{top1,top5}``, with a teacher also ``agreement``.
 
     ``distillation`` says whether the student has that head; without it there is the class head only. Raises ValueError
     if nothing was counted.

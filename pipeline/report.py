@@ -61,7 +61,7 @@ def summarise(work: Path, cache: str, teacher: str, students: Mapping[str, str])
             again = "write it again with: python -m stages.evaluate"
             raise IntegrityError(f"{path}: not the scores of a student ({error!r}); {again}") from None
     times = [json.loads(path.read_text()) for path in sorted((work / "seconds").glob("*.json"))]
-    known = ("", *students)  # of stages for one student (train:soft) not those of students of the past
+    known = ("", *students)  # "train:soft" counts while there is a student soft
     return {
         "teacher": {"name": teacher, "top1": teacher_top1(open_cache(work / "caches" / f"{cache}-val"), val)},
         "students": found,

@@ -119,6 +119,7 @@ def _nested(folder: Path) -> Iterable[str]:
 def _names(folder: Path) -> list[str]:
     """The names in a folder; none where there is no folder."""
     try:
-        return os.listdir(folder)  # noqa: PTH208 (6,260 names: no need for Path objects)
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
         return []

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pipeline import files
 from pipeline.cache import find_store
-from pipeline.commit import finish
+from pipeline.commit import complete
 from pipeline.layout import Part
 from pipeline.record import ANEW, Record, check_file, file_sum, read_record, require_record
 from pipeline.runtime import IntegrityError, UsageError, progress
@@ -152,7 +152,7 @@ def collect(cache: Path, older_than: float = 3600.0) -> Garbage:
                 continue
             part = staged(cache).get(entry)
             if part is not None:
-                finish(store, part)
+                complete(store, part)
         except IntegrityError as error:
             kept.append(f"{entry}: {error}")
             continue

@@ -22,8 +22,8 @@ from pipeline.views import Recipe, View, choose
 class Drawn:
     """One block in r views, ready to be labelled, mixed and finished. n = samples of the block.
 
-    ``plan`` holds one ``Finishing`` per view; its ``partner`` counts rows of the block. ``pairs`` (r, n//2, 2): the
-    pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits.
+    ``plan``: ``Finishing.stack`` of the r views, (r, n, ...) each; its ``partner`` counts rows of the block. ``pairs``
+    (r, n//2, 2): the pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits.
     """
 
     block: Block

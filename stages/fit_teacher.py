@@ -1,5 +1,4 @@
-"""The teacher's weights as work/teachers/<teacher>/model.safetensors: fitted here, or taken from where the config
-says."""
+"""The teacher's weights as work/teachers/<teacher>/model.safetensors: fitted here, or taken from elsewhere."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""Before a long run: parts, files, bytes, hours on this machine (from a short probe), memory, and when the cache
-pays."""
+"""Before a long run: parts, files, bytes, hours on this machine (by a short probe), memory, when the cache pays."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""Check a teacher cache, or every cache of a work pool, against its commit records; --predict asks the teacher
-again."""
+"""Check a teacher cache, or every cache of a work pool, against its records; --predict asks the teacher again."""
 
 import json
 from dataclasses import asdict
@@ -31,7 +30,8 @@ FOLDER = click.Path(path_type=Path)
 @stage
 def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: int, params: Path, shards: Path,
          teacher: Path | None, as_text: bool) -> None:  # fmt: skip
-    results, texts, damaged = [], list[str](), list[str]()
+    results, damaged = [], list[str]()
+    show = (lambda text: None) if as_text else say
     for cache in targets_of(path):
         report = verify(cache, pool_root())
         result, left = asdict(report), report.damaged
@@ -42,15 +42,16 @@ def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: 
             result["gc"] = asdict(collect(cache, older_than))
         results.append(result)
         damaged += [finding.reason for finding in left]
-        texts.append(describe(report, result) + (f"\n{advice(report)}" if left and report.kind != "pool" else ""))
+        show(describe(report, result) + (f"\n{advice(report)}" if left and report.kind != "pool" else ""))
     if predict and not damaged:
         split, chosen = Shards.open(shards), config.load(params, "teacher", TeacherConfig)
         recipe = of_split(config.load(params, "views", Recipe), split.manifest.split)
         weights = (teacher or Path("work/teachers") / chosen.name) / "model.safetensors"
         found = audit.audit(path, split, recipe, chosen, weights, predict, seed)
         results[0]["predict"], damaged = asdict(found), found.problems
-        texts.append(f"  predict: {json.dumps(asdict(found))}")
-    say(json.dumps(results, indent=2) if as_text else "\n".join(texts))
+        show(f"  predict: {json.dumps(asdict(found))}")
+    if as_text:
+        say(json.dumps(results, indent=2))
     if damaged:
         raise IntegrityError(f"{path}: {len(damaged)} damaged, first: {damaged[0]}")
 

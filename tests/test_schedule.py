@@ -77,6 +77,11 @@ def test_views_run_through_the_period_and_start_over() -> None:
     assert [plan.visit(cycle * len(BLOCKS)).first_view for cycle in range(4)] == [0, 3, 0, 3]
 
 
+def test_a_step_of_broken_pairs_is_no_schedule() -> None:
+    with pytest.raises(AssertionError, match="LoopConfig refuses any other batch"):
+        schedule(batch=30)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
