@@ -10,10 +10,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from bench.world import CPU
 from pipeline import config, targets
 from pipeline.label import label_visit
-from pipeline.runtime import stage
+from pipeline.runtime import device, stage
 from pipeline.shards import Shards
 from pipeline.teacher import Teacher, TeacherConfig
 from pipeline.views import Recipe
@@ -45,7 +44,7 @@ def from_teacher(work: Path, rows: int) -> np.ndarray:
     recipe, chosen = config.load(params, "views", Recipe), config.load(params, "teacher", TeacherConfig)
     shards = Shards.open(work / "shards" / "train")
     weights = work / "teachers" / chosen.name / "model.safetensors"
-    teacher = Teacher.load(chosen, weights, len(shards.classes), recipe, shards.block_size, CPU)
+    teacher = Teacher.load(chosen, weights, len(shards.classes), recipe, shards.block_size, device())
     drawn = (draw_visit(shards, recipe, block, 0, 3) for block in shards.blocks)
     pieces = [label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn]
     return np.concatenate(pieces)[:rows]

@@ -8,10 +8,13 @@ view, r = 3), a teacher, the cache on disk, the training loop. Compared are the 
 final weights.
 """
 
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import torch
 
 from bench.world import World, make_world, student, training
 from pipeline import train, weights
@@ -40,23 +43,17 @@ def losses(
 
 
 def compare(
-    root: Path, steps: int, views: int, samples: int, arch: str, epochs: float, workers: int
-) -> list[tuple[str, ...]]:
-    """Rows of the table: distillation, codec, other way, equal losses of all, whether the final weights are equal."""
-    world = make_world(root, samples, arch, epochs)
-    rows = []
-    for kind, codec in KINDS:
-        half = world.label(codec, views, "1/2").path
-        auto = losses(world, kind, "auto", steps, views, codec, half, workers)
-        whole = world.label(codec, views).path
-        cached = losses(world, kind, "cached", steps, views, codec, whole, workers)
-        live = losses(world, kind, "live", steps, views, codec, whole, workers)
-        for name, other in (("live", live), ("auto, half of the parts", auto)):
-            same = sum(a == b for a, b in zip(cached[0], other[0], strict=True))
-            rows.append(
-                (kind, codec, name, f"{same} of {len(cached[0])}", "equal" if cached[1] == other[1] else "DIFFER")
-            )
-    return rows
+    world: World, steps: int, views: int, kind: str, codec: CodecName, workers: int
+) -> Iterator[tuple[str, ...]]:
+    """Two rows of the table: distillation, codec, other way, equal losses of all, whether the final weights are equal."""
+    half = world.label(codec, views, "1/2").path
+    auto = losses(world, kind, "auto", steps, views, codec, half, workers)
+    whole = world.label(codec, views).path
+    cached = losses(world, kind, "cached", steps, views, codec, whole, workers)
+    live = losses(world, kind, "live", steps, views, codec, whole, workers)
+    for name, other in (("live", live), ("auto, half of the parts", auto)):
+        same = sum(a == b for a, b in zip(cached[0], other[0], strict=True))
+        yield kind, codec, name, f"{same} of {len(cached[0])}", "equal" if cached[1] == other[1] else "DIFFER"
 
 
 @click.command(help=__doc__)
@@ -66,8 +63,11 @@ def compare(
 @click.option("--arch", default="regnety_002", show_default=True, help="The teacher.")
 @click.option("--epochs", default=4.0, show_default=True, help="For which the teacher is fitted.")
 def main(steps: int, views: int, samples: int, arch: str, epochs: float) -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # on a GPU no two trainings are equal without these two
+    torch.use_deterministic_algorithms(True)
     with tempfile.TemporaryDirectory() as folder:
-        rows = compare(Path(folder), steps, views, samples, arch, epochs, workers=1)
+        world = make_world(Path(folder), samples, arch, epochs)
+        rows = [row for kind, codec in KINDS for row in compare(world, steps, views, kind, codec, workers=1)]
     print("\n| distillation | codec | cached against | equal losses | final weights |\n|---|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import click
 
-from bench.world import CPU, make_world
+from bench.world import make_world
 from pipeline import precompute
 from pipeline.identity import CacheConfig, cache_identity, layout_of
 from pipeline.pool import open_pool
+from pipeline.runtime import device
 from pipeline.targets import CodecName
 
 
@@ -32,7 +33,7 @@ def main(rounds: int, views: int, samples: int, codec: CodecName, workers: int) 
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder), samples)
         layout = layout_of(world.shards, CacheConfig(name="t", views=views, group=views, codec=codec))
-        identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), CPU)
+        identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), device())
         commit = precompute.commit_part
         for number in range(rounds):
             for way in ("with", "without") if number % 2 else ("without", "with"):

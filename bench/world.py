@@ -12,6 +12,7 @@ from pipeline.identity import CacheConfig
 from pipeline.listing import Split
 from pipeline.optimize import OptimizerConfig
 from pipeline.pack import pack
+from pipeline.runtime import device
 from pipeline.shards import Shards
 from pipeline.sources import DataConfig, find_root, read_splits, scan
 from pipeline.store import Store
@@ -21,7 +22,6 @@ from pipeline.targets import CodecName
 from pipeline.teacher import Teacher, TeacherConfig, create
 from pipeline.views import Recipe
 
-CPU = torch.device("cpu")
 RECIPE = {
     "seed": 1,
     "size": 32,
@@ -100,7 +100,7 @@ def open_world(root: Path, arch: str = "test_byobnet", **recipe: Any) -> World:
         validate(TeacherConfig, TEACHER | {"arch": arch}, "teacher"),
     )
     weights = root / "teacher" / "model.safetensors"
-    teacher = Teacher.load(config, weights, 10, chosen, shards.block_size, CPU)
+    teacher = Teacher.load(config, weights, 10, chosen, shards.block_size, device())
     return World(root, shards, val, chosen, teacher, config)
 
 

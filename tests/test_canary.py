@@ -10,15 +10,14 @@ from pathlib import Path
 
 import PIL
 import pytest
-import torch
 
 from pipeline.canary import canary, parts
+from pipeline.runtime import device
 from pipeline.views import VIEWS_VERSION, Erase, Mix, Recipe, evaluation
 
 GOLDEN = Path(__file__).with_name("golden.json")
 BY_PILLOW = ("crops",)
 PILLOW = ".".join(PIL.__version__.split(".")[:2])
-CPU = torch.device("cpu")
 DEIT = Recipe(seed=1, size=64, mix=Mix(mixup=0.8, cutmix=1.0))
 RECIPES = {
     "deit at 64 px": DEIT,
@@ -40,7 +39,7 @@ def test_pixels_and_decisions_change_only_with_the_version() -> None:
     golden = json.loads(GOLDEN.read_text())
     assert str(VIEWS_VERSION) in golden, "VIEWS_VERSION is new: run python -m tests.test_canary and commit golden.json"
     expected = golden[str(VIEWS_VERSION)]
-    found = {name: parts(recipe, CPU) for name, recipe in RECIPES.items()}
+    found = {name: parts(recipe, device()) for name, recipe in RECIPES.items()}
     changed = [
         f"{name}: {part}"
         for name, made in found.items()
@@ -56,9 +55,9 @@ def test_pixels_and_decisions_change_only_with_the_version() -> None:
 
 
 def test_the_canary_repeats_and_names_the_recipe() -> None:
-    first = canary(DEIT, CPU)
-    assert first == canary(DEIT, CPU)
-    assert first != canary(DEIT.model_copy(update={"interpolation": "bilinear"}), CPU)
+    first = canary(DEIT, device())
+    assert first == canary(DEIT, device())
+    assert first != canary(DEIT.model_copy(update={"interpolation": "bilinear"}), device())
 
 
 @pytest.mark.parametrize(
@@ -72,14 +71,14 @@ def test_the_canary_repeats_and_names_the_recipe() -> None:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_each_part_watches_its_own_step(change: dict, moved: set[str]) -> None:
-    before, after = parts(DEIT, CPU), parts(DEIT.model_copy(update=change), CPU)
+    before, after = parts(DEIT, device()), parts(DEIT.model_copy(update=change), device())
     assert {part for part in before if before[part] != after[part]} == moved
 
 
 def write() -> None:
     """Adds what is missing for this version and this Pillow to golden.json, and changes nothing in it."""
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-    found = {name: parts(recipe, CPU) for name, recipe in RECIPES.items()}
+    found = {name: parts(recipe, device()) for name, recipe in RECIPES.items()}
     mine = golden.setdefault(str(VIEWS_VERSION), {"made_with_pillow": PIL.__version__, "parts": {}, "pillow": {}})
     resized = mine["pillow"].setdefault(PILLOW, {})
     for name, made in found.items():

@@ -1,19 +1,58 @@
 """finish: normalise, erase, mix; the same bits for a row whatever surrounds it."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pipeline.finish import Finishing, _hash16, _table, finish, finishing
 from pipeline.pairs import pair
+from pipeline.runtime import device
 from pipeline.views import Erase, Mix, Recipe, choose
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OTHER = device() if device().type != "cpu" else torch.device("cuda")
 SIZE = 224  # large enough for several bands on a CPU
 TABLE = "5fe3fc87418ff5c8a2984bb075c659b6696d9a74f2ab14c09c37a144a8897dc6"  # sha256
+
+
+MOVING = {
+    "_to_copy",
+    "alias",
+    "copy_",
+    "detach",
+    "empty",
+    "index",
+    "index_put_",
+    "lift_fresh",
+    "permute",
+    "scalar_tensor",
+}
+MOVING |= {"select", "slice", "split", "squeeze", "unbind", "unsqueeze", "view", "where"}
+
+
+class Operations(TorchDispatchMode):
+    """Names those that compute with floating-point numbers, rather than move them."""
+
+    def __enter__(self) -> "Operations":
+        self.computing: set[str] = set()
+        return super().__enter__()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = operation(*args, **kwargs)
+        name = operation.overloadpacket.__name__
+        floats = [
+            value for value in tree_leaves(result) if isinstance(value, torch.Tensor) and value.is_floating_point()
+        ]
+        if floats and name not in MOVING:
+            self.computing.add(name if kwargs.get("alpha", 1) == 1 else f"{name} with a factor")
+        return result
 
 
 def batch(n: int, recipe: Recipe, seed: int = 0) -> tuple[torch.Tensor, Finishing]:
@@ -118,8 +157,8 @@ def test_const_is_zero_rand_is_one_colour_per_box_and_a_later_box_covers_an_earl
 
 
 def test_the_noise_table_is_the_same_everywhere() -> None:
-    table = _table(torch.device("cpu"))
-    assert hashlib.sha256(table.numpy().tobytes()).hexdigest() == TABLE
+    table = _table(device())
+    assert hashlib.sha256(table.cpu().numpy().tobytes()).hexdigest() == TABLE
     assert abs(float(table.mean())) < 1e-6 and abs(float(table.std()) - 1) < 1e-3
 
 
@@ -137,10 +176,19 @@ def test_an_empty_batch_stays_empty() -> None:
     assert finished(torch.zeros(0, 3, 16, 16, dtype=torch.uint8), empty, "pixel").shape == (0, 3, 16, 16)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
+def test_it_computes_with_operations_that_round_once_on_every_device(mode: str) -> None:
+    """A device may compute ``lerp``, ``addcmul`` or an ``add`` with a factor as one fused step, and ``div`` by a reciprocal."""
+    recipe = Recipe(seed=0, size=32, mix=Mix(mixup=0.8, cutmix=1.0), erase=Erase(probability=0.6, count=2))
+    pixels, plan = batch(8, recipe)
+    with Operations() as seen:
+        finished(pixels, plan, mode)
+    assert seen.computing <= {"add", "add_", "mul", "mul_", "rsub"}, "show that it rounds once"
+
+
+@pytest.mark.skipif(OTHER.type == "cuda" and not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
 def test_a_gpu_gives_the_bits_of_the_cpu(mode: str) -> None:
     recipe = Recipe(seed=0, size=SIZE, mix=Mix(mixup=0.8, cutmix=1.0), erase=Erase(probability=0.6, count=2))
     pixels, plan = batch(64, recipe)
-    device = torch.device("cuda")
-    assert torch.equal(finished(pixels, plan, mode), finished(pixels.to(device), plan.to(device), mode).cpu())
+    assert torch.equal(finished(pixels, plan, mode), finished(pixels.to(OTHER), plan.to(OTHER), mode).cpu())

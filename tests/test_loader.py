@@ -9,10 +9,10 @@ import pytest
 import torch
 import xxhash
 
-from bench.world import CPU, World, make_world, training
+from bench.world import World, make_world, training
 from pipeline.finish import finish
 from pipeline.loader import Batch, batches, read_visits
-from pipeline.runtime import IntegrityError
+from pipeline.runtime import IntegrityError, device
 from pipeline.schedule import Schedule, Visit
 from pipeline.train import make_schedule
 from pipeline.visit import draw_visit
@@ -38,19 +38,19 @@ def three_cycles(world: World) -> tuple[Schedule, list[str]]:
 def load(
     world: World, schedule: Schedule, start: int, stop: int, workers: int = 0, lanes: range = range(4)
 ) -> list[Batch]:
-    return list(batches(schedule, lanes, start, stop, world.shards, world.recipe, CPU, workers))
+    return list(batches(schedule, lanes, start, stop, world.shards, world.recipe, device(), workers))
 
 
 def digests(world: World, schedule: Schedule, workers: int, ranks: list[range]) -> list[str]:
     """Per step of three cycles the digest of images, labels and shares of all ranks' rows, in the order of ranks."""
     steps = 3 * schedule.pairs_per_cycle * 2 // schedule.batch
-    streams = [batches(schedule, lanes, 0, steps, world.shards, world.recipe, CPU, workers) for lanes in ranks]
+    streams = [batches(schedule, lanes, 0, steps, world.shards, world.recipe, device(), workers) for lanes in ranks]
     found = []
     for parts in zip(*streams, strict=True):
         state = xxhash.xxh3_64()
         for name in ("images", "labels", "partner_labels", "lam"):
             for part in parts:
-                state.update(getattr(part, name).numpy().tobytes())
+                state.update(getattr(part, name).cpu().numpy().tobytes())
         found.append(state.hexdigest())
     return found
 
@@ -79,10 +79,9 @@ def test_a_row_is_what_the_teacher_saw_of_that_view(world: World, schedule: Sche
     for block in world.shards.blocks:
         drawn = draw_visit(world.shards, world.recipe, block, 0, 3)
         for view, pixels in enumerate(drawn.pixels):
-            plan = drawn.plan.view(view)
-            images = finish(pixels, plan, world.recipe)
+            images = finish(pixels, drawn.plan.view(view), world.recipe)
             teacher_rows |= {row.numpy().tobytes() for row in images}
-    assert all(row.numpy().tobytes() in teacher_rows for row in batch.images)
+    assert all(row.cpu().numpy().tobytes() in teacher_rows for row in batch.images)
 
 
 def test_workers_outlive_the_signal_that_slurm_sends_to_the_whole_group(world: World) -> None:

@@ -1,12 +1,46 @@
 """A cached run is the live run, at a small size; bench/parity.py is the whole proof."""
 
-from pathlib import Path
+import os
+import subprocess
+import sys
 
-from bench.parity import compare
+import pytest
+import torch
+
+from bench.parity import KINDS, compare
+from bench.world import World, make_world
+from pipeline.targets import CodecName
 
 
-def test_cached_live_and_half_cached_runs_have_the_same_losses_and_weights_to_the_last_bit(tmp_path: Path) -> None:
-    rows = compare(tmp_path, steps=8, views=6, samples=349, arch="test_byobnet", epochs=0.0, workers=1)
-    assert len(rows) == 6
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
+def test_cached_live_and_half_cached_runs_have_the_same_losses_and_weights_to_the_last_bit(
+    world: World, kind: str, codec: CodecName
+) -> None:
+    rows = list(compare(world, steps=8, views=6, kind=kind, codec=codec, workers=1))
+    assert len(rows) == 2
     for row in rows:
         assert row[3:] == ("8 of 8", "equal"), row
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_so_they_have_on_a_gpu() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "bench.parity",
+        "--steps",
+        "8",
+        "--views",
+        "6",
+        "--samples",
+        "349",
+        "--epochs",
+        "0",
+    ]
+    found = subprocess.run(command, env={**os.environ, "DISTIL_DEVICE": "cuda"}, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr

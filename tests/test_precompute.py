@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.world import CPU, World, make_world
+from bench.world import World, make_world
 from pipeline import precompute
 from pipeline.audit import audit
 from pipeline.cache import open_cache
@@ -18,7 +18,7 @@ from pipeline.identity import CacheConfig, cache_identity, layout_of
 from pipeline.inspection import inspect
 from pipeline.pool import open_pool
 from pipeline.precompute import Share, fill, select
-from pipeline.runtime import IdentityError, RetryError, StopSignal, UsageError
+from pipeline.runtime import IdentityError, RetryError, StopSignal, UsageError, device
 from pipeline.store import committed
 from pipeline.verification import collect
 
@@ -67,7 +67,7 @@ def test_told_to_stop_it_stops_at_a_parts_boundary_with_whole_parts_only(world: 
     here = at(world, tmp_path / "stop")
     config = CacheConfig(name="test", views=6, group=3, codec="none")
     layout = layout_of(world.shards, config)
-    identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), CPU)
+    identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), device())
     pool = open_pool(here.pool, identity)
     stop = StopSignal()
     os.kill(os.getpid(), signal.SIGUSR1)

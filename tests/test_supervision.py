@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.world import CPU, World, make_world, student, training
+from bench.world import World, make_world, student, training
 from pipeline import train
 from pipeline.cache import open_cache
 from pipeline.identity import check_views
-from pipeline.runtime import IdentityError, IntegrityError, UsageError
+from pipeline.runtime import IdentityError, IntegrityError, UsageError, device
 from pipeline.schedule import Visit
 from pipeline.supervision import FromCache, period, sources
 from pipeline.visit import draw_visit
@@ -106,9 +106,9 @@ def test_a_damaged_part_is_an_error_and_never_a_silent_fall_back(world: World, t
 )
 def test_a_cache_of_another_recipe_is_refused_with_both_values(world: World, change: dict, field: str) -> None:
     cache = open_cache(world.label("f16", 6).path)
-    check_views(cache, world.shards, world.recipe, CPU, cache.path)
+    check_views(cache, world.shards, world.recipe, device(), cache.path)
     with pytest.raises(IdentityError, match=field):
-        check_views(cache, world.shards, world.recipe.model_copy(update=change), CPU, cache.path)
+        check_views(cache, world.shards, world.recipe.model_copy(update=change), device(), cache.path)
 
 
 def test_the_period_is_what_is_asked_for_else_what_the_cache_promises_else_all_different() -> None:

@@ -13,12 +13,11 @@ from torch import nn
 
 from pipeline import teacher, weights
 from pipeline.config import validate
-from pipeline.runtime import IntegrityError, UsageError
+from pipeline.runtime import IntegrityError, UsageError, device
 from pipeline.teacher import Teacher, TeacherConfig, computing
 from pipeline.views import Recipe
 
 torch.set_num_threads(1)  # the models are tiny
-CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ARCH = "test_byobnet"  # 0.5 M parameters, with batch norm
 
@@ -28,7 +27,7 @@ def config(**fields: Any) -> TeacherConfig:
 
 
 def views(n: int, size: int = 32, seed: int = 0) -> torch.Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed)).to(device())
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +46,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(file: Path, classes: int = 10, batch: int = 8, mean=MEAN, std=STD, **fields: Any) -> Teacher:
     recipe = Recipe(seed=0, size=32, mean=tuple(mean), std=tuple(std))
-    return Teacher.load(config(**fields), file, classes, recipe, batch, CPU)
+    return Teacher.load(config(**fields), file, classes, recipe, batch, device())
 
 
 def plain(file: Path, images: torch.Tensor) -> torch.Tensor:
     """The reference: timm's model in eval mode, by hand."""
     model = timm.create_model(ARCH, num_classes=10).eval()
     model.load_state_dict(weights.read_state(file))
+    model.to(device())
     with torch.no_grad():
         return model(images)
 
@@ -71,7 +71,7 @@ def test_a_row_has_the_same_bits_in_any_short_batch_and_place(file):
 
 
 def test_its_logits_may_stand_in_a_loss(file):
-    weight = torch.ones(10, 10, requires_grad=True)
+    weight = torch.ones(10, 10, device=device(), requires_grad=True)
     (load(file).predict(views(2)) @ weight).sum().backward()
     assert weight.grad is not None
 
@@ -80,7 +80,7 @@ def test_another_normalisation_is_one_affine(file):
     pixels = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
     def normalised(mean, std):
-        return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        return ((pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)).to(device())
 
     half = (0.5, 0.5, 0.5)
     found = load(file, mean=half, std=half).predict(normalised(half, half))
@@ -106,7 +106,7 @@ def test_the_callers_autocast_and_tf32_do_not_reach_it(file):
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(model.predict(views(8)), expected)
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
-        with computing("fp32", CPU):
+        with computing("fp32", device()):
             assert torch.backends.cuda.matmul.fp32_precision == "ieee"
             assert torch.backends.cudnn.conv.fp32_precision == "ieee"
             assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
@@ -189,7 +189,7 @@ def test_the_identity_is_json_and_moves_with_everything_that_moves_a_logit(file,
         load(file, precision="bf16"),
         load(file, channels_last=True),
         load(file, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]),
-        Teacher.load(config(mean=[0.5, 0.5, 0.5]), file, 10, Recipe(seed=0, size=32), 8, CPU),
+        Teacher.load(config(mean=[0.5, 0.5, 0.5]), file, 10, Recipe(seed=0, size=32), 8, device()),
     ]
     texts = [json.dumps(model.identity(), sort_keys=True) for model in loaded]
     assert texts[0] == texts[5]  # the recipe's normalisation is the recipe's
@@ -291,4 +291,4 @@ def test_deits_teacher_is_created_and_answers_one_view():
     model = teacher.create(chosen, 1000, pretrained=False).eval()
     assert sum(parameter.numel() for parameter in model.parameters()) == 83_590_140
     with torch.inference_mode():
-        assert model(views(1, size=224)).shape == (1, 1000)
+        assert model.to(device())(views(1, size=224)).shape == (1, 1000)

@@ -18,7 +18,7 @@ from pipeline.identity import check_maker
 from pipeline.loader import Batch, batches
 from pipeline.losses import smoothed_mixed_target
 from pipeline.pool import commit_part, open_pool
-from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError
+from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, device
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +92,10 @@ def test_weights_that_one_bad_gradient_made_nan_are_never_saved(world: World, tm
         return {"loss": loss + (0.0 * loss).sqrt() if bad else loss}
 
     def load(start: int, stop: int) -> Iterator[Batch]:
-        return batches(schedule, range(1), start, stop, world.shards, world.recipe, torch.device("cpu"), 0)
+        return batches(schedule, range(1), start, stop, world.shards, world.recipe, device(), 0)
 
     with pytest.raises(IntegrityError, match=r"weights became nan or inf by step 9; lower optimizer.lr"):
-        loop.run("s", torch.nn.Linear(3, 2), compute, config, schedule, load, tmp_path, torch.device("cpu"))
+        loop.run("s", torch.nn.Linear(3, 2).to(device()), compute, config, schedule, load, tmp_path, device())
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000005"]
 
 
