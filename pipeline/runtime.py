@@ -115,10 +115,13 @@ def world_size() -> int:
 def device() -> torch.device:
     """``cuda:LOCAL_RANK`` if there is a GPU, else the CPU; DISTIL_DEVICE overrides."""
     name = os.environ.get("DISTIL_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    own = torch._C._get_privateuse1_backend_name()  # a backend that registered itself, as that of the tests
     try:
         found = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"DISTIL_DEVICE: expected cpu, cuda or cuda:N, found {name!r}") from None
+        found = None
+    if found is None or found.type not in ("cpu", "cuda", own):
+        raise UsageError(f"DISTIL_DEVICE: expected cpu, cuda or cuda:N, found {name!r}")
     if found.type == "cuda" and found.index is None:
         found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if found.type == "cuda" and found.index >= torch.cuda.device_count():

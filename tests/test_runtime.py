@@ -87,3 +87,10 @@ def test_a_device_without_an_index_is_this_rank_s(monkeypatch: pytest.MonkeyPatc
     else:
         with pytest.raises(UsageError, match="device cuda:7: this machine has"):
             device()
+
+
+@pytest.mark.parametrize("name", ["mps", "meta", "gpu", "cuda:x"])
+def test_a_device_that_stages_do_not_know_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("DISTIL_DEVICE", name)
+    with pytest.raises(UsageError, match=f"DISTIL_DEVICE: expected cpu, cuda or cuda:N, found '{name}'"):
+        device()
