@@ -19,6 +19,7 @@ import torch
 from bench.world import World, make_world, student, training
 from pipeline import train, weights
 from pipeline.cache import open_cache
+from pipeline.evaluate import live_fraction
 from pipeline.targets import CodecName
 
 KINDS: tuple[tuple[str, CodecName], ...] = (("hard", "none"), ("soft", "u8"), ("soft", "f16"))
@@ -38,7 +39,7 @@ def losses(
         trained = train.train_student(
             f"{kind} {supervise}", how, chosen, inputs, Path(runs), workers, lambda _, loss: seen.append(loss.hex())
         )
-    print(f"  live_fraction {sum(row['live_fraction'] for row in trained.rows) / len(trained.rows):.2f}")
+    print(f"  live_fraction {live_fraction(trained.rows):.2f}")
     return seen, weights.state_hash(trained.model.state_dict())
 
 

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import difference
 from pipeline.cache import open_cache
-from pipeline.identity import REPAIR, cache_identity
+from pipeline.identity import cache_identity, require_identity
 from pipeline.keyed import Draws
 from pipeline.label import label_visit
+from pipeline.loader import read_visits
 from pipeline.record import ANEW
 from pipeline.runtime import device as pick_device
 from pipeline.runtime import progress
+from pipeline.schedule import Visit
 from pipeline.shards import Shards
 from pipeline.targets import through_codec
 from pipeline.teacher import Teacher, TeacherConfig
 from pipeline.views import Recipe
-from pipeline.visit import draw_visit
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,14 @@ class Audit:
 
 
 def audit(
-    path: Path, shards: Shards, recipe: Recipe, config: TeacherConfig, weights: Path, parts: int, seed: int
+    path: Path,
+    shards: Shards,
+    recipe: Recipe,
+    config: TeacherConfig,
+    weights: Path,
+    parts: int,
+    seed: int,
+    workers: int,
 ) -> Audit:
     """Labels ``parts`` parts of the cache at ``path`` again, drawn by ``seed``.
 
@@ -60,17 +67,21 @@ def audit(
     shape = cache.layout
     teacher = Teacher.load(config, weights, shape.classes, recipe, shape.block, device)
     whole = cache_identity(shards, recipe, shape, teacher.identity(), device)
-    difference.require_same(whole, cache.identity, str(path), REPAIR)
+    require_identity(cache, whole, path)
     there = sorted(cache.parts)
     chosen = [there[i] for i in Draws(seed, "audit").permutation(len(there))[:parts]]
     visits = [
-        (block, view) for g, s in chosen for block in shards.blocks if block.shard == s for view in shape.views_of(g)
+        Visit(block.index, view, 1, 0)
+        for g, s in chosen
+        for block in shards.blocks
+        if block.shard == s
+        for view in shape.views_of(g)
     ]
     rows = equal = hard_equal = pixels_equal = 0
     worst = 0.0
     with progress("predict", len(visits), "blocks") as tick:
-        for block, view in visits:
-            drawn = draw_visit(shards, recipe, block, view, 1)
+        for drawn in read_visits(shards, recipe, visits, workers):
+            block, view = drawn.block, drawn.first_view
             found = through_codec(shape.codec, label_visit(teacher, recipe, drawn).numpy())
             kept = cache.read(block, view, 1)
             same = found.hard[0] == kept.hard[0]

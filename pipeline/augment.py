@@ -22,6 +22,7 @@ Op = tuple[str, tuple[float, ...]]  # whole numbers stay ints: Pillow's look-up 
 
 _RAND = re.compile(r"rand(-(m\d+|n\d+|p\d*\.?\d+|mstd\d*\.?\d+|mmax\d+|inc[01]|t(weights|3aw|3a)))*")
 _AUTO = re.compile(r"(v0r|v0|originalr|original|3a)(-mstd\d*\.?\d+)?")
+_MOST_LAYERS = 32
 _DECIMALS = 6  # of a magnitude: its logarithm and cosine may differ by one ulp between two C libraries
 
 
@@ -83,6 +84,8 @@ def parse(text: str) -> Policy | None:
         groups, layers, weights = [[op] for op in made.ops], made.num_layers, made.choice_weights
     else:
         groups, layers, weights = timm_ops.auto_augment_transform(text, dict(unused)).policy, 1, None
+    if layers > _MOST_LAYERS:
+        raise ValueError(f"{layers} layers; expected at most {_MOST_LAYERS}")
     if weights is not None and not 0 < layers <= len(groups):
         raise ValueError(f"{layers} layers cannot be drawn without replacement from {len(groups)} ops")
     first = groups[0][0]

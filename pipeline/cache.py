@@ -88,6 +88,17 @@ class Cache:
         record = self.record((view // self.layout.group, block.shard))
         return record.pixel_digest(view % self.layout.group, block.first // self.layout.block)
 
+    def require_pixels(self, block: Block, view: int, found: str, shard: str) -> None:
+        """Raises IntegrityError unless ``found`` is the digest of the pixels that the teacher saw; ``shard``: its name."""
+        expected = self.pixel_digest(block, view)
+        if found != expected:
+            raise IntegrityError(
+                f"shard {shard}, block {block.index}, view {view}: other pixels than the teacher saw (xxh3_64 {found}, "
+                f"{self.path} has {expected}): the image library has changed since; use the one that made this cache "
+                f"(log.jsonl in the work pool names it), or remove it from the pool and label it anew: {ANEW}, or "
+                f"python -m stages.precompute"
+            )
+
     def record(self, part: Part) -> Record:
         """The commit record of a part, parsed once while it is in use. Raises UsageError, IntegrityError."""
         if part not in self.parts:

@@ -17,7 +17,7 @@ from pipeline.runtime import UsageError
 class Config(BaseModel):
     """Base of every config model: frozen, strict, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 C = TypeVar("C", bound=Config)

@@ -7,6 +7,10 @@ from pipeline import files
 from pipeline.runtime import IdentityError
 
 MACHINE_FIELDS = frozenset({"canary", "engine"})  # decided by the machine and its libraries, not by the user
+OTHER_MACHINE = (
+    "this machine's libraries draw other views: use those that made this cache (log.jsonl in the work pool names them), or "
+    "start a new one with: python -m stages.precompute --new-cache"
+)
 _SHOWN = 12  # differences spelled out in a message
 
 Difference = list[tuple[str, object, object]]

@@ -1,6 +1,7 @@
 """Scores of a trained student on the validation split, per head, and its agreement with the teacher (layer L3)."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def evaluate(directory: Path, val: Shards, recipe: Recipe, cache: Path | None, w
     average = directory / "ema"
     if average.is_dir():
         found["ema"] = score(student.load(average), val, recipe, teacher, workers)["heads"]
-    return found | {"live_fraction": live_fraction(directory / "log.csv")}
+    return found | {"live_fraction": live_fraction(read_log(directory))}
 
 
 @torch.inference_mode()
@@ -44,6 +45,7 @@ def score(model: student.Student, val: Shards, recipe: Recipe, teacher: Cache | 
     for seen in validation(val, recipe, device, workers):
         hard = None
         if teacher is not None:
+            teacher.require_pixels(seen.block, 0, seen.digest, val.names[seen.block.shard])
             hard = torch.from_numpy(teacher.read(seen.block, 0, 1).hard[0].astype("int64")).to(device)
         counts += metrics.count(model(seen.images), seen.labels, hard)
     if world_size() > 1:
@@ -51,8 +53,14 @@ def score(model: student.Student, val: Shards, recipe: Recipe, teacher: Cache | 
     return metrics.summary(counts.cpu(), distillation=model.distilled, teacher=teacher is not None)
 
 
-def live_fraction(log: Path) -> float:
-    """Share of the training rows that the live teacher labelled, from the student's ``log.csv``."""
-    with log.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return sum(float(row["live_fraction"]) for row in rows) / len(rows) if rows else 0.0
+def read_log(directory: Path) -> list[dict[str, str]]:
+    """The rows of a student's ``log.csv``, one per epoch."""
+    with (directory / "log.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def live_fraction(log: Sequence[Mapping[str, Any]]) -> float:
+    """Share of the training samples that the live teacher labelled; the last epoch may be a short one."""
+    steps = [0, *(int(row["step"]) for row in log)]
+    live = [float(row["live_fraction"]) * (step - before) for row, before, step in zip(log, steps, steps[1:])]
+    return sum(live) / steps[-1] if log else 0.0

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.pairs import Pairs
-from pipeline.views import Recipe, View
+from pipeline.views import Recipe, Triple, View
 
 _MASK = 0xFFFFFFFF
 _BAND = 1 << 20  # values in flight on a CPU: 4 MB, which malloc keeps, where it maps 150 MB afresh each time
@@ -71,12 +71,12 @@ def finish(pixels: Tensor, plan: Finishing, recipe: Recipe) -> Tensor:
     On a CPU it works band by band, so that only the result is a fresh large allocation.
     """
     batch, channels, size, _ = pixels.shape
-    scale = torch.tensor([1.0 / (255.0 * s) for s in recipe.std], device=pixels.device).view(3, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(recipe.mean, recipe.std)], device=pixels.device).view(3, 1, 1)
+    scale, shift = _affine(recipe.mean, recipe.std, pixels.device)
     views = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
     height = max(1, _BAND // max(1, batch * channels * size)) if pixels.device.type == "cpu" else size
-    for lines in torch.arange(size, dtype=torch.int32, device=pixels.device).split(height):
-        band = slice(int(lines[0]), int(lines[0]) + len(lines))
+    for first in range(0, size, height):
+        band = slice(first, min(first + height, size))
+        lines = torch.arange(band.start, band.stop, dtype=torch.int32, device=pixels.device)
         values = pixels[:, :, band].to(torch.float32).mul_(scale).add_(shift)
         _erase(values, lines, plan, recipe.erase.mode)
         _mix(values, lines, plan, out=views[:, :, band])
@@ -133,6 +133,14 @@ def _mix32(value: Tensor) -> Tensor:
     value = ((value ^ (value >> 16)) * 0x21F0AAAD) & _MASK
     value = ((value ^ (value >> 15)) * 0x735A2D97) & _MASK
     return value ^ (value >> 15)
+
+
+@lru_cache  # of constants, since a copy to a GPU waits for all that the GPU has to do
+def _affine(mean: Triple, std: Triple, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift (3, 1, 1) that normalise uint8 values."""
+    scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std)], device=device)
+    return scale.view(3, 1, 1), shift.view(3, 1, 1)
 
 
 @lru_cache

@@ -15,7 +15,7 @@ from pipeline import loop
 from pipeline.files import canonical_json, whole_directory, write_durably
 from pipeline.loader import Batch, batches
 from pipeline.runtime import device as pick_device
-from pipeline.runtime import rank, say, world_size
+from pipeline.runtime import device_name, rank, say, world_size
 from pipeline.schedule import Schedule, lanes_of
 from pipeline.scoring import top1, validation
 from pipeline.shards import Shards
@@ -46,6 +46,7 @@ def fit_teacher(
     sizes = tuple(block.samples for block in train.blocks)
     schedule = Schedule(fit.seed, sizes, 1, 1_000_000_000, fit.lanes, fit.window, fit.batch)
     lanes = lanes_of(rank(), world_size(), fit.lanes)
+    say(f"fit_teacher: {schedule.steps(fit.epochs)} steps of {fit.batch}, on {device_name()}")
     torch.manual_seed(fit.seed)
     model = create(config, len(train.classes), pretrained=False).to(device)
 
@@ -64,6 +65,9 @@ def fit_teacher(
         trained = loop.run("fit_teacher", model, compute, fit, schedule, load, directory, device)
     if trained.average is not None:
         model.load_state_dict(trained.average)
+    if world_size() > 1:  # each rank has batch-norm statistics of its own; those of rank 0 are kept, and scored
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
     model.eval()
     return model, top1(model, validation(val, recipe, device, workers), device)
 

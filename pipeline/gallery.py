@@ -1,6 +1,7 @@
 """Looking at views: a grid of samples x views as the teacher saw them, mixed, erased and labelled (layer L3)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 
 from pipeline.cache import Cache
 from pipeline.finish import finish
-from pipeline.runtime import IntegrityError, UsageError
+from pipeline.runtime import UsageError
 from pipeline.shards import Shards
 from pipeline.views import Recipe
 from pipeline.visit import Drawn, draw_visit
@@ -44,12 +45,7 @@ def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i
     images = (images * std + mean).clamp(0, 1)
     targets = None
     if cache is not None and cache.has(drawn.block, view):
-        if drawn.digests[i] != cache.pixel_digest(drawn.block, view):
-            where = f"shard {shards.names[drawn.block.shard]}, block {drawn.block.index}, view {view}"
-            raise IntegrityError(
-                f"{cache.path}: {where}: these are not the pixels that the teacher saw; make a new cache with: "
-                f"python -m stages.precompute"
-            )
+        cache.require_pixels(drawn.block, view, drawn.digests[i], shards.names[drawn.block.shard])
         targets = cache.read(drawn.block, view, 1)
     column = []
     for row in range(min(samples, len(images))):
@@ -57,7 +53,7 @@ def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i
         title = shards.classes[int(drawn.labels[row])]
         if lam < 1.0:
             kind = "cut" if int(plan.box[row, 2]) > int(plan.box[row, 0]) else "mix"
-            title += f" {lam:.2f} {kind} {shards.classes[int(drawn.labels[partner])]}"
+            title += f" {lam:.3g} {kind} {shards.classes[int(drawn.labels[partner])]}"
         if targets is None:
             answer = "not cached"
         elif targets.logits is None:
@@ -69,6 +65,12 @@ def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i
             answer = ", ".join(named)
         column.append(Cell(images[row].permute(1, 2, 0).numpy(), title, answer))
     return column
+
+
+def save(grid: list[list[Cell]], out: Path) -> None:
+    """Writes the picture as the file ``out``, a PNG."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure(grid).savefig(out, dpi=110)
 
 
 def figure(grid: list[list[Cell]]) -> Figure:

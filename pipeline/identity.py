@@ -1,5 +1,6 @@
 """The identity of a teacher cache: all that decides its content, as plain JSON data (layer L2)."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.shards import Shards
 from pipeline.targets import CODEC_VERSION, CodecName
 from pipeline.views import VIEWS_VERSION, Recipe
 
-REPAIR = (
+_REPAIR = (
     "label these views with: python -m stages.precompute (dvc repro does it after a change of params or shards), or go back "
     "to the configuration of this cache"
 )
@@ -99,10 +100,17 @@ def cache_identity(
     }
 
 
+def require_identity(cache: Cache, expected: Mapping[str, Any], where: Path) -> None:
+    """Raises IdentityError (exit 4) naming each field in which ``cache``, opened from ``where``, is another one."""
+    machine = difference.machine_only(difference.differences(expected, cache.identity))
+    repair = difference.OTHER_MACHINE if machine else _REPAIR
+    difference.require_same(expected, cache.identity, str(where), repair)
+
+
 def check_views(cache: Cache, shards: Shards, recipe: Recipe, device: torch.device, where: Path) -> None:
     """Raises IdentityError (exit 4) naming each field in which ``cache`` was made of other views than these."""
     expected = cache.identity | views_identity(shards, recipe, device)
-    difference.require_same(expected, cache.identity, str(where), REPAIR)
+    require_identity(cache, expected, where)
 
 
 def check_maker(cache: Cache, layout: Layout, teacher: dict[str, Any], where: Path) -> None:
@@ -112,4 +120,4 @@ def check_maker(cache: Cache, layout: Layout, teacher: dict[str, Any], where: Pa
     same = {key: teacher[key] for key in made_by if key in teacher and key != "weights"}
     decided = {"layout": asdict(layout), "codec_version": CODEC_VERSION}
     expected = cache.identity | {"teacher": made_by | same} | decided
-    difference.require_same(expected, cache.identity, str(where), REPAIR)
+    require_identity(cache, expected, where)

@@ -161,14 +161,13 @@ class _Step:
 
     def batch(self, recipe: Recipe, device: torch.device) -> Batch:
         assert self.filled == self.size, "a step is given whole"
-        partner = torch.arange(self.size) ^ 1  # rows 2i and 2i + 1 are a pair
-        labels = self.whole["labels"]
         there = {name: value.to(device, non_blocking=True) for name, value in self.whole.items()}
-        plan = Finishing(there["erase"], there["noise"], partner.to(device), there["lam"], there["box"])
+        partner = torch.arange(self.size, device=device) ^ 1  # rows 2i and 2i + 1 are a pair
+        plan = Finishing(there["erase"], there["noise"], partner, there["lam"], there["box"])
         return Batch(
             images=finish(there["pixels"], plan, recipe),
             labels=there["labels"],
-            partner_labels=labels[partner].to(device),
+            partner_labels=there["labels"][partner],
             lam=there["lam"],
             hard=there.get("hard"),
             logits=there.get("logits"),
@@ -193,9 +192,10 @@ def batches(
     ``lookup`` gives a visit's targets in its worker; ``label`` gives them here for visits where it gave none. Raises
     whatever refusal a worker met (IntegrityError with shard, block and view).
     """
+    # Lanes come to the end of their windows in the same step: the next window of each is to be there.
     coming, ahead = itertools.tee(windows(schedule, lanes, start, stop))
     needed = (visit for window in ahead for visit in window.visits)
-    drawn = read_visits(shards, recipe, needed, workers, lookup, schedule.window)
+    drawn = read_visits(shards, recipe, needed, workers, lookup, schedule.window * len(lanes))
     state = {lane: _Lane() for lane in lanes}
     for _ in range(start, stop):
         step = _Step(2 * schedule.pairs_per_step * len(lanes), device.type == "cuda")
@@ -215,7 +215,7 @@ def batches(
 def memory_needed(schedule: Schedule, lanes: range, size: int, workers: int) -> str:
     """One sentence about host memory: windows (W*r*b*3*R^2 bytes per lane) and visits in flight."""
     visit = schedule.repeats * max(schedule.blocks) * 3 * size * size
-    flight = workers * _ahead(workers, schedule.window) * visit if workers else 0
+    flight = workers * _ahead(workers, schedule.window * len(lanes)) * visit if workers else 0
     windows_bytes = len(lanes) * schedule.window * visit
     return (
         f"window memory: {windows_bytes / 1e9:.2f} GB ({len(lanes)} lane(s) x {schedule.window} visits of "

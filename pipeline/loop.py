@@ -6,6 +6,7 @@ function of the step, and a checkpoint holds the rest. The last step is saved as
 asked for again only hands out its result.
 """
 
+import errno
 import fcntl
 import math
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ class LoopConfig(Config):
     """Fields that fitting a teacher and training a student share; never used by itself."""
 
     seed: int = Field(default=0, ge=0)
-    epochs: float = Field(gt=0)
+    epochs: float = Field(gt=0, le=100_000)
     batch: int = Field(ge=2)  # B, over all ranks
     lanes: int = Field(default=1, ge=1)  # L; the world size must divide it
     window: int = Field(default=4, ge=1)  # W
@@ -152,6 +153,10 @@ def exclusive(directory: Path) -> Iterator[None]:
             raise RetryError(
                 f"{directory}: another job trains this very run; its result will be used: try later"
             ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            say(f"warning: {directory}: no locks on this file system; see that no second job trains this very run")
         yield
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline import commit, difference, files
 from pipeline.commit import Answers, Reach, unwatched
-from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, say
+from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, device_name, say
 from pipeline.store import STAGING, Store, cache_path, caches, read_identity, store_of
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "zarr", "numcodecs")
@@ -40,7 +40,8 @@ def open_pool(root: Path, identity: dict[str, Any], new_cache: bool = False) -> 
         _probe_links(pool.path / STAGING)
         _publish_identity(pool)
         commit.recover(pool)
-        _note(pool, {"event": "opened", "versions": {name: _version(name) for name in _LIBRARIES}})
+        versions = {name: _version(name) for name in _LIBRARIES}
+        _note(pool, {"event": "opened", "device": device_name(), "versions": versions})
     return pool
 
 
@@ -72,9 +73,7 @@ def _refuse_machine_twin(root: Path, identity: Mapping[str, Any]) -> None:
         apart = difference.differences(identity, found)
         if difference.machine_only(apart):
             raise IdentityError(
-                f"{path}: this machine draws other views than the one that made this cache:\n"
-                f"{difference.describe(apart)}\n"
-                f"use the libraries that made it (see log.jsonl there), or start a new cache with --new-cache"
+                f"{path}: the same cache but for the machine:\n{difference.describe(apart)}\n{difference.OTHER_MACHINE}"
             )
 
 

@@ -21,7 +21,7 @@ from pipeline.layout import Layout, Part
 from pipeline.loader import read_visits
 from pipeline.pool import commit_part, open_pool
 from pipeline.publish import refuse_other
-from pipeline.runtime import RetryError, StopSignal, UsageError, progress, rank, say, world_size
+from pipeline.runtime import RetryError, StopSignal, UsageError, device_name, progress, rank, say, world_size
 from pipeline.runtime import device as pick_device
 from pipeline.schedule import Visit
 from pipeline.shards import Shards
@@ -30,6 +30,8 @@ from pipeline.targets import encode, hard_labels, stored_dtype, stored_width
 from pipeline.teacher import Teacher, TeacherConfig
 from pipeline.views import Recipe
 from pipeline.visit import Drawn
+
+_GRACE = 20.0  # seconds: Slurm and torchrun kill 30 s after the signal
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,11 @@ def fill(
     workers: int,
     stop: StopSignal | None = None,
 ) -> Summary:
-    """Labels and commits those of ``parts`` that nobody has committed. Raises RetryError (75) when told to stop, at a
-    part's boundary; IntegrityError for damaged shards or a teacher that gives NaN; OSError on a full disk."""
+    """Labels and commits those of ``parts`` that nobody has committed.
+
+    Raises RetryError (75) when told to stop, after the part in work, or without it if that takes more than 20 s;
+    IntegrityError for damaged shards or a teacher that gives NaN; OSError on a full disk.
+    """
     layout = pool.layout
     done = committed(pool)
     todo = [part for part in parts if part not in done]
@@ -150,6 +155,8 @@ def fill(
                 finished, views = finished + 1, views + current.hard.size
                 current = None
                 tick()
+            if stop and stop.waited() > _GRACE:
+                break
         write += pending.result() if pending else 0.0
     total = time.perf_counter() - start
     if stop and stop.name:
@@ -208,6 +215,7 @@ def run(
     if out is not None:
         refuse_other(out, pool)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()))
+    say(f"precompute: {len(mine)} parts on {device_name()}")
     summary = fill(pool, mine, shards, recipe, teacher, config.repeats, workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "

@@ -7,6 +7,7 @@ import errno
 import functools
 import gc
 import json
+import math
 import os
 import resource
 import signal
@@ -129,6 +130,12 @@ def device() -> torch.device:
     return found
 
 
+def device_name() -> str:
+    """The device for a log: "cpu", or "cuda:0 (NVIDIA H100)"."""
+    found = device()
+    return f"{found} ({torch.cuda.get_device_name(found)})" if found.type == "cuda" else str(found)
+
+
 def cores() -> int:
     """Cores that this rank may use: the process's own, shared out among the node's ranks."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -226,22 +233,25 @@ def distributed() -> Iterator[None]:
         raise UsageError(f"WORLD_SIZE is {world_size()}, but {first_line(error)}; start it with torchrun") from None
     except torch.distributed.DistError as error:
         raise RetryError(f"the {world_size()} ranks did not find each other: {first_line(error)}") from None
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
+    yield
+    # A rank that refuses does not come here: it would wait for the others, and they for it. Its end is theirs.
+    torch.distributed.destroy_process_group()
 
 
 class StopSignal:
     """Notes SIGTERM and SIGUSR1 (Slurm's warning before preemption) so that work stops at a safe boundary."""
 
     def __init__(self) -> None:
-        self.name = ""
+        self.name, self.since = "", math.inf
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
+        self.name, self.since = signal.Signals(number).name, min(self.since, time.monotonic())
+
+    def waited(self) -> float:
+        """Seconds since the first signal; negative before it."""
+        return time.monotonic() - self.since
 
     def __bool__(self) -> bool:
         return bool(self.name)

@@ -15,9 +15,11 @@ from pipeline.views import Recipe, evaluation
 
 @dataclass(frozen=True)
 class Seen:
-    """One validation block: ``images`` finished float32 (n, 3, R, R) and ``labels`` int64 (n,), on the device."""
+    """One validation block: ``images`` finished float32 (n, 3, R, R) and ``labels`` int64 (n,), on the device.
+    ``digest``: xxh3_64 of its pixels."""
 
     block: Block
+    digest: str
     images: torch.Tensor
     labels: torch.Tensor
 
@@ -25,12 +27,15 @@ class Seen:
 def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: int) -> Iterator[Seen]:
     """This rank's blocks of a validation split under the ``evaluation`` recipe (every rank's share is exact)."""
     plain = evaluation(recipe)
-    mine = [Visit(block.index, 0, 1, 0) for block in shards.blocks[rank() :: world_size()]]
-    few = min(workers, len(mine) // 16)  # starting a process costs more than drawing a few blocks
+    blocks = shards.blocks[rank() :: world_size()]
+    mine = [Visit(block.index, 0, 1, 0) for block in blocks]
+    few = min(
+        workers, sum(block.samples for block in blocks) // 1024
+    )  # starting a process costs as much as drawing some
     for drawn in read_visits(shards, plain, mine, few):
         plan = drawn.plan.view(0).to(device)
         images = finish(drawn.pixels[0].to(device), plan, plain)
-        yield Seen(drawn.block, images, drawn.labels.to(device))
+        yield Seen(drawn.block, drawn.digests[0], images, drawn.labels.to(device))
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from pipeline.cache import Cache
 from pipeline.keyed import Draws
 from pipeline.label import label_visit
 from pipeline.loader import Label, Lookup
-from pipeline.runtime import IntegrityError, UsageError
+from pipeline.runtime import UsageError
 from pipeline.schedule import Visit
 from pipeline.shards import Shards
 from pipeline.targets import Targets, through_codec
@@ -41,14 +41,7 @@ class FromCache:
             return None
         if self._due(visit):
             for view, found in zip(views, drawn.digests):
-                expected = self.cache.pixel_digest(drawn.block, view)
-                if found != expected:
-                    shard = self.shards.names[drawn.block.shard]
-                    raise IntegrityError(
-                        f"shard {shard}, block {drawn.block.index}, view {view}: the student drew other pixels than the "
-                        f"teacher saw (xxh3_64 {found}, the cache has {expected}); the image library or the shards have "
-                        f"changed since; make a new cache with: python -m stages.precompute"
-                    )
+                self.cache.require_pixels(drawn.block, view, found, self.shards.names[drawn.block.shard])
         return self.cache.read(drawn.block, visit.first_view, visit.views)
 
     def _due(self, visit: Visit) -> bool:
@@ -81,8 +74,8 @@ def check_coverage(views: int, held: int) -> None:
     """Raises UsageError unless K <= V, so that a cache can hold all that supervise: cached cycles through."""
     if views > held:
         raise UsageError(
-            f"supervise: cached cycles through K = {views} views, and the cache holds V = {held}; raise cache.views and run "
-            f"stages.precompute (it adds only the new ones), lower train.period, or set supervise: auto"
+            f"supervise: cached cycles through K = {views} views, and the cache holds V = {held}; run stages.precompute with "
+            f"cache.views of at least K (it adds only the new ones), lower train.period, or set supervise: auto"
         )
 
 

@@ -97,7 +97,13 @@ def computing(precision: Precision, device: torch.device) -> Iterator[None]:
     cuDNN may choose neither by timing nor non-deterministic kernels. The caller's settings come back afterwards.
     """
     backends: Any = torch.backends
-    precisions = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    precisions = (
+        backends.cuda.matmul,
+        backends.cudnn.conv,
+        backends.cudnn.rnn,
+        backends.mkldnn.matmul,
+        backends.mkldnn.conv,
+    )
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     before = [backend.fp32_precision for backend in precisions]
     cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
@@ -149,7 +155,7 @@ class Teacher:
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
         affine = _affine(recipe, config, device)
-        forward = torch.compile(model, dynamic=False) if config.compile else model
+        forward = _compiled(model) if config.compile else model
         return cls(config, classes, batch, device, identity, model, forward, affine, _bytes(model))
 
     def identity(self) -> dict[str, Any]:
@@ -215,6 +221,11 @@ class Teacher:
             )
         if not torch.equal(_bytes(self.model), self.buffers):
             raise IntegrityError(f"teacher {name}: its buffers (batch-norm statistics) changed since it was loaded")
+
+
+def _compiled(model: nn.Module) -> Any:
+    """Without kernels that are chosen by timing: another process might choose others, which round in another order."""
+    return torch.compile(model, dynamic=False, options={"deterministic": True})
 
 
 def _affine(recipe: Recipe, own: TeacherConfig, device: torch.device) -> tuple[Tensor, Tensor] | None:

@@ -11,13 +11,21 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pipeline import difference, loop, student
+from pipeline import loop, student
 from pipeline.cache import Cache, open_cache
 from pipeline.files import digest, sha256_file, whole_directory, write_durably
-from pipeline.identity import REPAIR, CacheConfig, cache_identity, check_maker, check_repeats, check_views, layout_of
+from pipeline.identity import (
+    CacheConfig,
+    cache_identity,
+    check_maker,
+    check_repeats,
+    check_views,
+    layout_of,
+    require_identity,
+)
 from pipeline.loader import Batch, batches, memory_needed
 from pipeline.losses import distillation_loss, smoothed_mixed_target
-from pipeline.runtime import UsageError, rank, say, world_size
+from pipeline.runtime import UsageError, device_name, rank, say, world_size
 from pipeline.runtime import device as pick_device
 from pipeline.schedule import Schedule, lanes_of
 from pipeline.scoring import top1, validation
@@ -84,9 +92,9 @@ def open_inputs(
         weights = teacher_folder / "model.safetensors"
         model = Teacher.load(teacher, weights, len(train.classes), recipe, train.block_size, device)
         live = FromTeacher(model, recipe, config.codec)
-        if opened is not None:
+        if opened is not None and cache is not None:
             whole = cache_identity(train, recipe, layout_of(train, config), model.identity(), device)
-            difference.require_same(whole, opened.identity, str(cache), REPAIR)
+            require_identity(opened, whole, cache)
     return Inputs(train, Shards.open(shards / "val"), recipe, config.views, opened, live)
 
 
@@ -144,7 +152,8 @@ def train_student(
     verify = 1.0 if config.verify_views == "all" else config.verify_views
     lookup, label = sources(chosen.supervise, schedule.period, verify, shards, inputs.cache, inputs.live)
     say(
-        f"{name}: {schedule.steps(config.epochs)} steps of {config.batch}, K = {schedule.period} views, r = {config.repeats}"
+        f"{name}: {schedule.steps(config.epochs)} steps of {config.batch}, K = {schedule.period} views, r = {config.repeats}, "
+        f"on {device_name()}"
     )
     say(memory_needed(schedule, lanes, recipe.size, workers))
     torch.manual_seed(config.seed)

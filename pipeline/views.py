@@ -29,7 +29,7 @@ class Erase(Config):
     count: int = Field(default=1, ge=1, le=16)
     min_area: float = Field(default=0.02, gt=0, le=1)
     max_area: float = Field(default=1 / 3, gt=0, le=1)
-    min_aspect: float = Field(default=0.3, gt=0, le=1)
+    min_aspect: float = Field(default=0.3, ge=0.01, le=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Erase":
@@ -78,7 +78,7 @@ class Recipe(Config):
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     padding: int = Field(default=4, ge=0, le=512)
-    crop_fraction: float = Field(default=0.875, gt=0, le=1)
+    crop_fraction: float = Field(default=0.875, ge=0.1, le=1)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     flip: float = Field(default=0.5, ge=0, le=1)
     policy: str = "rand-m9-mstd0.5-inc1"
@@ -99,8 +99,8 @@ class Recipe(Config):
     def _consistent(self) -> "Recipe":
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale: expected 0 < low <= high <= 1, found {self.scale}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio: expected 0 < low <= high, found {self.ratio}")
+        if not 0.01 <= self.ratio[0] <= self.ratio[1] <= 100:
+            raise ValueError(f"ratio: expected 0.01 <= low <= high <= 100, found {self.ratio}")
         if not all(0 <= mean <= 1 for mean in self.mean) or not all(0 < std <= 1 for std in self.std):
             raise ValueError(f"mean, std: expected values of 0 to 1, std above 0, found {self.mean} and {self.std}")
         if self.color_jitter and self.policy and "3a" not in self.policy:

@@ -9,7 +9,7 @@ from pipeline import config, gallery
 from pipeline.cache import open_cache
 from pipeline.identity import check_views
 from pipeline.inspection import inspect
-from pipeline.runtime import device, say, stage
+from pipeline.runtime import UsageError, device, say, stage
 from pipeline.shards import Shards
 from pipeline.views import Recipe, of_split
 
@@ -34,13 +34,13 @@ def main() -> None:
 def views(params: Path, shards: Path, cache: Path | None, block: int, samples: int, first_view: int, count: int,
           out: Path) -> None:  # fmt: skip
     """A picture: samples x views, mixed and erased, with label, partner, lambda and the teacher's top three."""
+    if out.suffix != ".png":
+        raise UsageError(f"--out: expected a file .png, found {out}")
     split, opened = Shards.open(shards), open_cache(cache) if cache else None
     recipe = of_split(config.load(params, "views", Recipe), split.manifest.split)
     if opened and cache:
         check_views(opened, split, recipe, device(), cache)
-    grid = gallery.cells(split, recipe, opened, block, samples, first_view, count)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    gallery.figure(grid).savefig(out, dpi=110)
+    gallery.save(gallery.cells(split, recipe, opened, block, samples, first_view, count), out)
     say(f"views: {out}")
 
 

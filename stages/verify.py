@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline import audit, config
-from pipeline.runtime import IntegrityError, pool_root, say, stage
+from pipeline.runtime import IntegrityError, pool_root, say, stage, workers
 from pipeline.shards import Shards
 from pipeline.teacher import TeacherConfig
 from pipeline.verification import advice, collect, describe, repair, targets_of, verify
@@ -47,7 +47,7 @@ def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: 
         split, chosen = Shards.open(shards), config.load(params, "teacher", TeacherConfig)
         recipe = of_split(config.load(params, "views", Recipe), split.manifest.split)
         weights = (teacher or Path("work/teachers") / chosen.name) / "model.safetensors"
-        found = audit.audit(path, split, recipe, chosen, weights, predict, seed)
+        found = audit.audit(path, split, recipe, chosen, weights, predict, seed, workers())
         results[0]["predict"], damaged = asdict(found), found.problems
         show(f"  predict: {json.dumps(asdict(found))}")
     if as_text:

@@ -51,6 +51,8 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
         (["epochs=3"], "epochs: no such choice"),
         (["train.epoch=3"], "train.epoch: unknown key"),
         (["train.epochs=many"], "train.epochs: .*found 'many'"),
+        (["train.epochs=.inf"], "train.epochs: .*finite number"),
+        (["train.epochs=1.0e+300"], "train.epochs: .*found 1e\\+300"),
         (["train.optimizer.lr=1e-3"], "write 0.001 or 1.0e-3, not 1e-3"),
         (["cache.views=35"], "views V = 35 is no multiple of group G = 15"),
         (["fit.batch=7"], "fit: batch: expected a multiple of 2 x lanes = 2 .*, found 7"),

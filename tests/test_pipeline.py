@@ -13,6 +13,7 @@ import zarr
 from click.testing import CliRunner, Result
 
 from pipeline.cache import open_cache
+from pipeline.draw import draw
 from stages import configure, evaluate, fit_teacher, index, inspect, plan, precompute, report, shard, train, verify
 from tests.photos import make_photo_folder
 
@@ -135,6 +136,19 @@ def test_a_student_is_not_scored_on_other_classes_or_views_than_its_own(
     result = CliRunner().invoke(evaluate.main, [*arguments, "--shards", "renamed"])
     assert result.exit_code == 4 and "label_names" in result.output and "'zebra'" in result.output
     assert not Path("x").exists()
+
+
+def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of the image library that the canary's pictures do not show."""
+    monkeypatch.setattr("pipeline.visit.draw", lambda *arguments: np.maximum(draw(*arguments), 1))
+    arguments = "--student work/students/photos_none --cache work/caches/photos-val --out x"
+    result = CliRunner().invoke(evaluate.main, arguments.split())
+    assert result.exit_code == 3 and "shard 000000.tar, block 0, view 0: other pixels" in result.output
+    result = CliRunner().invoke(inspect.views, ["--cache", "work/caches/photos", "--out", "x.png"])
+    assert result.exit_code == 3 and "log.jsonl in the work pool names it" in result.output
+    result = CliRunner().invoke(inspect.views, ["--out", "work"])
+    assert result.exit_code == 2 and "--out: expected a file .png, found work" in result.output
+    assert not Path("x").exists() and not Path("x.png").exists()
 
 
 def test_damaged_scores_and_a_pool_to_predict_on_are_refused(work: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from pipeline.audit import audit
 from pipeline.cache import open_cache
 from pipeline.identity import CacheConfig, cache_identity, layout_of
 from pipeline.inspection import inspect
+from pipeline.label import label_visit
 from pipeline.pool import open_pool
 from pipeline.precompute import Share, fill, select
 from pipeline.runtime import IdentityError, RetryError, StopSignal, UsageError, device
@@ -78,6 +80,24 @@ def test_told_to_stop_it_stops_at_a_parts_boundary_with_whole_parts_only(world: 
     assert fill(pool, parts, world.shards, world.recipe, world.teacher, 3, 0).parts == 6
 
 
+@pytest.mark.parametrize(("grace", "whole"), [(60.0, 1), (0.0, 0)])
+def test_told_to_stop_it_ends_the_part_in_work_if_that_is_quick(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: float, whole: int
+) -> None:
+    here = at(world, tmp_path)
+
+    def label_and_signal(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return label_visit(*arguments)
+
+    monkeypatch.setattr(precompute, "_GRACE", grace)
+    monkeypatch.setattr(precompute, "label_visit", label_and_signal)
+    with pytest.raises(RetryError, match=f"stopped by SIGTERM after {whole} whole parts"):
+        here.label("none", 6)
+    monkeypatch.undo()
+    assert len(committed(here.label("none", 6))) == 6
+
+
 def test_killed_at_any_moment_the_next_run_does_only_what_is_missing(world: World, tmp_path: Path) -> None:
     """Real processes and SIGKILL; bench/kills.py does this thousands of times with a fake teacher."""
     here = at(world, tmp_path / "kill")
@@ -116,12 +136,12 @@ def test_a_write_that_fails_ends_the_job_and_its_workers(world: World, tmp_path:
 
 def test_the_teacher_is_asked_again_only_if_it_made_the_cache(world: World) -> None:
     path = world.label("none", 3).path
-    found = audit(path, world.shards, world.recipe, world.config, world.weights, 1, 0)
+    found = audit(path, world.shards, world.recipe, world.config, world.weights, 1, 0, 0)
     assert found.problems == [] and found.equal == found.hard_equal == found.rows > 0
     assert replace(found, pixels_equal=0).problems and replace(found, hard_equal=found.rows // 2).problems
     with pytest.raises(IdentityError, match=r"teacher.precision: expected 'bf16', found 'fp32'"):
         other = world.config.model_copy(update={"precision": "bf16"})
-        audit(path, world.shards, world.recipe, other, world.weights, 1, 0)
+        audit(path, world.shards, world.recipe, other, world.weights, 1, 0, 0)
 
 
 def test_a_cache_is_not_judged_by_other_shards(world: World) -> None:

@@ -9,7 +9,8 @@ import pytest
 from bench.world import World, make_world, student, training
 from pipeline import train
 from pipeline.cache import open_cache
-from pipeline.identity import check_views
+from pipeline.evaluate import live_fraction
+from pipeline.identity import check_views, require_identity
 from pipeline.runtime import IdentityError, IntegrityError, UsageError, device
 from pipeline.schedule import Visit
 from pipeline.supervision import FromCache, period, sources
@@ -47,7 +48,7 @@ def test_other_pixels_stop_the_run_and_name_shard_block_and_view(world: World) -
     drawn = draw_visit(world.shards, world.recipe, block, 3, 3)
     assert lookup(Visit(4, 3, 3, 1), drawn) is not None
     other = dataclasses.replace(drawn, digests=(drawn.digests[0], "0" * 16, drawn.digests[2]))
-    with pytest.raises(IntegrityError, match=r"shard 000001.tar, block 4, view 4: the student drew other pixels"):
+    with pytest.raises(IntegrityError, match=r"shard 000001.tar, block 4, view 4: other pixels than the teacher saw"):
         lookup(Visit(4, 3, 3, 1), other)
     first_only = FromCache(cache, world.shards, "first_cycle", partial=False)
     assert first_only(Visit(4, 3, 3, 1), other) is not None
@@ -109,6 +110,25 @@ def test_a_cache_of_another_recipe_is_refused_with_both_values(world: World, cha
     check_views(cache, world.shards, world.recipe, device(), cache.path)
     with pytest.raises(IdentityError, match=field):
         check_views(cache, world.shards, world.recipe.model_copy(update=change), device(), cache.path)
+
+
+def test_a_cache_of_another_image_library_is_refused_with_both_ways_out(world: World) -> None:
+    cache = open_cache(world.label("f16", 6).path)
+    other = cache.identity | {"canary": "0" * 64}
+    with pytest.raises(IdentityError, match=r"(?s)canary: expected '0000.*log\.jsonl.*--new-cache") as refusal:
+        require_identity(cache, other, cache.path)
+    assert "configuration" not in str(refusal.value)
+    with pytest.raises(IdentityError, match="go back to the configuration of this cache"):
+        require_identity(cache, other | {"views_version": 0}, cache.path)
+
+
+def test_the_share_of_live_labels_counts_samples_and_not_epochs() -> None:
+    log = [
+        {"step": "3", "live_fraction": "0.0"},
+        {"step": "9", "live_fraction": "0.5"},
+        {"step": "10", "live_fraction": "1.0"},
+    ]
+    assert live_fraction(log) == pytest.approx(0.4) and live_fraction([]) == 0.0
 
 
 def test_the_period_is_what_is_asked_for_else_what_the_cache_promises_else_all_different() -> None:

@@ -1,6 +1,7 @@
 """Training: it learns, resumes to the same bits, stops when told to, and refuses what does not fit."""
 
 import dataclasses
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -149,3 +150,15 @@ def test_a_cache_made_by_another_teacher_or_codec_than_the_config_says_is_refuse
         check_maker(cache, cache.layout, teacher | {"arch": "test_resnet"}, cache.path)
     with pytest.raises(IdentityError, match=r"layout.codec: expected 'u8', found 'none'"):
         check_maker(cache, dataclasses.replace(cache.layout, codec="u8"), teacher, cache.path)
+
+
+def test_a_file_system_without_locks_is_said_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with loop.exclusive(tmp_path):
+        pass
+    assert "no locks on this file system" in capsys.readouterr().out

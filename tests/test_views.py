@@ -120,6 +120,11 @@ def test_weighted_layers_are_drawn_without_replacement() -> None:
         ({"mix": {"cutmix_minmax": [0.8, 0.2]}}, ["cutmix_minmax"]),
         ({"size": 8, "mix": {"cutmix_minmax": [0.2, 0.21]}}, ["cutmix_minmax", "size 8"]),
         ({"erase": {"min_area": 0.5}}, ["min_area 0.5", "max_area"]),
+        ({"policy": "rand-m9-n999"}, ["views.policy", "999 layers"]),
+        ({"ratio": [1.0e-320, 1.0]}, ["ratio: expected 0.01", "1e-320"]),
+        ({"ratio": [1.0, float("inf")]}, ["views.ratio.1", "inf"]),
+        ({"crop": "center", "crop_fraction": 1e-6}, ["views.crop_fraction", "1e-06"]),
+        ({"erase": {"min_aspect": 1.0e-320}}, ["views.erase.min_aspect"]),
         ({"erase": {"prob": 0.5}}, ["views.erase.prob", "unknown key"]),
     ],
 )
