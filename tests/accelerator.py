@@ -29,7 +29,8 @@ class _Generator(torch.Generator):  # timm's average of the weights makes one on
 
 
 backend_registration._setup_privateuseone_for_python_backend("pretend", _Backend())
-torch.library.Library("_", "IMPL").fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+_library = torch.library.Library("_", "IMPL")  # what it registers lasts as long as it does
+_library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
 torch.__future__.set_swap_module_params_on_conversion(True)  # model.to(device) makes new parameters
 torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) makes it on the CPU, then moves it
 torch.Generator = _Generator  # type: ignore[misc]
