@@ -11,7 +11,6 @@ time is shared, so the figures to compare are the ratios.
 import argparse
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from statistics import median
 from time import perf_counter
 
@@ -44,7 +43,7 @@ def measure(views: int, rounds: int, size: int) -> dict[str, float]:
     data = jpegs(8)
     images = [decode(item, "picture") for item in data]
     chosen = [choose(recipe, f"sample {i}", 0, 375, 500) for i in range(views)]
-    plain = [replace(view, ops=()) for view in chosen]
+    plain = [view._replace(ops=()) for view in chosen]
     pixels = [draw(images[i % 8], view, recipe) for i, view in enumerate(chosen)]
     pairs = pair(recipe, "block", 0, views)
     plan, batch = finishing(chosen, pairs, recipe.erase.count), torch.from_numpy(np.stack(pixels))

@@ -7,10 +7,15 @@ library version and machine. About 2 us for 96 words, against 136 us to seed the
 import hashlib
 import math
 import struct
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 _WORDS = 96  # 32-bit words per block: enough for one DeiT view
+_LITTLE = sys.byteorder == "little"
+_length = struct.Struct("<I")
 
 
 class Draws:
@@ -19,31 +24,37 @@ class Draws:
     __slots__ = ("_block", "_next", "_seed", "_words")
 
     def __init__(self, *key: int | str | bytes) -> None:
-        parts = [_encode(part) for part in key]
-        text = b"".join(struct.pack("<I", len(part)) + part for part in parts)
-        self._seed = hashlib.blake2b(text, digest_size=32).digest()
+        self._seed = hashlib.blake2b(b"".join(map(_encode, key)), digest_size=32).digest()
         self._block = -1
         self._next = _WORDS
-        self._words: tuple[int, ...] = ()
+        self._words: Sequence[int] = ()
 
     def word(self) -> int:
         """A whole number in [0, 2**32)."""
         if self._next == _WORDS:
             self._block += 1
-            data = hashlib.shake_128(self._seed + struct.pack("<I", self._block)).digest(4 * _WORDS)
-            self._words = struct.unpack(f"<{_WORDS}I", data)
+            data = hashlib.shake_128(self._seed + _length.pack(self._block)).digest(4 * _WORDS)
+            # Looked at in place: most of the words are never needed.
+            self._words = memoryview(data).cast("I") if _LITTLE else struct.unpack(f"<{_WORDS}I", data)
             self._next = 0
         self._next += 1
         return self._words[self._next - 1]
 
+    def _double_word(self) -> int:
+        """The next two words as one in [0, 2**64), the first on top; one call, since a view needs two dozen of them."""
+        start = self._next
+        if start > _WORDS - 2:
+            return self.word() << 32 | self.word()
+        self._next = start + 2
+        return self._words[start] << 32 | self._words[start + 1]
+
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """A double in [low, high) with 53 random bits."""
-        bits = (self.word() << 21) | (self.word() >> 11)
-        return low + (high - low) * (bits * 2.0**-53)
+        return low + (high - low) * ((self._double_word() >> 11) * 2.0**-53)
 
     def below(self, n: int) -> int:
         """A whole number in [0, n), n <= 2**32; the bias of the multiply-shift is below n / 2**64."""
-        return (((self.word() << 32) | self.word()) * n) >> 64
+        return (self._double_word() * n) >> 64
 
     def chance(self, probability: float) -> bool:
         """True with the given probability; 0 is never, 1 is always."""
@@ -78,9 +89,17 @@ class Draws:
 
 
 def _encode(part: int | str | bytes) -> bytes:
-    """Kind and value, so that 1, "1" and b"1" are three keys and numpy's 1 is the same key as Python's."""
-    if isinstance(part, bytes):
-        return b"b" + part
+    """Length, kind and value, so that 1, "1" and b"1" are three keys and numpy's 1 is the same key as Python's."""
     if isinstance(part, str):
-        return b"s" + part.encode("utf-8", "surrogateescape")
-    return b"i%d" % int(part)
+        value = b"s" + part.encode("utf-8", "surrogateescape")
+    elif isinstance(part, bytes):
+        value = b"b" + part
+    else:
+        return _encode_number(part)
+    return _length.pack(len(value)) + value
+
+
+@lru_cache(4096)
+def _encode_number(part: int) -> bytes:
+    value = b"i%d" % int(part)
+    return _length.pack(len(value)) + value

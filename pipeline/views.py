@@ -6,8 +6,7 @@ differences from DeiT's code: none in a single view; for mixing see ``pipeline.p
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -136,8 +135,7 @@ def evaluation(recipe: Recipe) -> Recipe:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """All decisions of one view, in pixels. Boxes are (top, left, height, width).
 
     ``box``: crop in the source. ``scaled``: (height, width) that the crop is resized to. ``window``: (top,
