@@ -1,7 +1,7 @@
 """A cached run is the live run: the same student trained from the cache, live, and half and half, bit for bit.
 
     python -m bench.parity                   200 steps, hard labels and soft targets through each codec: the README's table
-    python -m bench.parity --steps 12        the small size that the tests run
+    python -m bench.parity --steps 8 --views 6 --samples 349 --epochs 0     a small size, as in the tests
 
 Everything is real: digits packed into shards, DeiT's whole recipe (RandAugment, pixel erasing, Mixup and CutMix on every
 view, r = 3), a teacher, the cache on disk, the training loop. Compared are the losses of every step as hex floats, and the

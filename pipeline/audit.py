@@ -10,7 +10,7 @@ from pipeline.identity import cache_identity, require_identity
 from pipeline.keyed import Draws
 from pipeline.label import label_visit
 from pipeline.loader import read_visits
-from pipeline.record import ANEW
+from pipeline.record import RELABEL
 from pipeline.runtime import device as pick_device
 from pipeline.runtime import progress
 from pipeline.schedule import Visit
@@ -36,13 +36,12 @@ class Audit:
     @property
     def problems(self) -> list[str]:
         """What no difference of hardware explains: other pixels, or more than 0.1 % of the hard labels."""
-        anew = f"remove this cache from the pool and label it anew: {ANEW}, or python -m stages.precompute"
         found = []
         if self.pixels_equal < self.views:
             other = self.views - self.pixels_equal
-            found.append(f"{other} of {self.views} views have other pixels than the teacher saw; {anew}")
+            found.append(f"{other} of {self.views} views have other pixels than the teacher saw; {RELABEL}")
         if self.hard_equal < 0.999 * self.rows:
-            found.append(f"{self.rows - self.hard_equal} of {self.rows} hard labels are not the teacher's; {anew}")
+            found.append(f"{self.rows - self.hard_equal} of {self.rows} hard labels are not the teacher's; {RELABEL}")
         return found
 
 

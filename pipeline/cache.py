@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline import difference, files, layout, runtime, targets
 from pipeline.layout import Part
-from pipeline.record import ANEW, RECEIPT, REPAIR, Record, check_size, read_receipt, require_record, row_digest
+from pipeline.record import ANEW, RECEIPT, RELABEL, REPAIR, Record, check_size, read_receipt, require_record, row_digest
 from pipeline.runtime import IntegrityError, UsageError
 from pipeline.shards import Block
 from pipeline.store import Store, cache_path, committed, read_identity, recorded, staged, store_of
@@ -95,8 +95,7 @@ class Cache:
             raise IntegrityError(
                 f"shard {shard}, block {block.index}, view {view}: other pixels than the teacher saw (xxh3_64 {found}, "
                 f"{self.path} has {expected}): the image library has changed since; use the one that made this cache "
-                f"(log.jsonl in the work pool names it), or remove it from the pool and label it anew: {ANEW}, or "
-                f"python -m stages.precompute"
+                f"(log.jsonl in the work pool names it), or {RELABEL}"
             )
 
     def record(self, part: Part) -> Record:

@@ -192,9 +192,9 @@ def batches(
     ``lookup`` gives a visit's targets in its worker; ``label`` gives them here for visits where it gave none. Raises
     whatever refusal a worker met (IntegrityError with shard, block and view).
     """
-    # Lanes come to the end of their windows in the same step: the next window of each is to be there.
     coming, ahead = itertools.tee(windows(schedule, lanes, start, stop))
     needed = (visit for window in ahead for visit in window.visits)
+    # Lanes come to the end of their windows in the same step: the next window of each is to be there.
     drawn = read_visits(shards, recipe, needed, workers, lookup, schedule.window * len(lanes))
     state = {lane: _Lane() for lane in lanes}
     for _ in range(start, stop):

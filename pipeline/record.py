@@ -26,6 +26,7 @@ RECEIPT = "receipt.json"
 RECEIPT_FORMAT = "offline-deit receipt"
 RECEIPT_VERSION = 1
 ANEW = "dvc repro -s -f precompute (precompute_val for the validation split)"
+RELABEL = f"remove this cache from the work pool and label it anew: {ANEW}, or python -m stages.precompute"
 REPAIR = f"repair: python -m stages.verify --repair on the pool, then {ANEW} or python -m stages.precompute"
 
 Sum = tuple[int, str]  # bytes and xxh3_128 of a file

@@ -29,9 +29,8 @@ def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: in
     plain = evaluation(recipe)
     blocks = shards.blocks[rank() :: world_size()]
     mine = [Visit(block.index, 0, 1, 0) for block in blocks]
-    few = min(
-        workers, sum(block.samples for block in blocks) // 1024
-    )  # starting a process costs as much as drawing some
+    samples = sum(block.samples for block in blocks)
+    few = min(workers, samples // 1024)  # starting a process costs as much as drawing about a thousand
     for drawn in read_visits(shards, plain, mine, few):
         plan = drawn.plan.view(0).to(device)
         images = finish(drawn.pixels[0].to(device), plan, plain)

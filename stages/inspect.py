@@ -35,7 +35,7 @@ def views(params: Path, shards: Path, cache: Path | None, block: int, samples: i
           out: Path) -> None:  # fmt: skip
     """A picture: samples x views, mixed and erased, with label, partner, lambda and the teacher's top three."""
     if out.suffix != ".png":
-        raise UsageError(f"--out: expected a file .png, found {out}")
+        raise UsageError(f"--out: expected a .png file, found {out}")
     split, opened = Shards.open(shards), open_cache(cache) if cache else None
     recipe = of_split(config.load(params, "views", Recipe), split.manifest.split)
     if opened and cache:

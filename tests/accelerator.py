@@ -33,7 +33,7 @@ _library = torch.library.Library("_", "IMPL")  # what it registers lasts as long
 _library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
 torch.__future__.set_swap_module_params_on_conversion(True)  # model.to(device) makes new parameters
 torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) makes it on the CPU, then moves it
-torch.Generator = _Generator  # type: ignore[misc]
+torch.Generator = _Generator
 PRETEND = torch.device("pretend", 0)
 
 
@@ -70,6 +70,8 @@ class _Mode(TorchDispatchMode):
 
 
 def _compute(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """``operation`` on the values on the CPU; its result on the device where a GPU's would be. Raises RuntimeError for
+    tensors of both devices."""
     tensors = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
     there = [tensor for tensor in tensors if isinstance(tensor, OnGpu)]
     if operation is aten._has_compatible_shallow_copy_type.default:

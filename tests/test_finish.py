@@ -21,19 +21,10 @@ SIZE = 224  # large enough for several bands on a CPU
 TABLE = "5fe3fc87418ff5c8a2984bb075c659b6696d9a74f2ab14c09c37a144a8897dc6"  # sha256
 
 
-MOVING = {
-    "_to_copy",
-    "alias",
-    "copy_",
-    "detach",
-    "empty",
-    "index",
-    "index_put_",
-    "lift_fresh",
-    "permute",
-    "scalar_tensor",
-}
-MOVING |= {"select", "slice", "split", "squeeze", "unbind", "unsqueeze", "view", "where"}
+MOVING = set(
+    "_to_copy alias copy_ detach empty index index_put_ lift_fresh permute scalar_tensor select slice split squeeze unbind "
+    "unsqueeze view where".split()
+)
 
 
 class Operations(TorchDispatchMode):
@@ -186,7 +177,8 @@ def test_it_computes_with_operations_that_round_once_on_every_device(mode: str) 
     assert seen.computing <= {"add", "add_", "mul", "mul_", "rsub"}, "show that it rounds once"
 
 
-@pytest.mark.skipif(OTHER.type == "cuda" and not torch.cuda.is_available(), reason="no GPU")
+# Where there is no GPU, tests/test_accelerator.py runs this test on a device of its own; here the CPU would meet itself.
+@pytest.mark.skipif(OTHER.type == "cuda" and not torch.cuda.is_available(), reason="needs a device beside the CPU")
 @pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
 def test_a_gpu_gives_the_bits_of_the_cpu(mode: str) -> None:
     recipe = Recipe(seed=0, size=SIZE, mix=Mix(mixup=0.8, cutmix=1.0), erase=Erase(probability=0.6, count=2))

@@ -27,20 +27,10 @@ def test_cached_live_and_half_cached_runs_have_the_same_losses_and_weights_to_th
         assert row[3:] == ("8 of 8", "equal"), row
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+# Where there is no GPU, tests/test_accelerator.py runs the test above on a device of its own. This one needs CUDA's kernels.
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_so_they_have_on_a_gpu() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "bench.parity",
-        "--steps",
-        "8",
-        "--views",
-        "6",
-        "--samples",
-        "349",
-        "--epochs",
-        "0",
-    ]
-    found = subprocess.run(command, env={**os.environ, "DISTIL_DEVICE": "cuda"}, capture_output=True, text=True)
+    command = "-m bench.parity --steps 8 --views 6 --samples 349 --epochs 0".split()
+    environment = {**os.environ, "DISTIL_DEVICE": "cuda"}
+    found = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr

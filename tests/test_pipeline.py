@@ -147,7 +147,7 @@ def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monk
     result = CliRunner().invoke(inspect.views, ["--cache", "work/caches/photos", "--out", "x.png"])
     assert result.exit_code == 3 and "log.jsonl in the work pool names it" in result.output
     result = CliRunner().invoke(inspect.views, ["--out", "work"])
-    assert result.exit_code == 2 and "--out: expected a file .png, found work" in result.output
+    assert result.exit_code == 2 and "--out: expected a .png file, found work" in result.output
     assert not Path("x").exists() and not Path("x.png").exists()
 
 
