@@ -17,12 +17,12 @@ import click
 import numpy as np
 
 from bench import fake_teacher as fake
-from pipeline import targets
-from pipeline.cache import open_cache
-from pipeline.commit import Answers
-from pipeline.layout import Layout
-from pipeline.pool import commit_part, open_pool
-from pipeline.shards import Block
+from pipeline.cache.codec import CODECS, decode, encode, hard_labels, stored_dtype, stored_width
+from pipeline.cache.commit import Answers
+from pipeline.cache.layout import Layout
+from pipeline.cache.pool import commit_part, open_pool
+from pipeline.cache.reader import open_cache
+from pipeline.data.shards import Block
 
 Read = Callable[[Block, int, int], object]
 
@@ -31,19 +31,19 @@ def build(root: Path, shape: Layout, views: int) -> tuple[Path, np.ndarray, np.n
     """A cache in a pool, and the same rows as raw memory maps: hard (V, N), stored (V, N, W)."""
     pool = open_pool(root / "pool", fake.identity(shape))
     hard = np.memmap(root / f"{shape.codec}.hard", np.uint16, "w+", shape=(views, shape.samples))
-    dtype, width = targets.stored_dtype(shape.codec), targets.stored_width(shape.codec, shape.classes)
+    dtype, width = stored_dtype(shape.codec), stored_width(shape.codec, shape.classes)
     stored = None
     if dtype is not None:
         stored = np.memmap(root / f"{shape.codec}.logits", dtype, "w+", shape=(views, shape.samples, width))
     for part in shape.parts(views):
         rows = fake.logits(shape, part)
-        encoded = targets.encode(shape.codec, rows)
-        commit_part(pool, Answers(part, targets.hard_labels(rows), encoded, fake.pixels(shape, part), "source"))
+        encoded = encode(shape.codec, rows)
+        commit_part(pool, Answers(part, hard_labels(rows), encoded, fake.pixels(shape, part), "source"))
         where = (
             slice(part[0] * shape.group, (part[0] + 1) * shape.group),
             slice(part[1] * shape.shard_size, part[1] * shape.shard_size + shape.rows(part[1])),
         )
-        hard[where] = targets.hard_labels(rows)
+        hard[where] = hard_labels(rows)
         if stored is not None and encoded is not None:
             stored[where] = encoded
     return pool.path, hard, stored
@@ -69,7 +69,7 @@ def measure(root: Path, shape: Layout, views: int, rounds: int) -> None:
 
     def decoded(block: Block, view: int, r: int) -> object:
         labels = rows(hard, block, view, r)
-        return labels, None if stored is None else targets.decode(shape.codec, rows(stored, block, view, r))
+        return labels, None if stored is None else decode(shape.codec, rows(stored, block, view, r))
 
     chance = np.random.default_rng(0)
     blocks = fake.blocks(shape)
@@ -97,7 +97,7 @@ def measure(root: Path, shape: Layout, views: int, rounds: int) -> None:
 @click.option("--rounds", default=7, show_default=True)
 def main(classes: int, shards: int, views: int, group: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as root:
-        for codec in targets.CODECS:
+        for codec in CODECS:
             (Path(root) / codec).mkdir()
             measure(Path(root), Layout(1024 * shards, classes, 1024, 256, group, codec), views, rounds)
 

@@ -10,13 +10,16 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pipeline import config, targets
-from pipeline.label import label_visit
-from pipeline.runtime import device, stage
-from pipeline.shards import Shards
-from pipeline.teacher import Teacher, TeacherConfig
-from pipeline.views import Recipe
-from pipeline.visit import draw_visit
+from pipeline.cache.codec import CODECS, bytes_per_view, through_codec
+from pipeline.data.shards import Shards
+from pipeline.runtime import config
+from pipeline.runtime.machine import device
+from pipeline.runtime.stage import stage
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.label import label_visit
+from pipeline.teacher.model import Teacher
+from pipeline.views.drawn import draw_visit
+from pipeline.views.recipe import Recipe
 
 
 def log_softmax(logits: np.ndarray, tau: float) -> np.ndarray:
@@ -65,9 +68,9 @@ def main(source: Path | None, rows: int) -> None:
     top = np.exp(log_softmax(logits, 1.0)).max(-1).mean()
     print(f"{len(logits)} rows of {classes} classes, mean top-1 probability {top:.3f}")
     print("codec  bytes/view  KL tau 1 mean / max       KL tau 3 mean / max       argmax flips if it were not stored")
-    for codec in targets.CODECS:
-        size = 2 + targets.bytes_per_view(codec, classes)
-        found = targets.through_codec(codec, logits[None])
+    for codec in CODECS:
+        size = 2 + bytes_per_view(codec, classes)
+        found = through_codec(codec, logits[None])
         if found.logits is None:
             print(f"{codec:5}  {size:10}  hard labels only")
             continue

@@ -17,14 +17,13 @@ import click
 import numpy as np
 
 from bench import fake_teacher as fake
-from pipeline import layout
-from pipeline.cache import Cache, open_cache
-from pipeline.layout import Layout, Part
-from pipeline.publish import publish
-from pipeline.runtime import IntegrityError
-from pipeline.shards import Block
-from pipeline.targets import Targets
-from pipeline.verification import verify
+from pipeline.cache.layout import Layout, Part, file_key, record_key
+from pipeline.cache.publish import publish
+from pipeline.cache.reader import Cache, open_cache
+from pipeline.cache.verify import verify
+from pipeline.data.shards import Block
+from pipeline.runtime.errors import IntegrityError
+from pipeline.views.visits import Targets
 
 SHAPE = Layout(samples=640, classes=50, shard_size=256, block=64, group=3, codec="u8")
 VIEWS = 6
@@ -59,7 +58,7 @@ class Scene:
 
     def file(self, folder: Path | None = None, array: str | None = None) -> Path:
         array = array or str(self.chance.choice(SHAPE.arrays))
-        return (folder or self.cache) / layout.file_key(array, self.part())
+        return (folder or self.cache) / file_key(array, self.part())
 
 
 def flip(path: Path, chance: np.random.Generator) -> None:
@@ -121,20 +120,20 @@ def swap(a: Path, b: Path) -> None:
 def swapped_files(scene: Scene) -> None:
     a, b = scene.two_parts()
     array = str(scene.chance.choice(SHAPE.arrays))
-    swap(scene.cache / layout.file_key(array, a), scene.cache / layout.file_key(array, b))
+    swap(scene.cache / file_key(array, a), scene.cache / file_key(array, b))
 
 
 def swapped_parts_with_records(scene: Scene) -> None:
     a, b = scene.two_parts()
     for array in SHAPE.arrays:
-        swap(scene.cache / layout.file_key(array, a), scene.cache / layout.file_key(array, b))
-    swap(scene.cache / layout.record_key(a), scene.cache / layout.record_key(b))
+        swap(scene.cache / file_key(array, a), scene.cache / file_key(array, b))
+    swap(scene.cache / record_key(a), scene.cache / record_key(b))
 
 
 def foreign(scene: Scene, source: Path, record: bool) -> None:
     part = scene.part()
-    keys = [layout.file_key(array, part) for array in SHAPE.arrays]
-    for key in [*keys, layout.record_key(part)] if record else [str(scene.chance.choice(keys))]:
+    keys = [file_key(array, part) for array in SHAPE.arrays]
+    for key in [*keys, record_key(part)] if record else [str(scene.chance.choice(keys))]:
         shutil.copyfile(source / key, scene.cache / key)
 
 
@@ -176,7 +175,7 @@ def damaged_metadata(scene: Scene) -> None:
 
 
 def damaged_record(scene: Scene) -> None:
-    path = scene.cache / layout.record_key(scene.part())
+    path = scene.cache / record_key(scene.part())
     content = path.read_bytes()
     kind = scene.chance.integers(4)
     if kind == 0:
@@ -193,7 +192,7 @@ def damaged_record(scene: Scene) -> None:
 
 
 def missing_record(scene: Scene) -> None:
-    path = scene.cache / layout.record_key(scene.part())
+    path = scene.cache / record_key(scene.part())
     # In a pool a part without a record is one still to be made, which is the truth; so there it is emptied instead.
     path.unlink() if scene.published else path.write_bytes(b"")
 

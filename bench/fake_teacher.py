@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import targets
-from pipeline.commit import Answers, Reach, unwatched
-from pipeline.layout import Layout, Part
-from pipeline.pool import commit_part, open_pool
-from pipeline.shards import Block
-from pipeline.store import Store
+from pipeline.cache.codec import CODEC_VERSION, encode, hard_labels, through_codec
+from pipeline.cache.commit import Answers, Reach, unwatched
+from pipeline.cache.layout import Layout, Part, Store
+from pipeline.cache.pool import commit_part, open_pool
+from pipeline.data.shards import Block
+from pipeline.views.visits import Targets
 
 
 def identity(shape: Layout, **changes: object) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def identity(shape: Layout, **changes: object) -> dict[str, Any]:
         "engine": "pil",
         "canary": "c0ffee",
         "views_version": 1,
-        "codec_version": targets.CODEC_VERSION,
+        "codec_version": CODEC_VERSION,
         "shards": [f"{s:064x}" for s in range(shape.shards)],
         "classes": [f"class {c}" for c in range(shape.classes)],
         "layout": asdict(shape),
@@ -46,9 +46,9 @@ def pixels(shape: Layout, part: Part) -> list[list[str]]:
 
 def commit(pool: Store, part: Part, attempt: int = 0, reach: Reach = unwatched) -> bool:
     rows = logits(pool.layout, part, attempt)
-    encoded = targets.encode(pool.layout.codec, rows)
+    encoded = encode(pool.layout.codec, rows)
     source = pool.identity["shards"][part[1]]
-    hard = targets.hard_labels(rows)
+    hard = hard_labels(rows)
     return commit_part(pool, Answers(part, hard, encoded, pixels(pool.layout, part), source), reach)
 
 
@@ -71,14 +71,14 @@ def blocks(shape: Layout) -> list[Block]:
     return found
 
 
-def expected(shape: Layout, block: Block, view: int, attempt: int = 0) -> targets.Targets:
+def expected(shape: Layout, block: Block, view: int, attempt: int = 0) -> Targets:
     """What a reader must get for one view of a block: hard (1, n), logits (1, n, C)."""
     rows = logits(shape, (view // shape.group, block.shard), attempt)
     rows = rows[view % shape.group, block.first : block.first + block.samples]
-    return targets.through_codec(shape.codec, rows[None])
+    return through_codec(shape.codec, rows[None])
 
 
-def same(a: targets.Targets, b: targets.Targets) -> bool:
+def same(a: Targets, b: Targets) -> bool:
     if (a.logits is None) != (b.logits is None) or not np.array_equal(a.hard, b.hard):
         return False
     return a.logits is None or b.logits is None or np.array_equal(a.logits, b.logits)

@@ -26,14 +26,14 @@ import click
 import numpy as np
 
 from bench import fake_teacher as fake
-from pipeline.cache import open_cache
-from pipeline.commit import STEPS
-from pipeline.layout import Layout, Part
-from pipeline.pool import open_pool
-from pipeline.publish import publish
-from pipeline.runtime import PipelineError, UsageError
-from pipeline.store import Store, committed, is_committed
-from pipeline.verification import collect, verify
+from pipeline.cache.commit import STEPS
+from pipeline.cache.layout import Layout, Part, Store, committed, is_committed
+from pipeline.cache.pool import open_pool
+from pipeline.cache.publish import publish
+from pipeline.cache.reader import open_cache
+from pipeline.cache.repair import collect
+from pipeline.cache.verify import verify
+from pipeline.runtime.errors import PipelineError, UsageError
 
 T = TypeVar("T")
 SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="u8")

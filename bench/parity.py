@@ -17,10 +17,11 @@ import click
 import torch
 
 from bench.world import World, make_world, student, training
-from pipeline import train, weights
-from pipeline.cache import open_cache
-from pipeline.evaluate import live_fraction
-from pipeline.targets import CodecName
+from pipeline.base import weights
+from pipeline.cache.codec import CodecName
+from pipeline.cache.reader import open_cache
+from pipeline.student import train
+from pipeline.student.export import live_fraction
 
 KINDS: tuple[tuple[str, CodecName], ...] = (("hard", "none"), ("soft", "u8"), ("soft", "f16"))
 

@@ -24,11 +24,12 @@ import numpy as np
 import torch
 import xxhash
 
-from pipeline.canary import pictures
-from pipeline.draw import draw
-from pipeline.finish import Finishing, finish, finishing
-from pipeline.pairs import pair
-from pipeline.views import Mix, Recipe, choose
+from pipeline.views.canary import pictures
+from pipeline.views.choose import choose
+from pipeline.views.draw import draw
+from pipeline.views.finish import Finishing, finish, finishing
+from pipeline.views.pairs import pair
+from pipeline.views.recipe import Mix, Recipe
 
 BLOCK = 16  # samples that are paired; a variant finishes one or several blocks at once
 

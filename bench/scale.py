@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from bench import fake_teacher as fake
-from pipeline.cache import Cache, open_cache
-from pipeline.commit import Answers
-from pipeline.layout import Layout
-from pipeline.pool import commit_part, open_pool
-from pipeline.publish import publish
-from pipeline.verification import verify
+from pipeline.cache.commit import Answers
+from pipeline.cache.layout import Layout
+from pipeline.cache.pool import commit_part, open_pool
+from pipeline.cache.publish import publish
+from pipeline.cache.reader import Cache, open_cache
+from pipeline.cache.verify import verify
 
 CLASSES = 1000
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import click
 import yaml
 
-from pipeline.compose import compose
-from pipeline.verification import collect, targets_of, verify
+from pipeline.cache.repair import collect
+from pipeline.cache.verify import targets_of, verify
+from pipeline.planning.params import compose
 
 STEPS = ["index", "shard", "fit_teacher"]
 OVERRIDES = [

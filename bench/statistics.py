@@ -25,8 +25,9 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision import transforms
 
-from pipeline.pairs import pair
-from pipeline.views import Erase, Mix, Recipe, View, choose
+from pipeline.views.choose import View, choose
+from pipeline.views.pairs import pair
+from pipeline.views.recipe import Erase, Mix, Recipe
 
 HEIGHT, WIDTH = 375, 500
 POLICIES = (

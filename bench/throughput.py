@@ -14,11 +14,12 @@ from pathlib import Path
 import click
 
 from bench.world import make_world
-from pipeline import precompute
-from pipeline.identity import CacheConfig, cache_identity, layout_of
-from pipeline.pool import open_pool
-from pipeline.runtime import device
-from pipeline.targets import CodecName
+from pipeline.cache.codec import CodecName
+from pipeline.cache.identity import cache_identity
+from pipeline.cache.layout import CacheConfig, layout_of
+from pipeline.cache.pool import open_pool
+from pipeline.runtime.machine import device
+from pipeline.teacher import precompute
 
 
 @click.command(help=__doc__)

@@ -20,11 +20,12 @@ import xxhash
 from PIL import Image
 
 from bench.canary_images import picture
-from pipeline.draw import draw
-from pipeline.finish import finish, finishing
-from pipeline.images import decode
-from pipeline.pairs import pair
-from pipeline.views import Mix, Recipe, choose
+from pipeline.data.images import decode
+from pipeline.views.choose import choose
+from pipeline.views.draw import draw
+from pipeline.views.finish import finish, finishing
+from pipeline.views.pairs import pair
+from pipeline.views.recipe import Mix, Recipe
 
 
 def jpegs(count: int) -> list[bytes]:

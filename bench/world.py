@@ -6,21 +6,21 @@ from typing import Any
 
 import torch
 
-from pipeline import fit, precompute, train
-from pipeline.config import validate
-from pipeline.identity import CacheConfig
-from pipeline.listing import Split
-from pipeline.optimize import OptimizerConfig
-from pipeline.pack import pack
-from pipeline.runtime import device
-from pipeline.shards import Shards
-from pipeline.sources import DataConfig, find_root, read_splits, scan
-from pipeline.store import Store
-from pipeline.student import StudentConfig
-from pipeline.supervision import FromTeacher
-from pipeline.targets import CodecName
-from pipeline.teacher import Teacher, TeacherConfig, create
-from pipeline.views import Recipe
+from pipeline.cache.codec import CodecName
+from pipeline.cache.layout import CacheConfig, Store
+from pipeline.data.listing import Split
+from pipeline.data.pack import pack
+from pipeline.data.shards import Shards
+from pipeline.data.sources import DataConfig, find_root, read_splits, scan
+from pipeline.runtime.config import validate
+from pipeline.runtime.machine import device
+from pipeline.student.config import StudentConfig
+from pipeline.student.supervision import FromTeacher
+from pipeline.teacher import fit, precompute
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.model import Teacher, create
+from pipeline.training.config import FitConfig, OptimizerConfig, TrainConfig
+from pipeline.views.recipe import Recipe
 
 RECIPE = {
     "seed": 1,
@@ -86,7 +86,7 @@ def make_world(root: Path, samples: int = 349, arch: str = "test_byobnet", epoch
     torch.manual_seed(0)
     model = create(config, 10, pretrained=False)
     if epochs:
-        how = fit.FitConfig(epochs=epochs, batch=64, optimizer=OptimizerConfig(lr=0.016, ema_decay=None))
+        how = FitConfig(epochs=epochs, batch=64, optimizer=OptimizerConfig(lr=0.016, ema_decay=None))
         model, _ = fit.fit_teacher(config, how, chosen, shards, val, root / "fit", 0)
     fit.write_teacher(model, {}, root / "teacher")
     return open_world(root, arch, **recipe)
@@ -110,8 +110,6 @@ def student(supervise: str = "none", distillation: str = "none", token: bool = T
     return validate(StudentConfig, {**plain, "supervise": supervise, "waits_for": WAITS, **fields}, "student")
 
 
-def training(world: World, steps: int, **fields: Any) -> train.TrainConfig:
+def training(world: World, steps: int, **fields: Any) -> TrainConfig:
     plain = {"batch": 64, "lanes": 2, "window": 2}
-    return validate(
-        train.TrainConfig, {"epochs": (steps + 0.5) * 64 / world.shards.samples, **plain, **fields}, "train"
-    )
+    return validate(TrainConfig, {"epochs": (steps + 0.5) * 64 / world.shards.samples, **plain, **fields}, "train")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import click
 
-from pipeline import compose
-from pipeline.config import read_yaml
-from pipeline.runtime import say, stage
+from pipeline.planning import params as rules
+from pipeline.planning.params import check_files, compose, write, write_weights
+from pipeline.runtime.config import read_yaml
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage
 
 
 @click.command(help=__doc__)
@@ -25,13 +27,13 @@ from pipeline.runtime import say, stage
 def main(choices: tuple[str, ...], configs: Path, out: Path, check: bool, weights: Path | None) -> None:
     if check:
         params = read_yaml(out)
-        compose.check(params)
-        compose.check_files(params, os.environ)
+        rules.check(params)
+        check_files(params, os.environ)
         if weights is not None:
-            compose.write_weights(params, weights)
+            write_weights(params, weights)
         return
-    params = compose.compose(configs, list(choices))
-    compose.write(params, out, list(choices))
+    params = compose(configs, list(choices))
+    write(params, out, list(choices))
     say(f"{out}: {params['data']['source']}, students {', '.join(params['students'])}; now run: dvc repro")
 
 

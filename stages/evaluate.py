@@ -5,11 +5,14 @@ from pathlib import Path
 
 import click
 
-from pipeline import config, evaluate
-from pipeline.files import write_durably
-from pipeline.runtime import distributed, rank, say, stage, timed, workers
-from pipeline.shards import Shards
-from pipeline.views import Recipe
+from pipeline.base.files import write_durably
+from pipeline.data.shards import Shards
+from pipeline.evaluation import evaluate
+from pipeline.runtime import config
+from pipeline.runtime.machine import distributed, rank, workers
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage, timed
+from pipeline.views.recipe import Recipe
 
 FOLDER = click.Path(path_type=Path)
 

@@ -4,13 +4,19 @@ from pathlib import Path
 
 import click
 
-from pipeline import config, fit, loop
-from pipeline.files import digest, refuse_foreign
-from pipeline.imports import code_of
-from pipeline.runtime import distributed, pool_root, rank, say, stage, timed, workers
-from pipeline.shards import Shards
-from pipeline.teacher import TeacherConfig, create
-from pipeline.views import Recipe
+from pipeline.base.files import digest, refuse_foreign
+from pipeline.data.shards import Shards
+from pipeline.runtime import config
+from pipeline.runtime.code import code_of
+from pipeline.runtime.machine import distributed, pool_root, rank, workers
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage, timed
+from pipeline.teacher import fit
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.model import create
+from pipeline.training import loop
+from pipeline.training.config import FitConfig
+from pipeline.views.recipe import Recipe
 
 FOLDER = click.Path(path_type=Path)
 
@@ -22,7 +28,7 @@ FOLDER = click.Path(path_type=Path)
 @stage
 def main(params: Path, shards: Path, out: Path) -> None:
     chosen = config.load(params, "teacher", TeacherConfig)
-    how = config.load(params, "fit", fit.FitConfig)
+    how = config.load(params, "fit", FitConfig)
     recipe = config.load(params, "views", Recipe)
     refuse_foreign(out, fit.MARKS)
     train, val = Shards.open(shards / "train"), Shards.open(shards / "val")

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
-from pipeline.config import load
-from pipeline.listing import write_listing
-from pipeline.runtime import say, stage, timed
-from pipeline.sources import DataConfig, find_root, scan
+from pipeline.data.listing import write_listing
+from pipeline.data.sources import DataConfig, find_root, scan
+from pipeline.runtime.config import load
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage, timed
 
 
 @click.command(help=__doc__)

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import click
 
-from pipeline import config, gallery
-from pipeline.cache import open_cache
-from pipeline.identity import check_views
-from pipeline.inspection import inspect
-from pipeline.runtime import UsageError, device, say, stage
-from pipeline.shards import Shards
-from pipeline.views import Recipe, of_split
+from pipeline.cache.identity import check_views
+from pipeline.cache.reader import open_cache
+from pipeline.data.shards import Shards
+from pipeline.report import gallery
+from pipeline.report.inspection import inspect
+from pipeline.runtime import config
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.machine import device
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage
+from pipeline.views.recipe import Recipe, of_split
 
 FOLDER = click.Path(path_type=Path)
 

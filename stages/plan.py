@@ -5,15 +5,17 @@ from pathlib import Path
 
 import click
 
-from pipeline import config
-from pipeline.identity import CacheConfig
-from pipeline.plan import plan
-from pipeline.runtime import say, stage, workers
-from pipeline.shards import Shards
-from pipeline.student import StudentConfig
-from pipeline.teacher import TeacherConfig
-from pipeline.train import TrainConfig
-from pipeline.views import Recipe
+from pipeline.cache.layout import CacheConfig
+from pipeline.data.shards import Shards
+from pipeline.planning.cost import plan
+from pipeline.runtime import config
+from pipeline.runtime.machine import workers
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage
+from pipeline.student.config import StudentConfig
+from pipeline.teacher.config import TeacherConfig
+from pipeline.training.config import TrainConfig
+from pipeline.views.recipe import Recipe
 
 FOLDER = click.Path(path_type=Path)
 

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import click
 
-from pipeline import config, precompute
-from pipeline.identity import CacheConfig
-from pipeline.publish import publish
-from pipeline.runtime import pool_root, say, stage, timed, workers, world_size
-from pipeline.shards import Shards
-from pipeline.teacher import TeacherConfig
-from pipeline.views import Recipe, evaluation
+from pipeline.cache.layout import CacheConfig
+from pipeline.cache.publish import publish
+from pipeline.data.shards import Shards
+from pipeline.runtime import config
+from pipeline.runtime.machine import pool_root, workers, world_size
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage, timed
+from pipeline.teacher import precompute
+from pipeline.teacher.config import TeacherConfig
+from pipeline.views.recipe import Recipe, evaluation
 
 FOLDER = click.Path(path_type=Path)
 

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import click
 
-from pipeline import config, report
-from pipeline.identity import CacheConfig
-from pipeline.runtime import UsageError, say, stage
-from pipeline.student import StudentConfig
-from pipeline.teacher import TeacherConfig
-from pipeline.views import Recipe
+from pipeline.cache.layout import CacheConfig
+from pipeline.report.page import write
+from pipeline.report.summary import summarise, table
+from pipeline.runtime import config
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage
+from pipeline.student.config import StudentConfig
+from pipeline.teacher.config import TeacherConfig
+from pipeline.views.recipe import Recipe
 
 FOLDER = click.Path(path_type=Path)
 
@@ -26,16 +30,16 @@ def main(params: Path, work: Path, out: Path, show: Path | None) -> None:
         if not show.is_file():
             raise UsageError(f"{show}: no such file; write it with: dvc repro")
         try:
-            table = report.table(json.loads(show.read_text()))
+            shown = table(json.loads(show.read_text()))
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{show}: not a summary of stages.report ({error!r}); write it with: dvc repro") from None
-        say(f"\n{table}\n\nreport: {show.parent / 'index.html'}")
+        say(f"\n{shown}\n\nreport: {show.parent / 'index.html'}")
         return
     cache = config.load(params, "cache", CacheConfig).name
     teacher = config.load(params, "teacher", TeacherConfig).name
     students = config.load_each(params, "students", StudentConfig)
-    summary = report.summarise(work, cache, teacher, {name: s.distillation for name, s in students.items()})
-    report.write(work, cache, config.load(params, "views", Recipe), summary, out)
+    summary = summarise(work, cache, teacher, {name: s.distillation for name, s in students.items()})
+    write(work, cache, config.load(params, "views", Recipe), summary, out)
     say(f"report: {out / 'index.html'}")
 
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import click
 
-from pipeline.config import load
-from pipeline.listing import read_listing
-from pipeline.pack import pack
-from pipeline.runtime import say, stage, timed, workers
-from pipeline.sources import DataConfig, find_root, read_splits
+from pipeline.data.listing import read_listing
+from pipeline.data.pack import pack
+from pipeline.data.sources import DataConfig, find_root, read_splits
+from pipeline.runtime.config import load
+from pipeline.runtime.machine import workers
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage, timed
 
 
 @click.command(help=__doc__)

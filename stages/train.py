@@ -4,15 +4,19 @@ from pathlib import Path
 
 import click
 
-from pipeline import config, train
-from pipeline.files import refuse_foreign
-from pipeline.identity import CacheConfig
-from pipeline.imports import code_of
-from pipeline.runtime import distributed, pool_root, rank, say, stage, timed, workers, world_size
-from pipeline.schedule import lanes_of
-from pipeline.student import StudentConfig
-from pipeline.teacher import TeacherConfig
-from pipeline.views import Recipe
+from pipeline.base.files import refuse_foreign
+from pipeline.cache.layout import CacheConfig
+from pipeline.runtime import config
+from pipeline.runtime.code import code_of
+from pipeline.runtime.machine import distributed, pool_root, rank, workers, world_size
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage, timed
+from pipeline.student import train
+from pipeline.student.config import StudentConfig
+from pipeline.teacher.config import TeacherConfig
+from pipeline.training.config import TrainConfig
+from pipeline.training.schedule import lanes_of
+from pipeline.views.recipe import Recipe
 
 FOLDER = click.Path(path_type=Path)
 
@@ -26,7 +30,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--out", type=FOLDER, required=True, help="work/students/<student>")
 @stage
 def main(params: Path, name: str, shards: Path, cache: Path | None, teacher: Path | None, out: Path) -> None:
-    how = config.load(params, "train", train.TrainConfig)
+    how = config.load(params, "train", TrainConfig)
     chosen = config.load(params, f"students.{name}", StudentConfig)
     recipe = config.load(params, "views", Recipe)
     views = config.load(params, "cache", CacheConfig)

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import click
 
-from pipeline import audit, config
-from pipeline.runtime import IntegrityError, pool_root, say, stage, workers
-from pipeline.shards import Shards
-from pipeline.teacher import TeacherConfig
-from pipeline.verification import advice, collect, describe, repair, targets_of, verify
-from pipeline.views import Recipe, of_split
+from pipeline.cache.repair import collect, repair
+from pipeline.cache.verify import advice, describe, targets_of, verify
+from pipeline.data.shards import Shards
+from pipeline.runtime import config
+from pipeline.runtime.errors import IntegrityError
+from pipeline.runtime.machine import pool_root, workers
+from pipeline.runtime.progress import say
+from pipeline.runtime.stage import stage
+from pipeline.teacher import audit
+from pipeline.teacher.config import TeacherConfig
+from pipeline.views.recipe import Recipe, of_split
 
 FOLDER = click.Path(path_type=Path)
 

@@ -7,7 +7,7 @@ import skimage.data
 import sklearn.datasets
 from PIL import Image
 
-from pipeline.keyed import Draws
+from pipeline.views.chance import Draws
 
 _SCIKIT_IMAGE = Path(skimage.data.__file__).parent
 _SCIKIT_LEARN = Path(sklearn.datasets.__file__).parent / "images"

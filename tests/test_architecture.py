@@ -1,48 +1,96 @@
-"""The shape of the project, held by tests: layers, stage shells, and that the import graph is DVC's cache key."""
+"""The shape of the project, held by tests: rooms, imports, stage shells, and that folders are DVC's cache key."""
 
 import ast
 import re
 from pathlib import Path
 
 import pytest
-import yaml
 
-from pipeline.imports import LAYERS, ROOT, code_of, imported, layer
+from pipeline.runtime.code import ROOT, code_of, imported
 
-MODULES = sorted(path for path in (ROOT / "pipeline").glob("*.py") if path.stem != "__init__")
+# From top to bottom: a room imports from its own and from those on later lines; rooms of one line are blind to each other.
+ROOMS = (
+    ("report", "planning"),
+    ("evaluation",),
+    ("student",),
+    ("teacher",),
+    ("cache", "training"),
+    ("views",),
+    ("data",),
+    ("base",),
+    ("runtime",),
+)
+FLOOR = {room: number for number, line in enumerate(ROOMS) for room in line}
+MODULES = sorted(path for path in (ROOT / "pipeline").glob("*/*.py") if path.stem != "__init__")
 SCRIPTS = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
-DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
-def test_every_module_has_exactly_one_layer() -> None:
-    for path in MODULES:
-        assert sum(path.stem in names for names in LAYERS) == 1, path.stem
-    assert {name for names in LAYERS for name in names} <= {path.stem for path in MODULES}
+def name_of(path: Path) -> str:
+    return f"{path.parent.name}.{path.stem}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_the_package_consists_of_the_rooms_and_each_has_a_door() -> None:
+    folders = {path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(FLOOR)
+    assert [path.name for path in (ROOT / "pipeline").glob("*.py")] == ["__init__.py"]
+    for room in FLOOR:
+        door = ast.parse((ROOT / "pipeline" / room / "__init__.py").read_text())
+        text = ast.get_docstring(door)
+        assert len(door.body) == 1 and text, f"{room}: a door is a docstring and re-exports nothing"
+        assert 5 <= len(text.splitlines()) <= 10, room
+        modules = {path.stem for path in MODULES if path.parent.name == room}
+        named = set(re.findall(r"``(\w+)``", text))
+        assert modules <= named, f"{room}: its door does not name {sorted(modules - named)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_go_down_and_never_round(path: Path) -> None:
+    room = path.parent.name
     for other in imported(path):
-        assert layer(other) <= layer(path.stem), f"{path.stem} imports {other}, which stands above it"
-        assert path.stem not in imported(ROOT / "pipeline" / f"{other}.py"), (
-            f"{path.stem} and {other} import each other"
+        assert (ROOT / "pipeline" / f"{other.replace('.', '/')}.py").is_file(), f"{name_of(path)}: {other} is no module"
+        below = other.split(".")[0]
+        assert below == room or FLOOR[below] > FLOOR[room], f"{name_of(path)} imports {other}, which is not below it"
+        assert name_of(path) not in imported(ROOT / "pipeline" / f"{other.replace('.', '/')}.py"), (
+            f"{name_of(path)} and {other} import each other"
         )
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_library_knows_no_click_no_dvc_and_modules_stay_short(path: Path) -> None:
     text = path.read_text()
     assert not re.search(r"^\s*(import|from) (click|dvc)\b", text, re.M)
-    assert len(text.splitlines()) <= 300, f"{path.stem}: a module is one room"
+    assert len(text.splitlines()) <= 280, f"{name_of(path)}: a module is one room"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_long_functions_say_at_each_step_what_it_is_for(path: Path) -> None:
+    text = path.read_text()
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = lines[node.body[0].lineno - 1 : node.end_lineno]
+            if ast.get_docstring(node) is not None:
+                body = lines[node.body[0].end_lineno : node.end_lineno]
+            if len(body) > 40:
+                steps = sum(line.strip().startswith("#") for line in body)
+                assert steps >= len(body) // 20, f"{name_of(path)}.{node.name}: {len(body)} lines, {steps} steps named"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_global_generator_but_the_students_own(path: Path) -> None:
-    allowed = {"loop", "train", "fit", "checkpoint"}  # initial weights, stochastic depth and their state
+    # initial weights, stochastic depth and their state
+    allowed = {"training.loop", "student.train", "teacher.fit", "training.checkpoint"}
     text = path.read_text()
     assert not re.search(r"^\s*(import random|from random import)|np\.random|numpy\.random", text, re.M)
-    if path.stem not in allowed:
+    if name_of(path) not in allowed:
         assert not re.search(r"manual_seed\(|torch\.(rand|randn|randint|randperm)\(", text)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_runtime_imports_torch_only_where_it_is_used(path: Path) -> None:
+    if path.parent.name == "runtime":
+        tops = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not any("torch" in ast.unparse(node) for node in tops)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
@@ -50,52 +98,7 @@ def test_stages_are_shells(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 60
 
 
-def entry(name: str) -> dict:
-    return DVC[name].get("do", DVC[name])
-
-
-def script_of(name: str) -> str:
-    cmd = entry(name)["cmd"]  # of a list the last makes the outs
-    found = re.match(r"python -m stages\.(\w+)", cmd if isinstance(cmd, str) else cmd[-1])
-    assert found, name
-    return found[1]
-
-
-@pytest.mark.parametrize("name", sorted(DVC))
-def test_stage_depends_on_exactly_the_modules_that_it_reaches(name: str) -> None:
-    found = sorted(dep for dep in entry(name)["deps"] if dep.endswith(".py"))
-    assert found == sorted(code_of(script_of(name))), "print the lists with: python -m pipeline.imports"
-
-
-@pytest.mark.parametrize("name", sorted(DVC))
-def test_stage_reads_exactly_the_params_that_it_declares(name: str) -> None:
-    tree = ast.parse((ROOT / "stages" / f"{script_of(name)}.py").read_text())
-    read = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and re.fullmatch(r"(config\.)?load(_each)?", ast.unparse(node.func)):
-            read.add(re.sub(r"^f?['\"](\w+).*", r"\1", ast.unparse(node.args[1])))
-    declared = {str(param).split(".")[0] for param in entry(name)["params"]}
-    assert read == declared
-
-
-def depends(module: str) -> set[str]:
-    return {name for name in DVC if f"pipeline/{module}.py" in entry(name)["deps"]}
-
-
-def test_a_change_in_the_losses_reruns_only_the_students() -> None:
-    assert depends("losses") == {"train"}
-
-
-def test_a_change_in_the_progress_bar_or_the_config_loader_reruns_nothing() -> None:
-    assert depends("runtime") == depends("config") == set()
-
-
-def test_a_change_in_training_never_reruns_the_teacher() -> None:
-    for module in ("train", "student", "metrics", "scoring", "loop", "optimize", "report"):
-        assert not depends(module) & {"shard", "precompute", "precompute_val"}, module
-
-
-def test_no_out_is_persisted_or_kept_from_the_cache() -> None:
-    for name in DVC:
-        for out in entry(name)["outs"]:
-            assert isinstance(out, str), f"{name}: persist and cache: false switch DVC's run cache off"
+def test_a_stage_reaches_itself_and_no_runtime() -> None:
+    reached = code_of("train")
+    assert reached[0] == "stages/train.py" and "pipeline/student/losses.py" in reached
+    assert not any(path.startswith("pipeline/runtime/") for path in reached)

@@ -9,19 +9,19 @@ import pytest
 import zarr
 
 from bench import fake_teacher as fake
-from pipeline import layout, targets
-from pipeline.cache import open_cache
-from pipeline.layout import Layout
-from pipeline.pool import open_pool
-from pipeline.publish import publish
-from pipeline.runtime import IdentityError, IntegrityError, UsageError
-from pipeline.shards import Block
-from pipeline.verification import repair
+from pipeline.cache.codec import CODECS, decode
+from pipeline.cache.layout import Layout, file_key
+from pipeline.cache.pool import open_pool
+from pipeline.cache.publish import publish
+from pipeline.cache.reader import open_cache
+from pipeline.cache.repair import repair
+from pipeline.data.shards import Block
+from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
 
 SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="u8")
 
 
-@pytest.fixture(scope="module", params=targets.CODECS)
+@pytest.fixture(scope="module", params=CODECS)
 def shape(request):
     return dataclasses.replace(SHAPE, codec=request.param)
 
@@ -58,7 +58,7 @@ def test_plain_zarr_reads_a_published_cache_without_warnings(out, shape):
     assert np.array_equal(group["hard"][4, rows], fake.expected(shape, block, 4).hard[0])
     if shape.codec != "none":
         stored = group["logits"][4:5, rows]
-        assert np.array_equal(targets.decode(shape.codec, stored), fake.expected(shape, block, 4).logits)
+        assert np.array_equal(decode(shape.codec, stored), fake.expected(shape, block, 4).logits)
 
 
 def _read_in_child(cache, block, queue):
@@ -167,7 +167,7 @@ def test_a_reader_whose_part_is_repaired_under_it_gets_the_new_rows_or_an_error(
     block = fake.blocks(SHAPE)[0]
     cache = open_cache(pool.path)
     assert fake.same(cache.read(block, 0), fake.expected(SHAPE, block, 0))
-    chunk = pool.path / layout.file_key("logits", (0, 0))
+    chunk = pool.path / file_key("logits", (0, 0))
     chunk.write_bytes(bytes(chunk.stat().st_size))
     with pytest.raises(IntegrityError):
         cache.read(block, 0)

@@ -11,9 +11,9 @@ from pathlib import Path
 import PIL
 import pytest
 
-from pipeline.canary import canary, parts
-from pipeline.runtime import device
-from pipeline.views import VIEWS_VERSION, Erase, Mix, Recipe, evaluation
+from pipeline.runtime.machine import device
+from pipeline.views.canary import canary, parts
+from pipeline.views.recipe import VIEWS_VERSION, Erase, Mix, Recipe, evaluation
 
 GOLDEN = Path(__file__).with_name("golden.json")
 BY_PILLOW = ("crops",)

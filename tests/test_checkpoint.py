@@ -12,8 +12,8 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from pipeline import checkpoint
-from pipeline.runtime import IntegrityError
+from pipeline.runtime.errors import IntegrityError
+from pipeline.training import checkpoint
 
 
 def state(value: float) -> dict[str, object]:

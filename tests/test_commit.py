@@ -8,12 +8,13 @@ import pytest
 
 from bench import fake_teacher as fake
 from bench import kills
-from pipeline import commit, layout, record
-from pipeline.layout import Layout
-from pipeline.pool import open_pool
-from pipeline.runtime import IntegrityError
-from pipeline.store import Store, committed
-from pipeline.verification import collect, verify
+from pipeline.cache import commit
+from pipeline.cache.layout import Layout, Store, committed, record_key
+from pipeline.cache.pool import open_pool
+from pipeline.cache.records import parse_record, row_digest
+from pipeline.cache.repair import collect
+from pipeline.cache.verify import verify
+from pipeline.runtime.errors import IntegrityError
 
 SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="u8")
 
@@ -100,22 +101,22 @@ def test_garbage_collection_keeps_live_young_and_committed_staging(tmp_path):
 def test_a_record_is_a_function_of_identity_part_and_rows(tmp_path):
     a, b = (fake.filled(tmp_path / name, SHAPE, 3).path for name in "ab")
     for part in SHAPE.parts(3):
-        assert (a / layout.record_key(part)).read_bytes() == (b / layout.record_key(part)).read_bytes()
+        assert (a / record_key(part)).read_bytes() == (b / record_key(part)).read_bytes()
 
 
 def test_the_row_digest_depends_on_identity_part_view_block_and_every_row():
     hard, logits = np.arange(4, dtype=np.uint16), np.zeros((4, 3), np.float32)
-    base = record.row_digest("i", (0, 1), 2, 3, hard, logits)
-    assert base == record.row_digest("i", (0, 1), 2, 3, hard.copy(), logits[:, :])
+    base = row_digest("i", (0, 1), 2, 3, hard, logits)
+    assert base == row_digest("i", (0, 1), 2, 3, hard.copy(), logits[:, :])
     changed = logits.copy()
     changed[3, 2] = -0.0
     others = [
-        record.row_digest("j", (0, 1), 2, 3, hard, logits),
-        record.row_digest("i", (1, 0), 2, 3, hard, logits),
-        record.row_digest("i", (0, 1), 3, 2, hard, logits),
-        record.row_digest("i", (0, 1), 2, 3, hard[::-1], logits),
-        record.row_digest("i", (0, 1), 2, 3, hard, changed),
-        record.row_digest("i", (0, 1), 2, 3, hard, None),
+        row_digest("j", (0, 1), 2, 3, hard, logits),
+        row_digest("i", (1, 0), 2, 3, hard, logits),
+        row_digest("i", (0, 1), 3, 2, hard, logits),
+        row_digest("i", (0, 1), 2, 3, hard[::-1], logits),
+        row_digest("i", (0, 1), 2, 3, hard, changed),
+        row_digest("i", (0, 1), 2, 3, hard, None),
     ]
     assert len({base, *others}) == 7
 
@@ -126,7 +127,7 @@ def test_the_row_digest_depends_on_identity_part_view_block_and_every_row():
 )
 def test_a_record_that_is_no_record_raises_only_our_error(content):
     with pytest.raises(IntegrityError, match=r"damaged commit record.*repair"):
-        record.parse_record(content, Store(Path("here"), {}, "i", SHAPE), (0, 0))
+        parse_record(content, Store(Path("here"), {}, "i", SHAPE), (0, 0))
 
 
 def test_a_valid_record_of_another_identity_part_or_layout_is_refused_with_both_values(tmp_path):
@@ -139,7 +140,7 @@ def test_a_valid_record_of_another_identity_part_or_layout_is_refused_with_both_
         ("digests: expected", {"layout": dataclasses.replace(SHAPE, block=32)}, (0, 1)),
     ):
         with pytest.raises(IntegrityError, match=message):
-            record.parse_record(content, dataclasses.replace(pool, **changes), part)
+            parse_record(content, dataclasses.replace(pool, **changes), part)
     assert json.loads(content)["part"] == [0, 1]
 
 

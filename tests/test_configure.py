@@ -8,10 +8,10 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from pipeline.compose import check, compose, write
-from pipeline.config import load, read_yaml
-from pipeline.runtime import UsageError
-from pipeline.views import Recipe
+from pipeline.planning.params import check, compose, write
+from pipeline.runtime.config import load, read_yaml
+from pipeline.runtime.errors import UsageError
+from pipeline.views.recipe import Recipe
 from stages.configure import main
 
 CONFIGS = Path("configs")

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from bench.world import World, make_world, open_world, student, training
-from pipeline import train
-from pipeline.cache import open_cache
-from pipeline.runtime import UsageError, distributed, rank
+from pipeline.cache.reader import open_cache
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.machine import distributed, rank
+from pipeline.student import train
 
 STEPS = 8
 

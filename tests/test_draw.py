@@ -11,10 +11,12 @@ from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 
 from bench import replay
-from pipeline import augment
-from pipeline.canary import pictures
-from pipeline.draw import draw
-from pipeline.views import Recipe, View, choose, evaluation
+from pipeline.views import policies
+from pipeline.views.canary import pictures
+from pipeline.views.chance import Draws
+from pipeline.views.choose import View, choose
+from pipeline.views.draw import draw
+from pipeline.views.recipe import Recipe, evaluation
 
 IMAGES = pictures()
 MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
@@ -89,15 +91,15 @@ def test_what_padding_adds_is_black() -> None:
 @pytest.mark.parametrize("name", ["Posterize", "PosterizeIncreasing"])
 def test_zero_bits_are_black_on_every_pillow(name: str) -> None:
     op = (name, (0,))
-    image = augment.apply(IMAGES[0], op, (124, 116, 104), Image.Resampling.BICUBIC)
+    image = policies.apply(IMAGES[0], op, (124, 116, 104), Image.Resampling.BICUBIC)
     assert image.mode == "RGB" and image.size == IMAGES[0].size
     assert image.getextrema() == ((0, 0),) * 3
 
 
 def test_deits_policy_asks_for_zero_bits_often_enough_to_matter() -> None:
-    policy = augment.parse("rand-m9-mstd0.5-inc1")
+    policy = policies.parse("rand-m9-mstd0.5-inc1")
     assert policy is not None
-    ops = [op for i in range(20_000) for op in augment.choose_ops(policy, augment.Draws("zero bits", i))]
+    ops = [op for i in range(20_000) for op in policies.choose_ops(policy, Draws("zero bits", i))]
     assert 10 < ops.count(("PosterizeIncreasing", (0,))) < 70, "25 to 37 of 20,000 views were measured with timm"
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compose import compose, write
-from pipeline.imports import ROOT
+from pipeline.planning.params import compose, write
+from pipeline.runtime.code import ROOT
 
 
 @pytest.fixture

@@ -10,17 +10,16 @@ from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipeline.finish import Finishing, _hash16, _table, finish, finishing
-from pipeline.pairs import pair
-from pipeline.runtime import device
-from pipeline.views import Erase, Mix, Recipe, choose
+from pipeline.runtime.machine import device
+from pipeline.views.choose import choose
+from pipeline.views.finish import Finishing, _hash16, _table, finish, finishing
+from pipeline.views.pairs import pair
+from pipeline.views.recipe import Erase, Mix, Recipe
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OTHER = device() if device().type != "cpu" else torch.device("cuda")
 SIZE = 224  # large enough for several bands on a CPU
 TABLE = "5fe3fc87418ff5c8a2984bb075c659b6696d9a74f2ab14c09c37a144a8897dc6"  # sha256
-
-
 MOVING = set(
     "_to_copy alias copy_ detach empty index index_put_ lift_fresh permute scalar_tensor select slice split squeeze unbind "
     "unsqueeze view where".split()

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from webdataset import TarWriter
 
-from pipeline.foreign import _compare, _group
-from pipeline.images import encode_png
-from pipeline.listing import Problems
-from pipeline.pack import read_entry
-from pipeline.runtime import IntegrityError, PipelineError, UsageError
-from pipeline.sources import DataConfig, read_splits, scan
-from pipeline.tars import TarDamage, walk
+from pipeline.data.images import encode_png
+from pipeline.data.listing import Problems
+from pipeline.data.pack import read_entry
+from pipeline.data.sources import DataConfig, read_splits, scan
+from pipeline.data.tars import TarDamage, walk
+from pipeline.data.webdataset_tars import _compare, _group
+from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
 
 PNG = [encode_png(np.full((8, 8), value, np.uint8)) for value in range(12)]
 CONFIG = DataConfig(source="webdataset", shard_size=4, block=2)

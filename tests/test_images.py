@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from pipeline.images import Undecodable, decode, encode_png, shrink
-from pipeline.runtime import UsageError
+from pipeline.data.images import Undecodable, decode, encode_png, shrink
+from pipeline.runtime.errors import UsageError
 
 RAMP = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3) * 2
 

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from pipeline.keyed import Draws
+from pipeline.views.chance import Draws
 
 
 def words(count: int, *key: int | str | bytes) -> list[int]:

@@ -10,12 +10,15 @@ import torch
 import xxhash
 
 from bench.world import World, make_world, training
-from pipeline.finish import finish
-from pipeline.loader import Batch, batches, read_visits
-from pipeline.runtime import IntegrityError, device
-from pipeline.schedule import Schedule, Visit
-from pipeline.train import make_schedule
-from pipeline.visit import draw_visit
+from pipeline.runtime.errors import IntegrityError
+from pipeline.runtime.machine import device
+from pipeline.student.train import make_schedule
+from pipeline.training.batches import Batch, batches
+from pipeline.training.schedule import Schedule
+from pipeline.views.drawn import draw_visit
+from pipeline.views.finish import finish
+from pipeline.views.visits import Visit
+from pipeline.views.workers import read_visits
 
 
 @pytest.fixture(scope="module")

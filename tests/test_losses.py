@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 
-from pipeline.heads import Heads
-from pipeline.losses import distillation_loss, smoothed_mixed_target, soft_cross_entropy, soft_distillation
-from pipeline.runtime import UsageError
+from pipeline.runtime.errors import UsageError
+from pipeline.student.heads import Heads
+from pipeline.student.losses import distillation_loss, smoothed_mixed_target, soft_cross_entropy, soft_distillation
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
 
-from pipeline.heads import Heads
-from pipeline.metrics import count, ranks, summary
+from pipeline.evaluation.metrics import count, ranks, summary
+from pipeline.student.heads import Heads
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -11,14 +11,13 @@ import pytest
 import webdataset
 from click.testing import CliRunner
 
-from pipeline import pack as pack_module
-from pipeline.files import sha256_file
-from pipeline.images import decode, encode_png
-from pipeline.listing import Entry, Split
-from pipeline.pack import order, pack
-from pipeline.runtime import IntegrityError, UsageError
-from pipeline.shards import Shards
-from pipeline.sources import DataConfig, read_splits, scan
+from pipeline.base.files import sha256_file
+from pipeline.data.images import decode, encode_png
+from pipeline.data.listing import Entry, Split
+from pipeline.data.pack import order, pack
+from pipeline.data.shards import Shards
+from pipeline.data.sources import DataConfig, read_splits, scan
+from pipeline.runtime.errors import IntegrityError, UsageError
 from stages import index, shard
 from tests.photos import make_photo_folder
 
@@ -59,7 +58,7 @@ def test_two_runs_give_identical_bytes_whatever_the_order_of_the_listing(tmp_pat
 
 def test_many_processes_give_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(CONFIG, ("a", "b", "c"), two(21), tmp_path / "one", 1)
-    monkeypatch.setattr(pack_module, "_INLINE", 0)
+    monkeypatch.setattr("pipeline.data.pack._INLINE", 0)
     pack(CONFIG, ("a", "b", "c"), two(21), tmp_path / "two", 2)
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
 

@@ -5,8 +5,8 @@ bench.statistics).
 import numpy as np
 import pytest
 
-from pipeline.pairs import pair
-from pipeline.views import Mix, Recipe
+from pipeline.views.pairs import pair
+from pipeline.views.recipe import Mix, Recipe
 
 DEIT = Recipe(seed=0, size=224, mix=Mix(mixup=0.8, cutmix=1.0))
 

@@ -9,7 +9,7 @@ import torch
 
 from bench.parity import KINDS, compare
 from bench.world import World, make_world
-from pipeline.targets import CodecName
+from pipeline.cache.codec import CodecName
 
 
 @pytest.fixture(scope="module")

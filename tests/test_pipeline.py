@@ -12,8 +12,8 @@ import yaml
 import zarr
 from click.testing import CliRunner, Result
 
-from pipeline.cache import open_cache
-from pipeline.draw import draw
+from pipeline.cache.reader import open_cache
+from pipeline.views.draw import draw
 from stages import configure, evaluate, fit_teacher, index, inspect, plan, precompute, report, shard, train, verify
 from tests.photos import make_photo_folder
 
@@ -140,7 +140,7 @@ def test_a_student_is_not_scored_on_other_classes_or_views_than_its_own(
 
 def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of the image library that the canary's pictures do not show."""
-    monkeypatch.setattr("pipeline.visit.draw", lambda *arguments: np.maximum(draw(*arguments), 1))
+    monkeypatch.setattr("pipeline.views.drawn.draw", lambda *arguments: np.maximum(draw(*arguments), 1))
     arguments = "--student work/students/photos_none --cache work/caches/photos-val --out x"
     result = CliRunner().invoke(evaluate.main, arguments.split())
     assert result.exit_code == 3 and "shard 000000.tar, block 0, view 0: other pixels" in result.output

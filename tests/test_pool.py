@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from bench import fake_teacher as fake
-from pipeline import commit, difference, files, targets
-from pipeline.cache import open_cache
-from pipeline.commit import Answers
-from pipeline.layout import Layout
-from pipeline.pool import commit_part, open_pool
-from pipeline.publish import publish
-from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError
-from pipeline.store import committed, is_committed, read_identity
+from pipeline.base import difference, files
+from pipeline.cache import commit
+from pipeline.cache.codec import encode, hard_labels
+from pipeline.cache.commit import Answers
+from pipeline.cache.layout import Layout, committed, is_committed, read_identity
+from pipeline.cache.pool import commit_part, open_pool
+from pipeline.cache.publish import publish
+from pipeline.cache.reader import open_cache
+from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
 
 SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="none")
 
@@ -143,7 +144,7 @@ def test_wrong_shapes_types_and_parts_are_refused_before_anything_is_staged(tmp_
     shape = dataclasses.replace(SHAPE, codec="u8")
     pool = open_pool(tmp_path, fake.identity(shape))
     rows = fake.logits(shape, (0, 2))
-    hard, stored, pixels = targets.hard_labels(rows), targets.encode("u8", rows), fake.pixels(shape, (0, 2))
+    hard, stored, pixels = hard_labels(rows), encode("u8", rows), fake.pixels(shape, (0, 2))
     for part, h, e, p in (
         ((0, 3), hard, stored, pixels),
         ((0, 0), hard, stored, pixels),

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 from bench.world import World, make_world
-from pipeline import precompute
-from pipeline.audit import audit
-from pipeline.cache import open_cache
-from pipeline.identity import CacheConfig, cache_identity, layout_of
-from pipeline.inspection import inspect
-from pipeline.label import label_visit
-from pipeline.pool import open_pool
-from pipeline.precompute import Share, fill, select
-from pipeline.runtime import IdentityError, RetryError, StopSignal, UsageError, device
-from pipeline.store import committed
-from pipeline.verification import collect
+from pipeline.cache.identity import cache_identity
+from pipeline.cache.layout import CacheConfig, Layout, committed, layout_of
+from pipeline.cache.pool import open_pool
+from pipeline.cache.reader import open_cache
+from pipeline.cache.repair import collect
+from pipeline.report.inspection import inspect
+from pipeline.runtime.errors import IdentityError, RetryError, UsageError
+from pipeline.runtime.machine import StopSignal, device
+from pipeline.teacher import precompute
+from pipeline.teacher.audit import audit
+from pipeline.teacher.label import label_visit
+from pipeline.teacher.precompute import Share, fill, select
 
 PARTS = {(g, s) for g in range(2) for s in range(3)}  # V = 6, G = 3, three shards
 
@@ -163,7 +164,7 @@ def test_an_output_that_would_be_refused_is_refused_before_the_work(world: World
 
 
 def test_shares_cover_every_part_once_and_ranks_split_their_share() -> None:
-    layout = precompute.Layout(349, 10, 128, 32, 3, "none")
+    layout = Layout(349, 10, 128, 32, 3, "none")
     parts = select(layout, 6, Share())
     assert parts == sorted(PARTS)
     ranks = [select(layout, 6, Share.parse(f"{i}/2").of_rank(rank, 2)) for i in (1, 2) for rank in (0, 1)]

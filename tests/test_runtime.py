@@ -6,8 +6,10 @@ import resource
 import pytest
 import torch
 
-from pipeline import runtime
-from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, device, distributed, progress, stage
+from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
+from pipeline.runtime.machine import device, distributed, workers
+from pipeline.runtime.progress import progress
+from pipeline.runtime.stage import stage
 
 
 @pytest.mark.parametrize(
@@ -46,13 +48,13 @@ def test_other_errors_keep_their_traceback() -> None:
 
 def test_workers_are_what_is_asked_for_else_all_cores_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTIL_WORKERS", "5")
-    assert runtime.workers() == 5
+    assert workers() == 5
     monkeypatch.setenv("DISTIL_WORKERS", "-1")
     with pytest.raises(UsageError, match="DISTIL_WORKERS: expected a whole number of at least 0, found '-1'"):
-        runtime.workers()
+        workers()
     monkeypatch.delenv("DISTIL_WORKERS")
-    monkeypatch.setattr(runtime, "cores", lambda: 8)
-    assert runtime.workers() == 7
+    monkeypatch.setattr("pipeline.runtime.machine.cores", lambda: 8)
+    assert workers() == 7
 
 
 def test_progress_in_a_job_log_is_plain_lines_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

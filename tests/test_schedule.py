@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from pipeline.keyed import Draws
-from pipeline.runtime import UsageError
-from pipeline.schedule import Schedule, lanes_of, windows
+from pipeline.runtime.errors import UsageError
+from pipeline.training.schedule import Schedule, lanes_of, windows
+from pipeline.views.chance import Draws
 
 BLOCKS = (8, 8, 8, 8, 8, 8, 5)  # a short, odd last block; N = 53 is prime
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.listing import Split
-from pipeline.pack import pack
-from pipeline.runtime import IntegrityError, PipelineError, UsageError
-from pipeline.shards import Sample, Shards
-from pipeline.sources import DataConfig
+from pipeline.data.listing import Split
+from pipeline.data.pack import pack
+from pipeline.data.shards import Sample, Shards
+from pipeline.data.sources import DataConfig
+from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
 from tests.test_pack import entries
 
 CONFIG = DataConfig(source="folder", shard_size=8, block=4)

@@ -16,12 +16,12 @@ from click.testing import CliRunner
 from PIL import Image
 from pydantic import ValidationError
 
-from pipeline.config import read_yaml, validate
-from pipeline.images import decode
-from pipeline.listing import File, content_key, read_listing, write_listing
-from pipeline.pack import read_entry
-from pipeline.runtime import IntegrityError, PipelineError, UsageError
-from pipeline.sources import DataConfig, find_root, read_splits, scan
+from pipeline.data.images import decode
+from pipeline.data.listing import File, content_key, read_listing, write_listing
+from pipeline.data.pack import read_entry
+from pipeline.data.sources import DataConfig, find_root, read_splits, scan
+from pipeline.runtime.config import read_yaml, validate
+from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
 from stages import index
 from tests.photos import PICTURES, make_photo_folder
 

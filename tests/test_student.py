@@ -10,13 +10,18 @@ import torch
 import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 
-from pipeline import student, weights
-from pipeline.config import validate
-from pipeline.heads import Heads
-from pipeline.losses import distillation_loss
-from pipeline.runtime import IntegrityError, UsageError
-from pipeline.student import Student, StudentConfig
-from pipeline.views import Recipe
+from pipeline.base import weights
+from pipeline.runtime.config import validate
+from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.student.config import StudentConfig
+from pipeline.student.export import export as export_student
+from pipeline.student.export import load as load_student
+from pipeline.student.heads import Heads
+from pipeline.student.initial import initial_state, load_initial
+from pipeline.student.losses import distillation_loss
+from pipeline.student.model import Student
+from pipeline.student.model import create as create_student
+from pipeline.views.recipe import Recipe
 
 torch.set_num_threads(1)  # the models are tiny
 ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -39,7 +44,7 @@ def config(arch: str = DISTILLED, **fields: Any) -> StudentConfig:
 
 def make(arch: str = DISTILLED, classes: int = 10, seed: int = 0, **fields: Any) -> Student:
     torch.manual_seed(seed)
-    made = student.create(config(arch, **fields), classes)
+    made = create_student(config(arch, **fields), classes)
     for parameter in made.parameters():  # timm's heads start at zero: every answer would be equal
         if parameter.abs().sum() == 0:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -140,16 +145,16 @@ def test_hard_without_the_token_is_a_config():
 
 def test_other_sizes_and_models_without_a_class_token_are_refused():
     with pytest.raises(UsageError, match=r"takes 32x32 px, the recipe draws 64x64; set img_size: 64"):
-        student.create(config(), 10, size=64)
+        create_student(config(), 10, size=64)
     with pytest.raises(UsageError, match="class token"):
-        student.create(config("test_byobnet", arch_args={}), 10)
+        create_student(config("test_byobnet", arch_args={}), 10)
 
 
 @pytest.mark.parametrize("arch", [DISTILLED, TWIN, VIT])
 def test_the_export_is_loaded_by_timm_with_equal_outputs(tmp_path, arch):
     model = make(arch).eval()
     chosen = recipe(mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.4), crop_fraction=0.9, interpolation="bilinear")
-    student.export(model, config(arch), NAMES, chosen, tmp_path)
+    export_student(model, config(arch), NAMES, chosen, tmp_path)
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     ours = model(views())
     expected = ours.class_logits
@@ -161,49 +166,49 @@ def test_the_export_is_loaded_by_timm_with_equal_outputs(tmp_path, arch):
     assert (tuple(data["mean"]), tuple(data["std"])) == ((0.3, 0.4, 0.5), (0.2, 0.3, 0.4))
     assert (data["crop_pct"], data["interpolation"], data["crop_mode"]) == (0.9, "bilinear", "center")
     assert list(loaded.pretrained_cfg["label_names"]) == NAMES
-    ours_again = student.load(tmp_path)(views())
+    ours_again = load_student(tmp_path)(views())
     assert torch.equal(ours_again.class_logits, ours.class_logits)
 
 
 def test_an_export_can_be_given_other_classes_by_timm(tmp_path):
-    student.export(make().eval(), config(), NAMES, recipe(), tmp_path)
+    export_student(make().eval(), config(), NAMES, recipe(), tmp_path)
     fresh = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=3)
     assert fresh(views()).shape == (4, 3)
 
 
 def test_two_exports_give_equal_bytes(tmp_path):
     for name in ("a", "b"):
-        student.export(make(), config(), NAMES, recipe(), tmp_path / name)
+        export_student(make(), config(), NAMES, recipe(), tmp_path / name)
     for file in ("model.safetensors", "config.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 def test_a_damaged_export_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
-        student.load(tmp_path)
-    student.export(make(), config(), NAMES, recipe(), tmp_path)
+        load_student(tmp_path)
+    export_student(make(), config(), NAMES, recipe(), tmp_path)
     file = tmp_path / "model.safetensors"
     whole = file.read_bytes()
     flipped = bytearray(whole)
     flipped[-3] ^= 4
     file.write_bytes(flipped)
     with pytest.raises(IntegrityError, match="expected weights"):
-        student.load(tmp_path)
+        load_student(tmp_path)
     file.write_bytes(whole[:-100])
     with pytest.raises(IntegrityError, match="damaged weights"):
-        student.load(tmp_path)
+        load_student(tmp_path)
 
 
 def test_class_names_must_be_as_many_as_classes(tmp_path):
     with pytest.raises(UsageError, match="10 classes, found 3 class names"):
-        student.export(make(), config(), NAMES[:3], recipe(), tmp_path)
+        export_student(make(), config(), NAMES[:3], recipe(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_initial_weights_of_the_same_shape_are_taken_whole(tmp_path):
     source, fresh = make(seed=1), make(seed=2)
     torch.save({"model": source.model.state_dict()}, tmp_path / "w.pth")
-    student.load_initial(fresh, student.initial_state(config(initial=str(tmp_path / "w.pth"))))
+    load_initial(fresh, initial_state(config(initial=str(tmp_path / "w.pth"))))
     assert weights.state_hash(fresh.state_dict()) == weights.state_hash(source.state_dict())
 
 
@@ -211,7 +216,7 @@ def test_initial_weights_of_the_same_shape_are_taken_whole(tmp_path):
 @pytest.mark.parametrize("size", [64, 24])
 def test_positions_are_resampled_as_deit_does(arch, tokens, size, capsys):
     source, fresh = make(arch, seed=1), make(arch, seed=2, arch_args={**ARGS, "img_size": size})
-    student.load_initial(fresh, source.model.state_dict())
+    load_initial(fresh, source.model.state_dict())
     # DeiT main.py:283-308, written down again.
     before = source.model.pos_embed.detach()
     grid = before[:, tokens:].reshape(1, 4, 4, 48).permute(0, 3, 1, 2)
@@ -226,7 +231,7 @@ def test_positions_are_resampled_as_deit_does(arch, tokens, size, capsys):
 def test_heads_for_other_classes_start_untrained_and_that_is_said(capsys):
     source, fresh = make(classes=7, seed=1), make(seed=2)
     before = {name: value.clone() for name, value in fresh.model.state_dict().items()}
-    student.load_initial(fresh, source.model.state_dict())
+    load_initial(fresh, source.model.state_dict())
     after = fresh.model.state_dict()
     for name, value in after.items():
         expected = before[name] if name.startswith("head") else source.model.state_dict()[name]
@@ -249,14 +254,14 @@ def test_initial_weights_of_another_architecture_are_refused(source, target, mes
     fresh = make(target[0], arch_args=target[1], seed=2)
     before = weights.state_hash(fresh.state_dict())
     with pytest.raises(UsageError, match=message):
-        student.load_initial(fresh, state)
+        load_initial(fresh, state)
     assert weights.state_hash(fresh.state_dict()) == before
 
 
 @pytest.mark.parametrize(("size", "parameters"), [("tiny", 5_910_800), ("small", 22_436_432), ("base", 87_338_192)])
 def test_deits_students_are_created_and_run_one_batch(size, parameters):
     chosen = config(f"deit_{size}_distilled_patch16_224", arch_args={})
-    model = student.create(chosen, 1000, size=224).eval()
+    model = create_student(chosen, 1000, size=224).eval()
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     with torch.inference_mode():
         found = model(views(1, 224))
@@ -265,7 +270,7 @@ def test_deits_students_are_created_and_run_one_batch(size, parameters):
 
 def test_the_description_is_plain_json_that_names_the_weights(tmp_path):
     model = make()
-    student.export(model, config(), NAMES, recipe(), tmp_path)
+    export_student(model, config(), NAMES, recipe(), tmp_path)
     described = json.loads(Path(tmp_path / "config.json").read_text())
     assert described["weights_hash"] == weights.state_hash(weights.read_state(tmp_path / "model.safetensors"))
     assert described["model_args"] == ARGS

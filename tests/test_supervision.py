@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from bench.world import World, make_world, student, training
-from pipeline import train
-from pipeline.cache import open_cache
-from pipeline.evaluate import live_fraction
-from pipeline.identity import check_views, require_identity
-from pipeline.runtime import IdentityError, IntegrityError, UsageError, device
-from pipeline.schedule import Visit
-from pipeline.supervision import FromCache, period, sources
-from pipeline.visit import draw_visit
+from pipeline.cache.identity import check_views, require_identity
+from pipeline.cache.reader import open_cache
+from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
+from pipeline.runtime.machine import device
+from pipeline.student import train
+from pipeline.student.export import live_fraction
+from pipeline.student.supervision import FromCache, sources
+from pipeline.training.schedule import period
+from pipeline.views.drawn import draw_visit
+from pipeline.views.visits import Visit
 
 
 @pytest.fixture(scope="module")

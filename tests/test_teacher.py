@@ -11,11 +11,14 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from pipeline import teacher, weights
-from pipeline.config import validate
-from pipeline.runtime import IntegrityError, UsageError, device
-from pipeline.teacher import Teacher, TeacherConfig, computing
-from pipeline.views import Recipe
+from pipeline.base import weights
+from pipeline.runtime.config import validate
+from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.runtime.machine import device
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.model import Teacher, computing
+from pipeline.teacher.model import create as create_teacher
+from pipeline.views.recipe import Recipe
 
 torch.set_num_threads(1)  # the models are tiny
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -33,7 +36,7 @@ def views(n: int, size: int = 32, seed: int = 0) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    model = teacher.create(config(), 10, pretrained=False)
+    model = create_teacher(config(), 10, pretrained=False)
     for module in model.modules():  # else eval mode has nothing of its own
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -171,7 +174,7 @@ def test_batches_beyond_the_constant_shape_are_refused(file):
 
 def test_a_fixed_input_size_is_explained(tmp_path):
     fields = {"arch": "deit_tiny_patch16_224", "arch_args": {"img_size": 32, "depth": 1}}
-    weights.write_state(tmp_path / "v.safetensors", teacher.create(config(**fields), 10, False).state_dict())
+    weights.write_state(tmp_path / "v.safetensors", create_teacher(config(**fields), 10, False).state_dict())
     model = load(tmp_path / "v.safetensors", **fields)
     assert model.predict(views(1)).shape == (1, 10)
     with pytest.raises(UsageError, match=r"can't take 64 px views.*img_size"):
@@ -216,17 +219,17 @@ def test_bad_configs_are_refused(fields, message):
 
 def test_bad_arguments_of_a_model_are_refused():
     with pytest.raises(UsageError, match=r"test_byobnet: timm can't build it.*embed_dimm"):
-        teacher.create(config(arch_args={"embed_dimm": 3}), 10, pretrained=False)
+        create_teacher(config(arch_args={"embed_dimm": 3}), 10, pretrained=False)
 
 
 def test_local_weights_are_loaded_strictly(file, tmp_path):
     torch.save({"model": weights.read_state(file), "epoch": 1}, tmp_path / "w.pth")
-    model = teacher.create(config(weights=str(tmp_path / "w.pth")), 10, pretrained=True)
+    model = create_teacher(config(weights=str(tmp_path / "w.pth")), 10, pretrained=True)
     assert weights.state_hash(model.state_dict()) == weights.state_hash(weights.read_state(file))
     with pytest.raises(UsageError, match=r"w\.pth: the weights do not fit.*expected \(5, "):
-        teacher.create(config(weights=str(tmp_path / "w.pth")), 5, pretrained=True)
+        create_teacher(config(weights=str(tmp_path / "w.pth")), 5, pretrained=True)
     with pytest.raises(UsageError, match=r"names no weights.*stages\.fit_teacher"):
-        teacher.create(config(), 10, pretrained=True)
+        create_teacher(config(), 10, pretrained=True)
 
 
 @pytest.fixture
@@ -255,10 +258,10 @@ def test_hub_weights_of_a_tagged_name_come_from_the_hubs_cache(hub):
     weights.write_state(hub / "w.safetensors", source.state_dict())
     put(hub, "timm/test_byobnet.r160_in1k", {"model.safetensors": (hub / "w.safetensors").read_bytes()})
     chosen = config(arch="test_byobnet.r160_in1k", weights="timm")
-    found = teacher.create(chosen, 1000, pretrained=True)
+    found = create_teacher(chosen, 1000, pretrained=True)
     assert weights.state_hash(found.state_dict()) == weights.state_hash(source.state_dict())
     with pytest.raises(UsageError, match="the data has 10 classes, its weights timm have 1000"):
-        teacher.create(chosen, 10, pretrained=True)
+        create_teacher(chosen, 10, pretrained=True)
 
 
 def test_any_hub_repository_may_be_named_if_it_holds_the_architecture(hub, file):
@@ -268,27 +271,27 @@ def test_any_hub_repository_may_be_named_if_it_holds_the_architecture(hub, file)
         "pretrained_cfg": {"num_classes": 10, "classifier": "head.fc"},
     }
     put(hub, "me/mine", {"model.safetensors": file.read_bytes(), "config.json": json.dumps(described).encode()})
-    found = teacher.create(config(weights="hf-hub:me/mine"), 10, pretrained=True)
+    found = create_teacher(config(weights="hf-hub:me/mine"), 10, pretrained=True)
     assert weights.state_hash(found.state_dict()) == weights.state_hash(weights.read_state(file))
     with pytest.raises(UsageError, match="expected weights of test_resnet, found test_byobnet"):
-        teacher.create(config(arch="test_resnet", weights="hf-hub:me/mine"), 10, pretrained=True)
+        create_teacher(config(arch="test_resnet", weights="hf-hub:me/mine"), 10, pretrained=True)
 
 
 def test_without_network_the_refusal_says_what_to_do(hub):
     for weights_name, arch in (("timm", "test_byobnet.r160_in1k"), ("hf-hub:nobody/nothing", ARCH)):
         with pytest.raises(UsageError, match=r"could not get the weights.*fetch them once"):
-            teacher.create(config(arch=arch, weights=weights_name), 1000, pretrained=True)
+            create_teacher(config(arch=arch, weights=weights_name), 1000, pretrained=True)
 
 
 def test_damaged_weights_in_the_hubs_cache_are_named(hub, file):
     put(hub, "timm/test_byobnet.r160_in1k", {"model.safetensors": file.read_bytes()[:5000]})
     with pytest.raises(IntegrityError, match="damaged weights in the hub's cache"):
-        teacher.create(config(arch="test_byobnet.r160_in1k", weights="timm"), 1000, pretrained=True)
+        create_teacher(config(arch="test_byobnet.r160_in1k", weights="timm"), 1000, pretrained=True)
 
 
 def test_deits_teacher_is_created_and_answers_one_view():
     chosen = config(arch="regnety_160.deit_in1k", weights="timm", precision="bf16", channels_last=True)
-    model = teacher.create(chosen, 1000, pretrained=False).eval()
+    model = create_teacher(chosen, 1000, pretrained=False).eval()
     assert sum(parameter.numel() for parameter in model.parameters()) == 83_590_140
     with torch.inference_mode():
         assert model.to(device())(views(1, size=224)).shape == (1, 1000)

@@ -12,14 +12,17 @@ import pytest
 import torch
 
 from bench.world import World, make_world, student, training
-from pipeline import loop, train, weights
-from pipeline.cache import open_cache
-from pipeline.commit import Answers
-from pipeline.identity import check_maker
-from pipeline.loader import Batch, batches
-from pipeline.losses import smoothed_mixed_target
-from pipeline.pool import commit_part, open_pool
-from pipeline.runtime import IdentityError, IntegrityError, RetryError, UsageError, device
+from pipeline.base import weights
+from pipeline.cache.commit import Answers
+from pipeline.cache.identity import check_maker
+from pipeline.cache.pool import commit_part, open_pool
+from pipeline.cache.reader import open_cache
+from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
+from pipeline.runtime.machine import device
+from pipeline.student import train
+from pipeline.student.losses import smoothed_mixed_target
+from pipeline.training import loop
+from pipeline.training.batches import Batch, batches
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from click.testing import CliRunner
 
 from bench import damage
 from bench import fake_teacher as fake
-from pipeline.layout import Layout
-from pipeline.publish import publish
-from pipeline.runtime import UsageError
-from pipeline.store import committed
-from pipeline.verification import advice, repair, targets_of, verify
+from pipeline.cache.layout import Layout, committed
+from pipeline.cache.publish import publish
+from pipeline.cache.repair import repair
+from pipeline.cache.verify import advice, targets_of, verify
+from pipeline.runtime.errors import UsageError
 from stages.verify import main
 
 SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="u8")

@@ -9,22 +9,23 @@ from PIL import Image
 from timm.data import auto_augment as timm_augment
 
 from bench import statistics
-from pipeline import augment
-from pipeline.config import validate
-from pipeline.keyed import Draws
-from pipeline.runtime import UsageError
-from pipeline.views import Recipe, choose, evaluation
+from pipeline.runtime.config import validate
+from pipeline.runtime.errors import UsageError
+from pipeline.views import policies
+from pipeline.views.chance import Draws
+from pipeline.views.choose import choose
+from pipeline.views.recipe import Recipe, evaluation
 
 DEIT = Recipe(seed=3, size=224)
 
 
-@pytest.mark.parametrize("name", augment.EVERY_OP)
+@pytest.mark.parametrize("name", policies.EVERY_OP)
 def test_an_ops_argument_is_timms_for_every_level_and_both_signs(name: str) -> None:
     hparams = {"img_mean": (124, 116, 104)}
     for level in (0.0, 0.1, 1.0, 3.3333, 5.0, 7.77, 9.0, 9.999999, 10.0, 17.0):
         level_to_arg = timm_augment.LEVEL_TO_ARG[name]
         theirs = {level_to_arg(level, hparams) if level_to_arg else () for _ in range(40)}
-        ours = {augment.arguments(name, level, sign) for sign in (1.0, -1.0)}
+        ours = {policies.arguments(name, level, sign) for sign in (1.0, -1.0)}
         assert ours == theirs
         assert {type(v) for given in ours for v in given} == {type(v) for given in theirs for v in given}
 
@@ -85,7 +86,7 @@ def test_an_evaluation_view_holds_no_chance() -> None:
 
 @pytest.mark.parametrize("policy", statistics.POLICIES)
 def test_timm_reads_the_policy_string_as_we_do(policy: str) -> None:
-    parsed = augment.parse(policy)
+    parsed = policies.parse(policy)
     assert parsed is not None
     if policy.startswith("rand"):
         theirs = timm_augment.rand_augment_transform(policy, {"img_mean": (0, 0, 0)})
@@ -99,9 +100,9 @@ def test_timm_reads_the_policy_string_as_we_do(policy: str) -> None:
 
 
 def test_weighted_layers_are_drawn_without_replacement() -> None:
-    policy = augment.parse("rand-m9-n15-p1-tweights-inc1")
+    policy = policies.parse("rand-m9-n15-p1-tweights-inc1")
     assert policy is not None
-    names = [name for name, _ in augment.choose_ops(policy, Draws("a"))]
+    names = [name for name, _ in policies.choose_ops(policy, Draws("a"))]
     assert len(set(names)) == len(names) == 15
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import weights
-from pipeline.runtime import IntegrityError, UsageError
+from pipeline.base import weights
+from pipeline.runtime.errors import IntegrityError, UsageError
 
 
 @pytest.fixture

@@ -1,0 +1,6 @@
+"""Tools whose result counts and that know nothing of images, views or training.
+
+In: paths, plain data, weights.
+Out: files that are whole or absent, hashes, timm models, differences between two identities in words.
+Read ``files``, then ``difference``, ``weights_name``, ``weights`` and ``timm_models``.
+"""

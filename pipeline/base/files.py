@@ -1,0 +1,91 @@
+"""Files that are whole or absent: canonical JSON, checksums, durable writes."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.progress import say
+
+
+def canonical_json(value: object) -> bytes:
+    """One byte string for one value: sorted keys, no spaces, ASCII, newline at the end; NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+
+
+def digest(value: object) -> str:
+    """sha256 in hex of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Makes names created, renamed or removed in ``path`` survive a power cut."""
+    fsync_file(path)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Writes ``content`` under a temporary name, fsyncs it, renames it to ``path`` and fsyncs the directory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
+def refuse_foreign(out: Path, marks: tuple[str, ...]) -> None:
+    """Raises UsageError (exit 2) if ``out`` holds something and none of ``marks``, names that this stage's output has:
+    what a stage replaces is its own output and never a folder of the user's."""
+    if out.is_symlink() or not out.exists() or any((out / mark).exists() for mark in marks):
+        return
+    if not out.is_dir() or any(out.iterdir()):
+        raise UsageError(
+            f"{out}: expected a new or empty directory, or one with {' or '.join(marks)}; nothing was touched"
+        )
+
+
+@contextmanager
+def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
+    """Yields an empty directory beside ``out`` that takes its place when the block ends well, and is removed otherwise:
+    a stage's output is the old one or the new one, never half of each. ``marks``: see ``refuse_foreign``."""
+    refuse_foreign(out, marks)
+    for leftover in out.parent.glob(f".{out.name}.*.partial"):
+        say(f"{leftover}: a killed run left this behind; remove it if no other run is at work")
+    fresh, old = (out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial") for _ in range(2))
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        fsync_directory(fresh)
+        if out.is_symlink():
+            out.unlink()
+        elif out.exists():
+            out.rename(old)  # moved aside first, and removed after
+        fresh.rename(out)
+        fsync_directory(out.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise

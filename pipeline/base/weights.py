@@ -1,0 +1,147 @@
+"""Weights as a plain mapping of names to tensors: read without running code, hashed, loaded strictly."""
+
+import argparse
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from pipeline.base import files
+from pipeline.runtime.errors import IntegrityError, UsageError, first_line
+
+# Where training checkpoints keep their weights, in the order of choice. DeiT's EMA is stored but was never
+# evaluated or published (main.py:447), so it is taken only when it is asked for.
+KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
+_WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+
+
+def read_state(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
+    """The weights in a ``.safetensors`` file or a torch checkpoint (``.pth``, ``.pt``, ``.bin``, ``.tar``), on the CPU.
+
+    Pickles are read with ``weights_only=True``; of classes only ``argparse.Namespace`` is let in, which DeiT's
+    checkpoints hold. ``key`` names one of KEYS, e.g. ``model_ema``; else the first that is there, or the mapping
+    itself.
+
+    Raises UsageError (no such file, code in the pickle, no weights in it) or IntegrityError (damaged).
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise UsageError(
+            f"{path}: no such weights file; expected .safetensors or a torch checkpoint "
+            "(python -m stages.fit_teacher writes a teacher's)"
+        )
+    content: object
+    if path.suffix == ".safetensors":
+        try:
+            content = load_safetensors(path.read_bytes())
+        except SafetensorError as error:
+            raise IntegrityError(f"{path}: damaged safetensors file ({error}); copy or download it again") from None
+    else:
+        content = _read_pickle(path)
+    return _tensors(_choose(content, key, path), path)
+
+
+def _read_pickle(path: Path) -> object:
+    # torch does not check the CRCs of its zip: a flipped bit would load silently (200 of 200 tried).
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise IntegrityError(f"{path}: checksum of member {damaged!r} is wrong; copy or download it again")
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error) or "Trying to" in str(error):
+            raise UsageError(
+                f"{path}: refused, loading it would run code or needs classes that are not allowed"
+                f"{_globals(path)}; save a plain mapping of names to tensors, best as .safetensors"
+            ) from None
+        raise IntegrityError(f"{path}: not a readable torch checkpoint ({first_line(error)})") from None
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, RuntimeError, ValueError, KeyError) as error:
+        raise IntegrityError(
+            f"{path}: not a whole torch checkpoint ({first_line(error)}); copy or download it again"
+        ) from None
+
+
+def _globals(path: Path) -> str:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (ValueError, RuntimeError, pickle.UnpicklingError):  # the old format is no zip and can't be listed
+        return ""
+    return f" ({', '.join(sorted(names))})" if names else ""
+
+
+def _choose(content: object, key: str | None, path: Path) -> object:
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
+    if key is not None:
+        if content.get(key) is None:
+            found = ", ".join(repr(name) for name in list(content)[:8])
+            raise UsageError(f"{path}: expected weights under {key!r}, found the keys {found}")
+        return content[key]
+    for name in KEYS:
+        if isinstance(content.get(name), dict):
+            return content[name]
+    return content
+
+
+def _tensors(content: object, path: Path) -> dict[str, Tensor]:
+    if not isinstance(content, dict) or not content:
+        raise UsageError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__} or nothing")
+    state: dict[str, Tensor] = {}
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UsageError(f"{path}: expected only tensors, found {type(value).__name__} under {name!r}")
+        clean = name
+        while clean.startswith(_WRAPPERS):
+            clean = clean.split(".", 1)[1]
+        if clean in state:
+            raise UsageError(f"{path}: two tensors are named {clean!r} without their wrapper's prefix")
+        state[clean] = value.detach()
+    return state
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """sha256 in hex over names, dtypes, shapes and bytes, sorted by name: one value for one set of weights."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        total.update(files.canonical_json([name, str(value.dtype), list(value.shape)]))
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Writes a ``.safetensors`` file durably: whole or absent, and the same bytes for the same weights."""
+    plain = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)}
+    files.write_durably(path, save_safetensors(plain))
+
+
+def load_strict(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Copies ``state`` into ``model``; names and shapes must agree exactly, values are cast to the model's dtype.
+
+    Raises UsageError that lists what is missing, what is too much and which shapes differ; then nothing is copied.
+    """
+    own = model.state_dict()
+    problems = [f"missing {name}" for name in own if name not in state]
+    problems += [f"not in the model {name}" for name in state if name not in own]
+    problems += [
+        f"{name}: expected {tuple(own[name].shape)}, found {tuple(state[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise UsageError(
+            f"{where}: the weights do not fit the model: {'; '.join(problems[:8])}{more}; choose weights of this "
+            f"architecture and number of classes"
+        )
+    model.load_state_dict(dict(state), strict=True)

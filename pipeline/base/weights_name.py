@@ -1,0 +1,6 @@
+"""Names of weights, as a configuration gives them: "timm", "hf-hub:owner/name[@revision]", or a local file."""
+
+
+def is_hub(name: str) -> bool:
+    """Whether the name is "timm" (the hub's weights of the tagged model) or "hf-hub:owner/name[@revision]"."""
+    return name == "timm" or name.startswith("hf-hub:")

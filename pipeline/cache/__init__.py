@@ -1,0 +1,7 @@
+"""The teacher cache: Zarr arrays that are proven by commit records, built by many jobs, never half true.
+
+In: a teacher's answers, part by part.
+Out: targets of whole blocks, each checked against its digest before it is returned.
+Read ``codec`` and ``layout``, then ``arrays`` (zarr), ``records`` and ``commit`` (what is true), ``pool`` and ``publish``
+(where it lies), ``identity``, ``reader``; ``verify`` reads all of it, ``repair`` changes it.
+"""

@@ -1,0 +1,233 @@
+"""A teacher cache as parts and files: how many there are, where each lies, and which of them are there. Reads only."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from pipeline.base import files
+from pipeline.cache.codec import CodecName, check_codec
+from pipeline.data.shards import Shards
+from pipeline.runtime.config import Config
+from pipeline.runtime.errors import IntegrityError, UsageError
+
+Part = tuple[int, int]  # (view group g, shard s)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """N samples, C classes, S samples per shard, b per block, G views per group, codec of the logits."""
+
+    samples: int
+    classes: int
+    shard_size: int
+    block: int
+    group: int
+    codec: str
+
+    def __post_init__(self) -> None:
+        check_codec(self.codec, self.classes)
+        for name in ("samples", "shard_size", "block", "group"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"layout.{name}: expected at least 1, found {getattr(self, name)}")
+        if self.shard_size % self.block:
+            raise UsageError(f"layout.block: {self.block} does not divide the shard size {self.shard_size}")
+
+    @property
+    def shards(self) -> int:
+        return -(-self.samples // self.shard_size)
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the stored arrays, which are also the names of the files of a part."""
+        return ("hard",) if self.codec == "none" else ("hard", "logits")
+
+    def rows(self, shard: int) -> int:
+        """Samples in a shard: S, fewer in the last."""
+        return min(self.shard_size, self.samples - shard * self.shard_size)
+
+    def blocks(self, shard: int) -> int:
+        return -(-self.rows(shard) // self.block)
+
+    def block_rows(self, shard: int, block: int) -> int:
+        """Samples in block ``block`` of a shard: b, fewer in the last of the last shard."""
+        return min(self.block, self.rows(shard) - block * self.block)
+
+    def groups(self, views: int) -> int:
+        """V / G. Raises UsageError when G does not divide V."""
+        if views < 1 or views % self.group:
+            raise UsageError(
+                f"views: V = {views} is not a positive multiple of the view group G = {self.group}; "
+                f"a cache grows by whole groups, e.g. V = {max(1, round(views / self.group)) * self.group}"
+            )
+        return views // self.group
+
+    def views_of(self, group: int) -> range:
+        """The views of a view group."""
+        return range(group * self.group, (group + 1) * self.group)
+
+    def parts(self, views: int) -> Iterator[Part]:
+        """Every part of a cache of V views: group by group, and inside a group shard by shard."""
+        return ((g, s) for g in range(self.groups(views)) for s in range(self.shards))
+
+
+def file_key(array: str, part: Part) -> str:
+    """Zarr's key of the one chunk (or Zarr shard) that a part has in an array, relative to the cache."""
+    g, s = part
+    return f"hard/c/{g}/{s}" if array == "hard" else f"{array}/c.{g}.{s}.0"
+
+
+def record_key(part: Part) -> str:
+    return f"commits/{part[0]}/{part[1]}.json"
+
+
+class CacheConfig(Config):
+    """What a teacher cache holds. ``views``: V; ``group``: G, the views that one part holds."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    views: int = Field(ge=1)
+    group: int = Field(ge=1)
+    codec: CodecName
+    repeats: int = Field(default=3, ge=1)  # views drawn per decoded image; changes speed only, no byte
+    publish_max: int = Field(default=20_000_000_000, ge=0)  # bytes; above, the DVC out is a receipt
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "CacheConfig":
+        if self.views % self.group:
+            raise ValueError(
+                f"views V = {self.views} is no multiple of group G = {self.group}; a cache grows by whole groups"
+            )
+        if self.group % self.repeats:
+            raise ValueError(
+                f"group G = {self.group} is no multiple of repeats r = {self.repeats}; choose a divisor of G"
+            )
+        return self
+
+
+def layout_of(shards: Shards, config: CacheConfig) -> Layout:
+    return Layout(
+        samples=shards.samples,
+        classes=len(shards.classes),
+        shard_size=shards.shard_size,
+        block=shards.block_size,
+        group=config.group,
+        codec=config.codec,
+    )
+
+
+CACHES = "caches"
+STAGING = "staging"
+Pins = tuple[tuple[str, ...], ...]  # checksums of records, [g][s]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A cache as files: its directory, its identity with the sha256 of it, its layout.
+
+    ``views``: V, None for a cache in the pool, which need not be complete; ``pinned``: the records that a receipt names.
+    """
+
+    path: Path
+    identity: dict[str, Any]
+    hash: str
+    layout: Layout
+    views: int | None = None
+    pinned: Pins | None = None
+
+    def record_path(self, part: Part) -> Path:
+        return self.path / record_key(part)
+
+    def file_path(self, array: str, part: Part) -> Path:
+        return self.path / file_key(array, part)
+
+    def paths(self, part: Part) -> list[Path]:
+        """The files of a part, then its record."""
+        return [*(self.file_path(array, part) for array in self.layout.arrays), self.record_path(part)]
+
+
+def store_of(path: Path, identity: dict[str, Any], views: int | None = None, pinned: Pins | None = None) -> Store:
+    """The store of an identity. Raises IntegrityError if that names no valid layout."""
+    try:
+        shape = Layout(**identity["layout"])
+    except (KeyError, TypeError, UsageError) as error:
+        raise IntegrityError(f"{path}: the identity holds no valid layout: {error}") from None
+    return Store(path, identity, files.digest(identity), shape, views, pinned)
+
+
+def cache_path(root: Path, identity_hash: str) -> Path:
+    return root / CACHES / identity_hash[:12]
+
+
+def caches(root: Path) -> list[Path]:
+    """The directories of all caches in a pool."""
+    folder = root / CACHES
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def read_identity(cache: Path) -> dict[str, Any]:
+    """The identity of a cache in a pool. Raises UsageError (there is none), IntegrityError (damaged)."""
+    path = cache / "identity.json"
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{cache}: no teacher cache (no identity.json)") from None
+    try:
+        identity = json.loads(content)
+        whole = files.canonical_json(identity) == content and files.digest(identity)[:12] == cache.name
+    except (ValueError, TypeError):
+        whole = False
+    if not whole or not isinstance(identity, dict):
+        raise IntegrityError(
+            f"{path}: damaged: its hash is not the directory's name {cache.name}; "
+            f"remove this one file and run precompute, which writes it again"
+        )
+    return identity
+
+
+def committed(store: Store) -> set[Part]:
+    """The parts that are committed and in place, by listing names only."""
+    parts = recorded(store.path) & _parts(_nested(store.path / "hard" / "c"), r"(\d+)/(\d+)")
+    if "logits" in store.layout.arrays:
+        parts &= _parts(_names(store.path / "logits"), r"c\.(\d+)\.(\d+)\.\d+")
+    return parts
+
+
+def is_committed(store: Store, part: Part) -> bool:
+    """Whether a part is committed and in place now (asked again before a job starts on it)."""
+    return all(path.is_file() for path in store.paths(part))
+
+
+def recorded(cache: Path) -> set[Part]:
+    """The parts that have a record, whether or not their files are in place."""
+    return _parts(_nested(cache / "commits"), r"(\d+)/(\d+)\.json")
+
+
+def staged(cache: Path) -> dict[Path, Part]:
+    """Every attempt's directory with its part, in the order of their names."""
+    names = sorted(_names(cache / STAGING))
+    return {cache / STAGING / name: part for name in names for part in _parts([name], r"(\d+)\.(\d+)\.[^.]*")}
+
+
+def _parts(names: Iterable[str], form: str) -> set[Part]:
+    """The (g, s) in those of ``names`` that have this form; others are not ours."""
+    matches = map(re.compile(form, re.ASCII).fullmatch, names)
+    return {(int(found[1]), int(found[2])) for found in matches if found}
+
+
+def _nested(folder: Path) -> Iterable[str]:
+    """The names ``<entry>/<entry>`` two levels below a folder."""
+    return (f"{name}/{inner}" for name in _names(folder) for inner in _names(folder / name))
+
+
+def _names(folder: Path) -> list[str]:
+    """The names in a folder; none where there is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

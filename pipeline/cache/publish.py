@@ -1,0 +1,80 @@
+"""From the work pool into a DVC out: a copy, or above ``publish_max`` a receipt.
+
+A copy and never a hard link: a shared inode spreads damage into DVC's cache, and ``dvc repro -f`` restores it.
+"""
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.base import difference, files
+from pipeline.cache.arrays import ATTRIBUTES, metadata
+from pipeline.cache.layout import Store, committed, file_key, record_key
+from pipeline.cache.records import RECEIPT, Record, check_file, file_sum, receipt_bytes, require_record
+from pipeline.runtime.errors import UsageError
+
+_MARKS = ("zarr.json", RECEIPT)
+
+
+def publish(pool: Store, out: Path, views: int, publish_max: int) -> None:
+    """Publishes views 0..V-1 as ``out``: a Zarr v3 group, or a receipt if it is bigger than ``publish_max`` bytes.
+
+    Every copied file is checked against its record. ``out`` appears whole, by a rename; what stood there is replaced if
+    it is a cache of this identity. Raises UsageError (parts missing, G does not divide V, something else stands in
+    ``out``), IdentityError (another cache does), IntegrityError (damaged part), OSError.
+    """
+    refuse_other(out, pool)
+    parts = list(pool.layout.parts(views))
+    missing = set(parts) - committed(pool)
+    if missing:
+        shown = ", ".join(str(part) for part in sorted(missing)[:5])
+        raise UsageError(
+            f"{pool.path}: {len(missing)} of {len(parts)} parts of V = {views} views are not committed, "
+            f"(group, shard) {shown}{' ...' if len(missing) > 5 else ''}; run precompute for the rest first"
+        )
+    records = [require_record(pool, part) for part in parts]
+    size = sum(pool.record_path(part).stat().st_size for part in parts)
+    size += sum(length for record in records for length, _ in record.files.values())
+    with files.whole_directory(out, _MARKS) as fresh:
+        if size > publish_max:
+            files.write_durably(fresh / RECEIPT, receipt_bytes(pool, views, [record.checksum for record in records]))
+        else:
+            _copy_cache(pool, fresh, views, records)
+
+
+def refuse_other(out: Path, pool: Store) -> None:
+    """Raises UsageError or IdentityError if what stands in ``out`` is not a cache of the pool's identity."""
+    files.refuse_foreign(out, _MARKS)
+    with suppress(OSError, ValueError, KeyError, TypeError):  # what cannot be read is damaged, and replaced
+        if (out / RECEIPT).exists():
+            found = json.loads((out / RECEIPT).read_bytes())["identity"]
+        else:
+            found = json.loads((out / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]["identity"]
+        difference.require_same(pool.identity, found, str(out), f"publish elsewhere, or first remove it: rm -r {out}")
+
+
+def _copy_cache(pool: Store, fresh: Path, views: int, records: list[Record]) -> None:
+    for key, document in metadata(pool.identity, pool.layout, views).items():
+        (fresh / key).parent.mkdir(parents=True, exist_ok=True)
+        (fresh / key).write_bytes(document)
+    for record in records:
+        _copy(pool.record_path(record.part), fresh / record_key(record.part))
+        for array, expected in record.files.items():
+            source, copy = pool.file_path(array, record.part), fresh / file_key(array, record.part)
+            _copy(source, copy)
+            check_file(source, expected, file_sum(copy))
+    for path in fresh.rglob("*"):  # after all copies, when the kernel has written most of them by itself
+        files.fsync_file(path)
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Copies one file; the kernel shares the blocks (reflink) where the file system can."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reader, copy.open("wb") as writer:
+        with suppress(OSError):  # not supported between these two: the loop below copies all of it
+            while os.copy_file_range(reader.fileno(), writer.fileno(), 1 << 30):
+                pass
+        reader.seek(writer.seek(0, os.SEEK_END))
+        shutil.copyfileobj(reader, writer, 1 << 20)

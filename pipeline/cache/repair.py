@@ -1,0 +1,101 @@
+"""Take damaged parts out of a pool, and remove what dead jobs left."""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.base import files
+from pipeline.cache.commit import complete
+from pipeline.cache.layout import STAGING, Part, read_identity, staged, store_of
+from pipeline.cache.records import read_record
+from pipeline.cache.verify import check_files
+from pipeline.runtime.errors import IntegrityError
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What ``collect`` removed and kept (with the reason), and the bytes given back."""
+
+    removed: tuple[str, ...]
+    kept: tuple[str, ...]
+    bytes: int
+
+
+def repair(cache: Path, parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Takes those of ``parts`` that are damaged out of a cache in a pool, so that the next run makes them anew.
+
+    One repair runs at a time, and each part is checked again first: another may have repaired it, and a job committed
+    it. The files go before the record, so that nobody publishes the part while they are removed.
+    """
+    store = store_of(cache, read_identity(cache))
+    dropped = []
+    with (cache / "repair.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for part in sorted(parts):
+            try:
+                record = read_record(store, part)
+                if record is not None:
+                    check_files(store, record)
+            except IntegrityError:
+                for path in store.paths(part):
+                    _remove(path)
+                files.fsync_directory(store.record_path(part).parent)
+                dropped.append(part)
+    return tuple(dropped)
+
+
+def collect(cache: Path, older_than: float = 3600.0) -> Garbage:
+    """Removes the staging of dead jobs from a cache in a pool.
+
+    Dead: no process holds its lease, and it is older than ``older_than`` seconds (leases are not seen across machines
+    on every network file system). Staged files that a commit names are moved to their places first, and staging that
+    can't be accounted for is kept. Raises IntegrityError if the identity is damaged.
+    """
+    store = store_of(cache, read_identity(cache))
+    removed, kept, freed = [], [], 0
+    for entry in sorted((cache / STAGING).iterdir()) if (cache / STAGING).is_dir() else []:
+        try:
+            if time.time() - entry.stat().st_mtime < older_than or _alive(entry):
+                kept.append(f"{entry}: in use, or younger than {older_than:.0f} s")
+                continue
+            part = staged(cache).get(entry)
+            if part is not None:
+                complete(store, part)
+        except IntegrityError as error:
+            kept.append(f"{entry}: {error}")
+            continue
+        except FileNotFoundError:  # its owner has just cleaned up
+            continue
+        freed += sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
+        _remove(entry)
+        removed.append(str(entry))
+    return Garbage(tuple(removed), tuple(kept), freed)
+
+
+def _alive(entry: Path) -> bool:
+    """Whether a process holds the lease of a staging directory."""
+    try:
+        lease = (entry / "lease").open("r+b")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    with lease:
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no locks here: age alone decides
+            pass
+    return False
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, a link or a whole directory; nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()

@@ -1,0 +1,7 @@
+"""From a source of images to WebDataset shards, and reading them back.
+
+In: folders, archives or tars of images; params.yaml's section data.
+Out: work/index.tsv, and per split a manifest, tars and their indices; blocks of encoded samples.
+Read ``sources`` (the door to all sources) with ``listing``; one source each: ``digits``, ``folders``, ``cifar``,
+``webdataset_tars`` with ``tars``; then ``images`` (bytes to RGB), ``pack`` and ``shards`` (writing, reading).
+"""

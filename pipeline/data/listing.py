@@ -1,0 +1,195 @@
+"""What a source holds: the listing of its files, its samples before packing, and all problems at once."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.base import files
+from pipeline.data.images import SUFFIXES
+from pipeline.runtime.errors import IntegrityError, UsageError
+
+_HEADER = "#offline-deit index 1"
+HIDDEN = "._@"  # how names of hidden and system directories begin (.git, __MACOSX, _cache, @eaDir)
+_SHOWN = 1000  # problems printed; a wrong root of ImageNet's size would fill the disk with its log
+_KEY_LIMIT = 90  # with its suffix a key must fit the 100 bytes that every tar reader knows
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-/")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A line of ``index.tsv``: a file of the source as it was when ``index`` ran."""
+
+    path: str  # relative to the root, with /
+    size: int  # bytes
+    stamp: str  # modification time in ns, or a content hash for a built-in source
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A sample to be packed: where its bytes are, and what it will be called."""
+
+    path: str  # for messages: a relative path, or archive and member
+    key: str
+    label: int
+    kind: str  # jpg, png or webp: the member's suffix, whatever the content is
+    size: int  # bytes
+    file: str = ""  # the file that holds the bytes, if ``data`` is None
+    offset: int = 0
+    data: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """The samples of ``train`` or ``val`` in natural order, and the files that can't be samples, with the reason."""
+
+    entries: list[Entry]
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Problems:
+    """Collects every problem of one scan, so that they are shown together and not one per attempt."""
+
+    def __init__(self) -> None:
+        self._usage: list[str] = []
+        self._damage: list[str] = []
+
+    def usage(self, text: str) -> None:
+        """Something that the user set up wrongly (exit 2)."""
+        self._usage.append(text)
+
+    def damage(self, text: str) -> None:
+        """A file that is broken or can't be read (exit 3)."""
+        self._damage.append(text)
+
+    @property
+    def count(self) -> int:
+        return len(self._usage) + len(self._damage)
+
+    def check(self, where: object) -> None:
+        """Raises UsageError, or IntegrityError if anything is damaged, with every problem on a line of its own."""
+        texts = [*self._damage, *self._usage]  # damage first: it may be the cause of the rest
+        if not texts:
+            return
+        more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
+        lines = "\n".join(f"  - {text}" for text in [*texts[:_SHOWN], *more])
+        kind = IntegrityError if self._damage else UsageError
+        raise kind(f"{where}: {len(texts)} problem{'s' if len(texts) > 1 else ''}:\n{lines}")
+
+
+def content_key(stem: str) -> str:
+    """The key of a file from its relative path without extension: a content id, never a list position.
+
+    Only letters, digits, ``_ - /`` stay; every other byte becomes %XX (WebDataset cuts keys at a dot). A leading ``__``
+    is escaped as well (WebDataset drops such members). Long keys end in a hash. Different stems give different keys.
+    """
+    raw = os.fsencode(stem)
+    key = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)
+    if key.startswith("__"):
+        key = "%5F" + key[1:]
+    if len(key) > _KEY_LIMIT:
+        key = f"{key[:60]}~{hashlib.blake2b(raw, digest_size=12).hexdigest()}"
+    return key
+
+
+def suffix(name: str) -> str:
+    """The lower-case last suffix without its dot, jpeg as jpg; "" where there is none."""
+    last = Path(name).suffix.lower().removeprefix(".")
+    return "jpg" if last == "jpeg" else last
+
+
+def rejection(file: File) -> str | None:
+    """Why a file can't be a sample by its name or size alone, or None."""
+    name = file.path.rsplit("/", 1)[-1]
+    if name.startswith("."):
+        return "a hidden file, not an image"
+    if suffix(name) not in SUFFIXES:
+        return f"not an image by its name (expected {', '.join('.' + s for s in SUFFIXES)})"
+    if file.size == 0:
+        return "empty file"
+    return None
+
+
+def list_files(root: Path, paths: Iterable[str], problems: Problems) -> list[File]:
+    """The files ``paths``, relative to ``root``, as they are now; directories are passed over, unreadable files reported."""
+    listed = []
+    for path in paths:
+        try:
+            status = (root / path).stat()
+            if stat.S_ISREG(status.st_mode):
+                (root / path).open("rb").close()
+                listed.append(File(path, status.st_size, str(status.st_mtime_ns)))
+        except OSError as error:
+            problems.damage(f"{path!r}: can't be read: {error.strerror}")
+    return listed
+
+
+def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
+    """Every regular file under ``root/below``, sorted by path; links are followed, loops and twins refused.
+
+    Reports hidden directories, loops, unreadable files and directories, dangling links, fifos and odd names.
+    """
+    seen: dict[tuple[int, int], str] = {}
+
+    def visit(relative: str) -> Iterator[File]:
+        try:
+            status = (root / relative).stat()
+            names = sorted(path.name for path in (root / relative).iterdir())
+        except OSError as error:
+            problems.damage(f"{relative!r}: unreadable directory: {error.strerror}")
+            return
+        first = seen.setdefault((status.st_dev, status.st_ino), relative)
+        if first != relative:
+            problems.usage(f"{relative!r}: the same directory as {first!r} (a link, perhaps a loop); remove the link")
+            return
+        for name in names:
+            path = f"{relative}/{name}"
+            if any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in name):
+                problems.usage(f"{path!r}: a name with control characters or not in UTF-8; rename it")
+                continue
+            try:
+                status = (root / path).stat()
+            except OSError as error:
+                problems.damage(f"{path!r}: can't be opened: {error.strerror} (a dangling or looping link?)")
+                continue
+            if stat.S_ISDIR(status.st_mode) and name[0] in HIDDEN:
+                problems.usage(f"{path!r}: a hidden or system directory would become a class; remove it")
+            elif stat.S_ISDIR(status.st_mode):
+                yield from visit(path)
+            elif not stat.S_ISREG(status.st_mode):
+                problems.usage(f"{path!r}: not a regular file (a fifo, socket or device); remove it")
+            elif not os.access(root / path, os.R_OK):
+                problems.damage(f"{path!r}: unreadable file: permission denied")
+            else:
+                yield File(path, status.st_size, str(status.st_mtime_ns))
+
+    yield from visit(below)
+
+
+def write_listing(path: Path, source: str, listed: Iterable[File]) -> None:
+    """Writes ``index.tsv``: path, size, stamp."""
+    lines = [f"{_HEADER} {source}", *(f"{file.path}\t{file.size}\t{file.stamp}" for file in listed)]
+    files.write_durably(path, ("\n".join(lines) + "\n").encode("utf-8"))
+
+
+def read_listing(path: Path, source: str) -> list[File]:
+    """Reads ``index.tsv``. Raises UsageError if it is missing or of another source, IntegrityError if damaged."""
+    again = "write it with: python -m stages.index"
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; {again}") from None
+    except UnicodeDecodeError:
+        raise IntegrityError(f"{path}: not a listing; {again}") from None
+    if lines[0] != f"{_HEADER} {source}":
+        raise UsageError(f"{path}: expected the line {_HEADER + ' ' + source!r} first, found {lines[0]!r}; {again}")
+    try:
+        rows = [line.split("\t") for line in lines[1:-1]]
+        listed = [File(name, int(size), stamp) for name, size, stamp in rows]
+    except ValueError:
+        raise IntegrityError(f"{path}: a line is not path, size and stamp; {again}") from None
+    if lines[-1] or not listed:
+        raise IntegrityError(f"{path}: cut off or empty; {again}")
+    return listed

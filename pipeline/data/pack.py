@@ -1,0 +1,230 @@
+"""Writes shards: WebDataset tars, indices and the manifest. Two runs give identical bytes."""
+
+import hashlib
+import io
+import itertools
+import json
+import multiprocessing
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from webdataset import TarWriter
+
+from pipeline.base import files
+from pipeline.data import tars
+from pipeline.data.images import Undecodable, shrink
+from pipeline.data.listing import Entry, Problems, Split
+from pipeline.data.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
+from pipeline.data.sources import DataConfig, check_quarantine
+from pipeline.runtime.errors import IntegrityError
+from pipeline.runtime.progress import progress
+
+_INLINE = 4096  # fewer images than this are packed in this process: starting others would take longer
+
+
+@dataclass(frozen=True)
+class _Task:
+    tar: Path
+    entries: list[Entry]
+    resize: int | None
+
+
+def pack(
+    config: DataConfig, classes: tuple[str, ...], splits: dict[str, Split], out: Path, workers: int
+) -> dict[str, Manifest]:
+    """Writes ``out/train`` and ``out/val``, whole or not at all; ``out`` is replaced if it holds shards.
+
+    Every image is decoded once to prove it. Raises IntegrityError listing every unusable file where there are more than
+    ``max_quarantined``, and every class that has lost all its images; nothing is written then.
+    """
+    manifests: dict[str, Manifest] = {}
+    problems = Problems()  # of both splits
+    rejected: list[tuple[str, str]] = []
+    with files.whole_directory(out, ("train/manifest.json", "val/manifest.json")) as directory:
+        for name, split in splits.items():
+            rejected += split.rejected
+            entries = order(split.entries, config.seed) if name == "train" else split.entries
+            if not entries:
+                problems.usage(f"{name}: no images")
+            with progress(f"shard {name}", len(entries), "images") as tick:
+                allowed = config.max_quarantined - len(rejected)
+                records, unusable = _write_shards(config, entries, directory / name, workers, allowed, tick)
+            rejected += unusable
+            if len(rejected) > config.max_quarantined:
+                continue  # the other split's unusable files are to be listed as well
+            left_out = {path for path, _ in unusable}
+            lost = {entry.label for entry in entries} - {entry.label for entry in entries if entry.path not in left_out}
+            for label in sorted(lost):
+                what = f"{name}: class {classes[label]!r}: no usable image is left"
+                problems.damage(f"{what}; mend its images, or remove the class")
+            if records:
+                quarantined = [*split.rejected, *unusable]
+                manifests[name] = _write_manifest(config, classes, name, records, quarantined, directory / name)
+                if manifests[name].samples + len(unusable) != len(entries):
+                    counts = f"{manifests[name].samples} kept and {len(unusable)} quarantined"
+                    raise IntegrityError(f"{name} split: {counts} do not add up to {len(entries)}")
+        check_quarantine(rejected, config.max_quarantined, problems)
+        problems.check("nothing written")
+    return manifests
+
+
+def order(entries: list[Entry], seed: int) -> list[Entry]:
+    """Training order: by a keyed hash of the key, so it does not depend on the listing's order."""
+    salt = seed.to_bytes(16, "little")
+
+    def rank(entry: Entry) -> bytes:
+        return hashlib.blake2b(entry.key.encode("ascii"), digest_size=16, salt=salt).digest()
+
+    return sorted(entries, key=rank)
+
+
+def _write_shards(
+    config: DataConfig, entries: list[Entry], directory: Path, workers: int, allowed: int, tick: Callable[..., None]
+) -> tuple[list[ShardRecord], list[tuple[str, str]]]:
+    """Writes the shards of ``entries`` without the unusable ones, which are returned with their reasons. Gives up, with
+    whatever is written by then, where these are more than ``allowed``."""
+    (directory / "index").mkdir(parents=True)
+    records: list[ShardRecord] = []
+    rejected: list[tuple[str, str]] = []
+    size = config.shard_size
+    while len(records) * size < len(entries):
+        tasks = [
+            _Task(directory / shard_name(at // size), entries[at : at + size], config.resize)
+            for at in range(len(records) * size, len(entries), size)
+        ]
+        bad: list[tuple[str, str]] = []
+        with _mapper(workers if len(entries) >= _INLINE else 1) as mapper:
+            for task, (record, reasons) in zip(tasks, mapper(_write_shard, tasks)):
+                bad += reasons
+                if record is not None and not bad:
+                    records.append(record)
+                elif record is not None:  # samples after an unusable one move up, so their shards are written again
+                    task.tar.unlink()
+                    index_path(directory, task.tar.name).unlink()
+                tick(len(task.entries))
+        rejected += bad
+        if len(rejected) > allowed:
+            break
+        left_out = {path for path, _ in bad}
+        entries = [entry for entry in entries if entry.path not in left_out]
+    return records, rejected
+
+
+def _write_manifest(
+    config: DataConfig,
+    classes: tuple[str, ...],
+    name: str,
+    records: list[ShardRecord],
+    rejected: list[tuple[str, str]],
+    directory: Path,
+) -> Manifest:
+    manifest = Manifest(
+        split="train" if name == "train" else "val",
+        classes=classes,
+        samples=sum(record.samples for record in records),
+        shard_size=config.shard_size,
+        block=config.block,
+        shards=tuple(records),
+        quarantined=tuple(Quarantined(path=path, reason=reason) for path, reason in sorted(rejected)),
+    )
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=True) + "\n"
+    files.write_durably(directory / "manifest.json", text.encode("ascii"))
+    files.fsync_directory(directory / "index")
+    return manifest
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[..., Iterator]]:
+    if workers <= 1:
+        yield map
+        return
+    context = multiprocessing.get_context("forkserver")  # a fork of a process with threads may hang
+    context.set_forkserver_preload(["pipeline.data.pack"])
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)  # a full disk must not wait for all the other shards
+
+
+def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]]]:
+    """Writes one tar and its index. Without a record, but with the reasons, if any image is unusable."""
+    bad: list[tuple[str, str]] = []
+    with task.tar.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as writer:
+        for entry in task.entries:
+            try:
+                original = read_entry(entry)
+                data = shrink(original, entry.path, task.resize)
+            except Undecodable as error:
+                bad.append((entry.path, error.reason))
+            except OSError as error:
+                bad.append((entry.path, f"unreadable: {error.strerror}"))
+            else:
+                kind = entry.kind if data is original else "jpg"
+                if not bad:  # else the tar is going to be written again without the bad ones
+                    writer.write({"__key__": entry.key, kind: data, "cls": str(entry.label).encode("ascii")})
+    if bad:
+        task.tar.unlink()
+        return None, bad
+    return _index(task), []
+
+
+def read_entry(entry: Entry) -> bytes:
+    """The image's bytes as listed. Raises Undecodable if the file has another size by now, OSError."""
+    if entry.data is not None:
+        return entry.data
+    with Path(entry.file).open("rb") as file:
+        file.seek(entry.offset)
+        data = file.read(entry.size)
+        whole_file = entry.offset == 0
+        if len(data) != entry.size or (whole_file and file.read(1)):
+            raise Undecodable("its size has changed since the index was made; run: python -m stages.index")
+    return data
+
+
+def _index(task: _Task) -> ShardRecord:
+    """Reads the tar back, checks what it holds against the entries, and writes ``index/<shard>.npz``."""
+    content = task.tar.read_bytes()
+    members = tars.walk(task.tar)
+    images = [member for member in members if not member.name.endswith(".cls")]
+    names = [member.name.rsplit(".", 1)[0] for member in images]
+    if names != [entry.key for entry in task.entries] or len(members) != 2 * len(images):
+        raise IntegrityError(f"{task.tar}: read back, it does not hold what was written; is the disk sound?")
+    bounds = [0, *(image.offset + (image.size + 511) // 512 * 512 for image in images)]
+    columns: dict[str, list] = {
+        "keys": [name.encode("ascii") for name in names],
+        "kinds": [image.name.rsplit(".", 1)[1].encode("ascii") for image in images],
+        "labels": [entry.label for entry in task.entries],
+        "offsets": [image.offset for image in images],
+        "sizes": [image.size for image in images],
+        "checksums": [google_crc32c.value(content[start:end]) for start, end in itertools.pairwise(bounds)],
+    }
+    index = _npz({name: np.array(column, INDEX_DTYPES[name]) for name, column in columns.items()})
+    files.write_durably(index_path(task.tar.parent, task.tar.name), index)
+    files.fsync_file(task.tar)
+    return ShardRecord(
+        name=task.tar.name,
+        samples=len(images),
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        index_sha256=hashlib.sha256(index).hexdigest(),
+    )
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    """The bytes of an uncompressed .npz with a fixed date, which numpy.savez does not promise."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system = 3
+            archive.writestr(info, member.getvalue())
+    return buffer.getvalue()

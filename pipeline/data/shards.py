@@ -1,0 +1,229 @@
+"""The shard format and its reader; ``pack`` writes it.
+
+A split is ``manifest.json`` (classes, counts, per shard its size and hashes), plain WebDataset tars of S samples (all
+but the last), and ``index/<shard>.npz``. Every read is proven: the manifest holds the sha256 of each index, the index a
+crc32c of each sample's bytes in the tar (headers, label, image, padding), so that no damaged, cut, swapped or rewritten
+tar ever yields a sample. A block is one contiguous read.
+"""
+
+import functools
+import hashlib
+import io
+import itertools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import google_crc32c
+import numpy as np
+from pydantic import Field
+
+from pipeline.base import files
+from pipeline.runtime.config import Config, validate
+from pipeline.runtime.errors import IntegrityError, UsageError
+
+INDEX_DTYPES = {"keys": "S", "kinds": "S4", "labels": "<i4", "offsets": "<i8", "sizes": "<i8", "checksums": "<u4"}
+_KEPT_INDICES = 16  # about 50 kB each for 1,024 samples
+_REPAIR = "write the shards again: dvc repro -f shard (or python -m stages.shard)"
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class ShardRecord(Config):
+    name: str = Field(pattern=r"^\d{6}\.tar$")
+    samples: int = Field(ge=1)
+    bytes: int = Field(ge=1)
+    sha256: Sha256
+    index_sha256: Sha256
+
+
+class Quarantined(Config):
+    path: str
+    reason: str
+
+
+class Manifest(Config):
+    """``manifest.json``: what one split holds."""
+
+    format: Literal["offline-deit shards"] = "offline-deit shards"
+    version: Literal[1] = 1
+    split: Literal["train", "val"]
+    classes: tuple[str, ...]
+    samples: int = Field(ge=1)
+    shard_size: int = Field(ge=2)
+    block: int = Field(ge=2)
+    shards: tuple[ShardRecord, ...]
+    quarantined: tuple[Quarantined, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """``samples`` consecutive samples of one shard."""
+
+    index: int  # of the block over the split
+    shard: int
+    first: int  # row inside the shard of the block's first sample
+    row: int  # the same row over the split
+    samples: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    key: str
+    label: int
+    data: bytes
+
+
+class Shards:
+    """The reader of one split. Holds no open file, so it can be pickled to loader processes and forked."""
+
+    def __init__(self, root: Path, manifest: Manifest, manifest_hash: str) -> None:
+        self.root, self.manifest, self.manifest_hash = root, manifest, manifest_hash
+        self._index = functools.lru_cache(_KEPT_INDICES)(self._read_index)
+
+    def __reduce__(self) -> tuple[type["Shards"], tuple[Path, Manifest, str]]:
+        return Shards, (self.root, self.manifest, self.manifest_hash)  # the indices are read again
+
+    @classmethod
+    def open(cls, root: Path) -> "Shards":
+        """The split in ``root``. Raises UsageError where there is none, IntegrityError if it is damaged."""
+        path = root / "manifest.json"
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}; write the shards with: python -m stages.shard") from None
+        return cls(root, read_manifest(content, path), hashlib.sha256(content).hexdigest())
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.manifest.samples
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order (C,)."""
+        return self.manifest.classes
+
+    @property
+    def shard_size(self) -> int:
+        """S."""
+        return self.manifest.shard_size
+
+    @property
+    def block_size(self) -> int:
+        """b."""
+        return self.manifest.block
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(record.name for record in self.manifest.shards)
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """sha256 of each tar, in order."""
+        return tuple(record.sha256 for record in self.manifest.shards)
+
+    @functools.cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Every block of the split, in order; the last one of the last shard may be short and odd."""
+        numbers = itertools.count()
+        return tuple(
+            Block(next(numbers), shard, first, shard * self.shard_size + first, min(self.block_size, samples - first))
+            for shard, samples in enumerate(record.samples for record in self.manifest.shards)
+            for first in range(0, samples, self.block_size)
+        )
+
+    def read(self, block: Block) -> list[Sample]:
+        """The block's samples, by one contiguous read. Raises IntegrityError that names shard and sample."""
+        index, record = self._index(block.shard), self.manifest.shards[block.shard]
+        path = self.root / record.name
+        ends = index["offsets"] + (index["sizes"] + 511) // 512 * 512
+        rows = range(block.first, block.first + block.samples)
+        start = 0 if block.first == 0 else int(ends[rows[0] - 1])
+        data = _read_range(path, record.bytes, start, int(ends[rows[-1]]) - start)
+        at, samples = 0, []
+        for row in rows:
+            end, offset, size = int(ends[row]) - start, int(index["offsets"][row]) - start, int(index["sizes"][row])
+            key = index["keys"][row].decode("ascii")
+            if google_crc32c.value(data[at:end]) != index["checksums"][row]:
+                raise IntegrityError(f"{path}: sample {key!r} (row {row}): its bytes have changed; {_REPAIR}")
+            samples.append(Sample(key, int(index["labels"][row]), data[offset : offset + size]))
+            at = end
+        return samples
+
+    def labels(self, block: Block) -> np.ndarray:
+        """Labels int64 (n,) of the block's samples, without reading the tar."""
+        return self._index(block.shard)["labels"][block.first : block.first + block.samples].astype(np.int64)
+
+    def keys(self, block: Block) -> list[str]:
+        """Keys of the block's samples, without reading the tar."""
+        keys = self._index(block.shard)["keys"][block.first : block.first + block.samples]
+        return [key.decode("ascii") for key in keys]
+
+    def verify(self, shard: int) -> None:
+        """Hashes the whole tar and its index. Raises IntegrityError."""
+        record = self.manifest.shards[shard]
+        self._index(shard)
+        path = self.root / record.name
+        try:
+            found = files.sha256_file(path)
+        except OSError as error:
+            raise IntegrityError(f"{path}: {error.strerror}; {_REPAIR}") from None
+        if found != record.sha256:
+            raise IntegrityError(f"{path}: sha256 is {found}, the manifest says {record.sha256}; {_REPAIR}")
+
+    def _read_index(self, shard: int) -> dict[str, np.ndarray]:
+        record = self.manifest.shards[shard]
+        path = index_path(self.root, record.name)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise IntegrityError(f"{path}: {error.strerror}; {_REPAIR}") from None
+        if (found := hashlib.sha256(content).hexdigest()) != record.index_sha256:
+            raise IntegrityError(f"{path}: sha256 is {found}, the manifest says {record.index_sha256}; {_REPAIR}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in INDEX_DTYPES}
+
+
+def index_path(root: Path, name: str) -> Path:
+    """``index/000000.npz`` for the shard ``000000.tar``."""
+    return root / "index" / f"{name.removesuffix('.tar')}.npz"
+
+
+def read_manifest(content: bytes, path: Path) -> Manifest:
+    """Checks form, version and sums of a manifest. Raises IntegrityError that names the field."""
+    try:
+        manifest = validate(Manifest, json.loads(content), str(path))
+    except ValueError as error:
+        raise IntegrityError(f"{path}: not a manifest: {error}; {_REPAIR}") from None
+    except UsageError as error:
+        raise IntegrityError(f"{error}; {_REPAIR}") from None
+    counts = [record.samples for record in manifest.shards]
+    full = all(count == manifest.shard_size for count in counts[:-1])
+    if sum(counts) != manifest.samples or not full or max(counts, default=0) > manifest.shard_size:
+        raise IntegrityError(f"{path}: {manifest.samples} samples, but the shards hold {sum(counts)}; {_REPAIR}")
+    if [record.name for record in manifest.shards] != [shard_name(i) for i in range(len(counts))]:
+        raise IntegrityError(f"{path}: shards are not 000000.tar, 000001.tar, ... in order; {_REPAIR}")
+    return manifest
+
+
+def shard_name(shard: int) -> str:
+    return f"{shard:06d}.tar"
+
+
+def _read_range(path: Path, expected: int, start: int, length: int) -> bytes:
+    """``length`` bytes from ``start`` of a file of ``expected`` bytes."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            file.seek(start)
+            data = file.read(length)
+    except OSError as error:
+        raise IntegrityError(f"{path}: {error.strerror}; {_REPAIR}") from None
+    if found != expected:
+        raise IntegrityError(f"{path}: {found} bytes, the manifest says {expected}; {_REPAIR}")
+    if len(data) != length:
+        raise IntegrityError(f"{path}: ends at byte {start + len(data)}, before byte {start + length}; {_REPAIR}")
+    return data

@@ -1,0 +1,152 @@
+"""Where samples come from: one configuration and one door to every kind of source.
+
+``scan`` lists what there is (cheap: names, sizes, times), ``read_splits`` turns a listing into samples. Both report all
+problems at once, before any long work.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.data import cifar, folders, webdataset_tars
+from pipeline.data.digits import _digits, _digits_file
+from pipeline.data.listing import Entry, File, Problems, Split, rejection
+from pipeline.runtime.config import Config
+from pipeline.runtime.errors import UsageError
+
+SPLITS = ("train", "val")
+_ROOT = "set DATA_ROOT (data=imagenet: IMAGENET_ROOT) to where the images are"
+
+
+class Expected(Config):
+    """Known counts, refused when different (ImageNet: 1,281,167 and 50,000)."""
+
+    train: int = Field(ge=1)
+    val: int = Field(ge=1)
+
+
+class DataConfig(Config):
+    """Section ``data``: which images, and how they are packed."""
+
+    source: Literal["digits", "folder", "imagenet", "cifar10", "cifar100", "webdataset"]
+    classes: int | None = Field(None, ge=2, le=65_534)  # expected C; None takes what there is
+    expected: Expected | None = None
+    max_quarantined: int = Field(0, ge=0)  # unusable files left out with a reason; more of them refuse
+    md5: dict[str, str] = Field(default_factory=dict)  # CIFAR: batch name to the published md5
+    shard_size: int = Field(1024, ge=2)  # S
+    block: int = Field(256, ge=2)  # b
+    seed: int = Field(0, ge=0, lt=2**63)  # of the order of training samples
+    resize: int | None = Field(None, ge=16)  # shorter side in px; None keeps the bytes verbatim
+
+    @model_validator(mode="after")
+    def _divides(self) -> "DataConfig":
+        if self.block % 2 or self.shard_size % self.block:
+            raise ValueError(f"block {self.block} must be even and divide shard_size {self.shard_size}")
+        return self
+
+
+def find_root(source: str, environment: Mapping[str, str]) -> Path:
+    """The root from IMAGENET_ROOT (imagenet) or DATA_ROOT; the digits need none. Raises UsageError."""
+    if source == "digits":
+        return Path()
+    variable = _variable(source)
+    value = environment.get(variable, "")
+    if not value:
+        raise UsageError(f"{variable} is not set: data source {source!r} needs it, e.g. {variable}=/data/{source}")
+    return Path(value)
+
+
+def _variable(source: str) -> str:
+    return "IMAGENET_ROOT" if source == "imagenet" else "DATA_ROOT"
+
+
+def expected_classes(config: DataConfig, environment: Mapping[str, str]) -> int | None:
+    """C, as far as the configuration and the names of the training directories tell it; else None."""
+    if config.classes is not None or config.source == "webdataset":
+        return config.classes
+    if config.source in ("folder", "imagenet"):
+        root = environment.get(_variable(config.source))
+        return len(folders.class_names(Path(root) / "train")) or None if root else None
+    return 100 if config.source == "cifar100" else 10
+
+
+def scan(config: DataConfig, root: Path) -> list[File]:
+    """Lists the source's files in order. Raises UsageError or IntegrityError with every problem found."""
+    if config.source == "digits":
+        return [_digits_file()]
+    problems = Problems()
+    _check_root(root)
+    match config.source:
+        case "folder" | "imagenet":
+            listed = folders.scan(root, problems, imagenet=config.source == "imagenet")
+            images = [file for file in listed if file.path.split("/", 1)[0] in SPLITS]  # not the label lists
+            rejected = [(file.path, reason) for file in images if (reason := rejection(file))]
+            check_quarantine(rejected, config.max_quarantined, problems)
+        case "cifar10" | "cifar100":
+            listed = cifar.scan(root, config.source, problems)
+        case _:
+            listed = webdataset_tars.scan(root, problems)
+    problems.check(root)
+    return listed
+
+
+def read_splits(config: DataConfig, root: Path, listed: list[File]) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Class names in label order and the samples of ``train`` and ``val`` in natural order, from a listing.
+
+    Raises UsageError or IntegrityError with every problem found: class counts, double keys, tars, labels.
+    """
+    problems = Problems()
+    _check_root(root)
+    match config.source:
+        case "digits":
+            classes, splits = _digits(listed, problems)
+        case "folder" | "imagenet":
+            classes, splits = folders.read(root, listed, problems, imagenet=config.source == "imagenet")
+        case "cifar10" | "cifar100":
+            classes, splits = cifar.read(root, config.source, listed, config.md5, problems)
+        case _:
+            classes, splits = webdataset_tars.read(root, listed, problems)
+    problems.check(root)
+    if config.classes is not None and len(classes) != config.classes:
+        problems.usage(f"data.classes is {config.classes}, but the source has {len(classes)} classes")
+    if len(classes) == 1:
+        problems.usage(f"only one class, {classes[0]!r}; a classifier needs two")
+    if len(classes) > 65_534:
+        problems.usage(f"{len(classes)} classes; hard labels are 16 bits wide, so 65,534 is the most")
+    for name, split in splits.items():
+        _check_keys(name, split.entries, problems)
+        found = len(split.entries) + len(split.rejected)
+        if config.expected is not None and found != (wanted := getattr(config.expected, name)):
+            problems.usage(f"{name}: data.expected.{name} is {wanted}, but the source has {found} files")
+        if not split.entries:
+            problems.usage(f"{name}: no images")
+    problems.check(root)
+    return classes, splits
+
+
+def check_quarantine(rejected: list[tuple[str, str]], most: int, problems: Problems) -> None:
+    """Adds every rejected file as a problem if there are more than ``most`` (``data.max_quarantined``)."""
+    if len(rejected) > most:
+        for path, reason in rejected:
+            problems.damage(f"{path!r}: {reason}")
+        problems.usage(f"{len(rejected)} unusable files, data.max_quarantined is {most}: mend, remove or allow them")
+
+
+def _check_root(root: Path) -> None:
+    try:
+        empty = not any(root.iterdir())
+    except FileNotFoundError:
+        raise UsageError(f"{root}: the data root is missing; {_ROOT}") from None
+    except OSError as error:  # no directory, or no permission
+        raise UsageError(f"{root}: the data root can't be read: {error.strerror}; {_ROOT}") from None
+    if empty:
+        raise UsageError(f"{root}: the data root is empty; {_ROOT}")
+
+
+def _check_keys(name: str, entries: list[Entry], problems: Problems) -> None:
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        if (other := first.setdefault(entry.key, entry)) is not entry:
+            problems.usage(f"{name}: key {entry.key!r} twice: {other.path!r} and {entry.path!r}; rename one")

@@ -1,0 +1,104 @@
+"""Tars read strictly: every header is walked and proven.
+
+Readers of tars end silently at a bad header (in facts: 300 of 300 flipped headers lost all following samples without a
+word), so nothing is taken from a tar before the walk has seen it whole. Nothing is extracted, decoded or piped.
+"""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_LARGEST_EXTENSION = 1 << 20  # bytes of an extended header
+
+
+class TarDamage(Exception):
+    """The file is no whole tar; the text is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    name: str
+    kind: bytes  # tarfile's type flag
+    offset: int  # of the data
+    size: int
+
+
+def walk(path: Path) -> list[Member]:
+    """Every member of an uncompressed tar, in order. Raises TarDamage unless the whole file is accounted for:
+
+    each header's checksum holds, each member lies inside the file, two zero blocks end it, and only zeros follow.
+    """
+    with path.open("rb") as file:
+        return list(_members(file, path.stat().st_size))
+
+
+def _members(file: BinaryIO, total: int) -> Iterator[Member]:
+    at, name, size = 0, "", -1  # name and size from an extended header before the member
+    while True:
+        file.seek(at)
+        header = file.read(512)
+        if len(header) < 512:
+            raise TarDamage(f"cut off at byte {at + len(header)}: no end-of-archive mark")
+        if header == bytes(512):
+            _check_end(file, at)
+            return
+        try:
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise TarDamage(f"bad header at byte {at}: {error}") from None
+        if info.size < 0 or at + 512 + info.size > total:
+            raise TarDamage(f"cut off: {info.name!r} claims {info.size} bytes at {at + 512}, the file has {total}")
+        if info.type in _EXTENDED:
+            if info.size > _LARGEST_EXTENSION:
+                raise TarDamage(f"extended header of {info.size} bytes at byte {at}")
+            found = _extension(info.type, file.read(info.size))
+            if info.type != tarfile.XGLTYPE:
+                name, size = str(found.get("path", name)), int(found.get("size", size))
+        else:
+            info.size = size if size >= 0 else info.size
+            if at + 512 + info.size > total:
+                raise TarDamage(f"cut off: {info.name!r} claims {info.size} bytes at {at + 512}, of {total}")
+            yield Member(name or info.name, info.type, at + 512, info.size if info.type in REGULAR else 0)
+            name, size = "", -1
+        has_data = info.type in (*REGULAR, *_EXTENDED)
+        at += 512 + ((info.size + 511) // 512 * 512 if has_data else 0)
+
+
+def _check_end(file: BinaryIO, at: int) -> None:
+    if file.seek(0, 2) < at + 1024:
+        raise TarDamage(f"cut off at byte {at}: no end-of-archive mark")
+    file.seek(at)
+    while chunk := file.read(1 << 20):
+        if chunk.count(0) != len(chunk):
+            raise TarDamage(f"data after the end mark at byte {at}: a damaged page, or two tars in one file")
+
+
+def _extension(kind: bytes, body: bytes) -> dict[str, Any]:
+    """``path`` and ``size`` from a pax or GNU long-name header."""
+    if kind == tarfile.GNUTYPE_LONGLINK:
+        return {}
+    if kind == tarfile.GNUTYPE_LONGNAME:
+        return {"path": body.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+    found: dict[str, Any] = {}
+    while body.rstrip(b"\0"):
+        match = re.match(rb"(\d{1,7}) ", body)
+        length = int(match[1]) if match else 0
+        record = body[len(match[0]) : length] if match else b""
+        if not record.endswith(b"\n") or b"=" not in record:
+            raise TarDamage("bad pax header")
+        key, value = record[:-1].split(b"=", 1)
+        if key == b"path":
+            found["path"] = value.decode("utf-8", "surrogateescape")
+        elif key == b"size":
+            if not value.isdigit():
+                raise TarDamage("bad pax header: size")
+            found["size"] = int(value)
+        elif key.startswith(b"GNU.sparse"):
+            raise TarDamage("a sparse member, which can't be read in place")
+        body = body[length:]
+    return found

@@ -1,0 +1,7 @@
+"""Before a run: composing and checking params.yaml, and what a run will cost.
+
+In: choices and the files of configs/; shards.
+Out: params.yaml, refusals of what does not fit together, hours and bytes.
+Read ``params``, then ``cost``.
+Nothing here is reached by a stage that computes.
+"""

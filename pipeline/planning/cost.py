@@ -1,0 +1,154 @@
+"""Before a long run: how much it is, how long it takes on this machine, and when the cache pays."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.cache.codec import bytes_per_view
+from pipeline.cache.layout import CacheConfig, layout_of
+from pipeline.data.shards import Shards
+from pipeline.runtime.machine import device as pick_device
+from pipeline.runtime.machine import world_size
+from pipeline.student.config import StudentConfig
+from pipeline.student.losses import distillation_loss
+from pipeline.student.model import create as create_student
+from pipeline.student.train import make_schedule
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.model import computing
+from pipeline.teacher.model import create as create_teacher
+from pipeline.training.batches import memory_needed
+from pipeline.training.config import TrainConfig
+from pipeline.training.optimizer import make_optimizer
+from pipeline.training.schedule import lanes_of
+from pipeline.views.drawn import draw_visit
+from pipeline.views.recipe import Recipe
+
+HARD_BYTES = 1.3  # per view and sample: two bytes before zstd; labels that agree between views take 0.8 to 1.3
+
+
+def plan(
+    shards: Shards,
+    recipe: Recipe,
+    cache: CacheConfig,
+    config: TeacherConfig,
+    train: TrainConfig,
+    students: dict[str, StudentConfig],
+    workers: int,
+    probe: int = 64,
+) -> dict[str, Any]:
+    """Parts, files, bytes, forward passes, hours and break-even as plain JSON data.
+
+    Times come from a probe of ``probe`` samples with freshly initialised models of the configured kind on this machine:
+    drawing per worker, the teacher's forward pass on a block, each student's training step with its optimiser, in the
+    configured precision, not compiled. The weights' average is left out.
+    """
+    device, layout = pick_device(), layout_of(shards, cache)
+    parts = layout.groups(cache.views) * layout.shards
+    views = shards.samples * cache.views
+    drawing = _seconds_per_view_drawn(shards, recipe, cache.repeats, probe)
+    model = create_teacher(config, layout.classes, pretrained=False)
+    model.to(device).eval().requires_grad_(False)
+    order = torch.channels_last if config.channels_last else torch.contiguous_format
+    model.to(memory_format=order)
+    images = torch.zeros(layout.block, 3, recipe.size, recipe.size, device=device).contiguous(memory_format=order)
+
+    def forward() -> object:
+        with torch.inference_mode(), computing(config.precision, device):
+            return model(images)
+
+    teaching = _median_seconds(forward, device) / len(images)
+    drawn_at = drawing / max(1, workers)
+    schedule = make_schedule(train, shards, "cached", cache.views)
+    steps = schedule.steps(train.epochs)
+    rows = steps * train.batch
+    found = {
+        name: _student(chosen, layout.classes, recipe, train, images, rows, drawn_at, teaching)
+        for name, chosen in students.items()
+    }
+    cache_hours = views * max(drawn_at, teaching) / 3600
+    live_hours = rows * teaching / 3600
+    return {
+        "device": str(device),
+        "cache": {
+            "parts": parts,
+            "files": parts * (1 + len(layout.arrays)),
+            "bytes_estimated": int(views * (HARD_BYTES + bytes_per_view(cache.codec, layout.classes))),
+            "teacher_forward_passes": views,
+            "hours": cache_hours,
+            "bound_by": "drawing" if drawn_at > teaching else "teacher",
+        },
+        "teacher": {
+            "milliseconds_per_view": 1e3 * teaching,
+            "gflops_per_view": _gflops(lambda: model(images[:1])),
+            "hours_live_per_student": live_hours,
+        },
+        "drawing_milliseconds_per_view_and_core": 1e3 * drawing,
+        "memory": memory_needed(schedule, lanes_of(0, world_size(), train.lanes), recipe.size, workers),
+        "students": found,
+        "break_even_students": _break_even(cache_hours, found),
+    }
+
+
+def _break_even(cache_hours: float, found: dict[str, dict[str, Any]]) -> int | None:
+    """The smallest number of students of this average cost for which one cache costs less than the live teacher."""
+    costs = [entry["hours_live"] - entry["hours_cached"] for entry in found.values() if entry["supervise"] != "none"]
+    saved = statistics.fmean(costs) if costs else 0.0
+    return None if saved <= 0 else int(cache_hours / saved) + 1
+
+
+def _student(
+    chosen: StudentConfig, classes: int, recipe: Recipe, train: TrainConfig, images: torch.Tensor, rows: int,
+    drawing: float, teaching: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Seconds of a training step and hours of the whole training, cached and live; drawing overlaps with the step."""
+    device, images = images.device, images[: max(2, train.batch // world_size())]
+    model = create_student(chosen, classes, recipe.size).to(device)
+    target = torch.full((len(images), classes), 1.0 / classes, device=device)
+    optimizer = make_optimizer(model, train.optimizer, train.batch)
+
+    def step() -> object:
+        with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
+            loss = distillation_loss(model(images), target, target.argmax(1), target, kind=chosen.distillation)
+        loss.total.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    per_row = _median_seconds(step, device) / len(images)
+    hours = {"hours_cached": rows * max(per_row, drawing) / 3600}
+    asked = 0.0 if chosen.supervise == "none" else teaching
+    hours["hours_live"] = rows * max(per_row + asked, drawing) / 3600
+    flops = 3 * _gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
+    return {"supervise": chosen.supervise, "milliseconds_per_row": 1e3 * per_row, "gflops_per_row": flops, **hours}
+
+
+def _seconds_per_view_drawn(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> float:
+    """CPU seconds per view of one core, each image decoded once for ``repeats`` views as the stage does."""
+    block = max(shards.blocks, key=lambda block: block.samples)
+    few = replace(block, samples=min(probe, block.samples))
+    start = time.process_time()
+    draw_visit(shards, recipe, few, 0, repeats)
+    return (time.process_time() - start) / (few.samples * repeats)
+
+
+def _median_seconds(call: Callable[[], object], device: torch.device, rounds: int = 5) -> float:
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])  # the first call warms up
+
+
+def _gflops(call: Callable[[], object]) -> float:
+    """GFLOP of a call, one multiply-add as two, attention counted whole (timm's fused attention hides it)."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e9

@@ -1,0 +1,89 @@
+"""Looking at views: a grid of samples x views as the teacher saw them, mixed, erased and labelled."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from pipeline.cache.reader import Cache
+from pipeline.data.shards import Shards
+from pipeline.runtime.errors import UsageError
+from pipeline.views.drawn import Drawn, draw_visit
+from pipeline.views.finish import finish
+from pipeline.views.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One finished view: ``image`` float (R, R, 3) in [0, 1], ``title`` label, partner and lambda, ``answer`` of the
+    teacher (its top three where the cache has logits, else its hard label)."""
+
+    image: np.ndarray
+    title: str
+    answer: str
+
+
+def cells(
+    shards: Shards, recipe: Recipe, cache: Cache | None, block: int, samples: int, first_view: int, views: int
+) -> list[list[Cell]]:
+    """The first ``samples`` samples of a block in ``views`` views; rows are samples. Views need not be in the cache.
+    Raises UsageError for a block that is not there, IntegrityError for damage and for pixels that the teacher did not
+    see."""
+    if block >= len(shards.blocks):
+        raise UsageError(f"--block: expected 0 to {len(shards.blocks) - 1}, found {block}")
+    drawn = draw_visit(shards, recipe, shards.blocks[block], first_view, views)
+    columns = [_column(shards, recipe, cache, drawn, i, samples) for i in range(views)]
+    return [[column[row] for column in columns] for row in range(len(columns[0]))]
+
+
+def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i: int, samples: int) -> list[Cell]:
+    plan, view = drawn.plan.view(i), drawn.first_view + i
+    images = finish(drawn.pixels[i], plan, recipe)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
+    images = (images * std + mean).clamp(0, 1)
+    targets = None
+    if cache is not None and cache.has(drawn.block, view):
+        cache.require_pixels(drawn.block, view, drawn.digests[i], shards.names[drawn.block.shard])
+        targets = cache.read(drawn.block, view, 1)
+    column = []
+    for row in range(min(samples, len(images))):
+        partner, lam = int(plan.partner[row]), float(plan.lam[row])
+        title = shards.classes[int(drawn.labels[row])]
+        if lam < 1.0:
+            kind = "cut" if int(plan.box[row, 2]) > int(plan.box[row, 0]) else "mix"
+            title += f" {lam:.3g} {kind} {shards.classes[int(drawn.labels[partner])]}"
+        if targets is None:
+            answer = "not cached"
+        elif targets.logits is None:
+            answer = shards.classes[int(targets.hard[0, row])]
+        else:
+            shares = torch.from_numpy(targets.logits[0, row]).softmax(0)
+            best = shares.topk(min(3, len(shares)))
+            named = [f"{shards.classes[c]} {p:.2f}" for p, c in zip(best.values.tolist(), best.indices.tolist())]
+            answer = ", ".join(named)
+        column.append(Cell(images[row].permute(1, 2, 0).numpy(), title, answer))
+    return column
+
+
+def save(grid: list[list[Cell]], out: Path) -> None:
+    """Writes the picture as the file ``out``, a PNG."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure(grid).savefig(out, dpi=110)
+
+
+def figure(grid: list[list[Cell]]) -> Figure:
+    """The grid as a picture; under each view what the teacher said."""
+    rows, columns = len(grid), len(grid[0])
+    picture = Figure(figsize=(1.9 * columns, 2.25 * rows))
+    picture.set_layout_engine("constrained", h_pad=0.08)
+    axes = picture.subplots(rows, columns, squeeze=False)
+    for line, cell_row in zip(axes, grid):
+        for place, cell in zip(line, cell_row):
+            place.imshow(cell.image, interpolation="nearest")
+            place.set_title(cell.title, fontsize=7)
+            place.set_xlabel(cell.answer, fontsize=6)
+            place.set_xticks([])
+            place.set_yticks([])
+    return picture

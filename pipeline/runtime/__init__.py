@@ -1,0 +1,7 @@
+"""Where and how a stage runs: it never changes a byte of any output, so no stage depends on it.
+
+In: the environment, the command line, params.yaml.
+Out: config models, the device, progress, one sentence and an exit code for each refusal.
+Read ``errors`` and ``config`` first, then ``machine`` (ranks, device, pool), ``progress``, ``stage`` (the frame of every
+command) and ``code`` (which modules a stage reaches).
+"""

@@ -1,0 +1,50 @@
+"""What a person sees while a stage runs."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pipeline.runtime.machine import rank
+
+
+def say(text: str) -> None:
+    """One line for the user, from rank 0 only."""
+    if rank() == 0:
+        print(text, flush=True)
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator[Callable[..., None]]:
+    """Yields ``tick(n=1, note="")``: a bar on a terminal, else one plain line every ``every`` seconds with an ETA.
+
+    The ETA comes from the speed measured in this run, so work skipped by a resume does not flatter it. What is done
+    within a second, and has no note, needs no line.
+    """
+    if rank() != 0:
+        yield lambda n=1, note="": None
+        return
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+        more = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        with Progress(*columns, *more, console=Console(stderr=True)) as bar:
+            task = bar.add_task(title, total=total, note="")
+            yield lambda n=1, note="": bar.update(task, advance=n, note=note)
+        return
+    started, last, done = time.monotonic(), time.monotonic(), 0
+
+    def tick(n: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= every or (done == total and (note or now - started >= 1.0)):
+            last = now
+            speed = done / max(now - started, 1e-9)
+            left = (total - done) / max(speed, 1e-9)
+            line = f"{title}: {done}/{total} {unit}, {speed:.3g}/s, {left:.0f} s left  {note}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
+
+    yield tick

@@ -1,0 +1,83 @@
+"""The frame of every stage: refusals become one sentence and an exit code; seconds are noted for the report."""
+
+import errno
+import functools
+import gc
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from pipeline.runtime.errors import PipelineError, RetryError, UsageError
+from pipeline.runtime.machine import cores, rank
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_MANY_FILES = 65_536
+_WRONG_PATH = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def stage(command: Callable[P, T]) -> Callable[P, T]:
+    """Turns refusals into one clear sentence and their exit code; DVC hides the code, so the last line has it."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        _leave_cores_to_workers()
+        _allow_many_files()
+        try:
+            return command(*args, **kwargs)
+        except PipelineError as error:
+            text, code = str(error), error.exit_code
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                text, code = f"no space left: {error}; free some space, then run the same command", RetryError.exit_code
+            elif error.errno in _WRONG_PATH and error.filename is not None:
+                text = f"{error.filename}: {error.strerror}; correct the path or its permissions"
+                code = UsageError.exit_code
+            else:
+                raise
+        except KeyboardInterrupt:
+            text, code = "interrupted; run the same command to go on", 130
+        print(f"error: {text}\nexit code {code}", file=sys.stderr, flush=True)
+        gc.collect()  # a loader that a dead frame still holds would be waited for at exit
+        sys.exit(code)
+
+    return run
+
+
+def _leave_cores_to_workers() -> None:
+    """Half of the cores for torch in this process, unless OMP_NUM_THREADS says otherwise; loader workers need the rest."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, cores() // 2)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
+        else:  # torch reads it when a stage imports it
+            os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def _allow_many_files() -> None:
+    """Lifts the limit of open files as far as it goes: each tensor that a loader's process hands over is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+@contextmanager
+def timed(out: Path | None, name: str) -> Iterator[None]:
+    """Leaves the seconds that the block took in ``work/seconds/<name>.json``, beside the outputs, for the report.
+
+    Times are of this machine and this run, so they are no output: no stage depends on them.
+    """
+    start = time.perf_counter()
+    yield
+    if out is not None and rank() == 0:
+        folder = next((parent for parent in out.absolute().parents if parent.name == "work"), out.absolute().parent)
+        path = folder / "seconds" / f"{name.replace(':', '-')}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"stage": name, "seconds": round(time.perf_counter() - start, 2)}) + "\n")

@@ -1,0 +1,7 @@
+"""The student: a vision transformer that learns from labels and from a teacher's targets.
+
+In: shards, a cache or a live teacher, a config.
+Out: model.safetensors and config.json for timm, log.csv.
+Read ``config``, ``model`` and ``heads``, ``losses``, ``supervision`` (where targets come from), then ``train``;
+``initial`` starts from trained weights, ``export`` writes and reads the result.
+"""

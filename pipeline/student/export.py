@@ -1,0 +1,98 @@
+"""A trained student on disk, in the form that timm loads."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.base import difference, files, timm_models, weights
+from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
+from pipeline.student.config import StudentConfig
+from pipeline.student.model import Student
+from pipeline.views.recipe import Recipe
+
+
+def read_log(directory: Path) -> list[dict[str, str]]:
+    """The rows of a student's ``log.csv``, one per epoch."""
+    with (directory / "log.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def live_fraction(log: Sequence[Mapping[str, Any]]) -> float:
+    """Share of the training samples that the live teacher labelled; the last epoch may be a short one."""
+    steps = [0, *(int(row["step"]) for row in log)]
+    live = [float(row["live_fraction"]) * (step - before) for row, before, step in zip(log, steps, steps[1:])]
+    return sum(live) / steps[-1] if log else 0.0
+
+
+def export(
+    student: Student, config: StudentConfig, class_names: Sequence[str], recipe: Recipe, directory: Path
+) -> None:
+    """Writes ``model.safetensors`` and ``config.json``, which ``timm.create_model("local-dir:DIRECTORY",
+    pretrained=True)`` loads, with the recipe's size, normalisation and evaluation crop.
+
+    timm's own forward in eval mode gives the mean of the two heads' logits. Each file is written durably and
+    config.json last, without which timm loads nothing. Raises UsageError if the class names are not C.
+    """
+    model = student.model
+    if len(class_names) != model.num_classes:
+        raise UsageError(f"export: the student has {model.num_classes} classes, found {len(class_names)} class names")
+    state = model.state_dict()
+    weights.write_state(directory / "model.safetensors", state)
+    description = {
+        "architecture": config.arch.partition(".")[0],
+        "num_classes": model.num_classes,
+        "num_features": model.num_features,
+        "weights_hash": weights.state_hash(state),
+        "model_args": dict(config.arch_args),
+        "label_names": list(class_names),
+        "pretrained_cfg": {
+            **_views_seen(recipe),
+            "fixed_input_size": True,
+            "crop_mode": "center",
+            "num_classes": model.num_classes,
+            "first_conv": "patch_embed.proj",
+            "classifier": ["head", "head_dist"] if student.distilled else "head",
+        },
+    }
+    files.write_durably(directory / "config.json", files.canonical_json(description))
+
+
+def _views_seen(recipe: Recipe) -> dict[str, Any]:
+    """What decides the evaluation views, in the words of timm's pretrained_cfg."""
+    return {
+        "input_size": [3, recipe.size, recipe.size],
+        "interpolation": recipe.interpolation,
+        "crop_pct": recipe.crop_fraction,
+        "mean": list(recipe.mean),
+        "std": list(recipe.std),
+    }
+
+
+def require_trained_for(directory: Path, classes: Sequence[str], recipe: Recipe) -> None:
+    """Raises IdentityError (exit 4) naming each field in which an exported student was trained for other classes or
+    other evaluation views than these; of a model that says nothing about a field, any value is taken."""
+    description = json.loads((directory / "config.json").read_bytes())
+    known = description.get("pretrained_cfg", {}) | {"label_names": description.get("label_names")}
+    expected = {"label_names": list(classes)} | _views_seen(recipe)
+    found = {name: value if known.get(name) is None else known[name] for name, value in expected.items()}
+    apart = difference.differences(expected, found)
+    if apart:
+        raise IdentityError(
+            f"{directory}: trained for other classes or views:\n{difference.describe(apart)}\n"
+            f"evaluate it with the shards and the params.yaml that it was trained with"
+        )
+
+
+def load(directory: Path) -> Student:
+    """The exported student, built by timm and checked, in eval mode on the CPU. Raises UsageError or IntegrityError."""
+    student = Student(timm_models.from_directory(directory))
+    expected = json.loads((directory / "config.json").read_bytes()).get("weights_hash")
+    found = weights.state_hash(student.model.state_dict())
+    if found != expected:
+        raise IntegrityError(
+            f"{directory / 'model.safetensors'}: expected weights {expected} by config.json, found {found}; "
+            "export the student again with: python -m stages.train"
+        )
+    return student.eval()

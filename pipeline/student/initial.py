@@ -1,0 +1,67 @@
+"""Starting a student from trained weights."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor
+
+from pipeline.base import timm_models, weights
+from pipeline.base.weights_name import is_hub
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.progress import say
+from pipeline.student.config import StudentConfig
+from pipeline.student.model import Student
+
+_HEADS = ("head.", "head_dist.")
+
+
+def initial_state(config: StudentConfig) -> dict[str, Tensor]:
+    """The weights that ``initial`` names, for ``load_initial``. Raises UsageError or IntegrityError."""
+    if config.initial is None:
+        raise UsageError("initial: expected the weights to start from, found null")
+    if is_hub(config.initial):
+        return timm_models.from_hub(config.arch, {}, config.initial).state_dict()
+    return weights.read_state(config.initial, config.initial_key)
+
+
+def load_initial(student: Student, state: Mapping[str, Tensor]) -> None:
+    """Starts ``student`` from trained weights of the same architecture, perhaps of another resolution or other classes.
+
+    Positions are resampled to the student's grid (DeiT main.py:283-308); heads for another number of classes stay as
+    initialised, all of them, and that is said. Anything else must fit strictly. Raises UsageError, also where one side
+    has a distillation token and the other has not: DeiT then shifts every position by one.
+    """
+    model = student.model
+    own = model.state_dict()
+    state = dict(state)
+    if ("dist_token" in state) != student.distilled:
+        raise UsageError(
+            f"initial: expected weights {'with' if student.distilled else 'without'} a distillation token; "
+            "start from weights of the same kind (their names differ by '_distilled_')"
+        )
+    if "pos_embed" in state and state["pos_embed"].shape != own["pos_embed"].shape:
+        state["pos_embed"] = _resample(state["pos_embed"], model)
+    fresh = [name for name in own if name.startswith(_HEADS) and name in state and state[name].shape != own[name].shape]
+    if fresh:
+        found = state[fresh[0]].shape[0]
+        say(f"initial: weights of {found} classes, data of {model.num_classes}: the heads start untrained")
+        state.update({name: own[name] for name in own if name.startswith(_HEADS)})
+    weights.load_strict(model, state, "initial")
+
+
+def _resample(positions: Tensor, model: Any) -> Tensor:
+    """Position embedding (1, tokens + patches, D) brought to the model's grid; the tokens' own rows are kept."""
+    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    patches = positions.shape[1] - prefix if positions.ndim == 3 else 0
+    side = math.isqrt(max(patches, 0))
+    if patches < 1 or side * side != patches or positions.shape[2] != model.pos_embed.shape[2]:
+        raise UsageError(
+            f"initial: pos_embed: expected {prefix} tokens and a square grid of width "
+            f"{model.pos_embed.shape[2]}, found {tuple(positions.shape)}"
+        )
+    grid = list(model.patch_embed.grid_size)
+    say(f"initial: positions resampled from {side}x{side} to {grid[0]}x{grid[1]}")
+    # antialias would change the bicubic kernel too (a = -0.5, not -0.75): this is what DeiT computes.
+    return resample_abs_pos_embed(positions, grid, [side, side], prefix, interpolation="bicubic", antialias=False)

@@ -1,0 +1,97 @@
+"""DeiT's losses on plain tensors: (1 - alpha) * task + alpha * distillation.
+
+Source: Touvron et al. 2021, section 3; facebookresearch/deit losses.py. The teacher is never in here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from timm.data.mixup import one_hot
+from torch import Tensor
+
+from pipeline.runtime.errors import UsageError
+from pipeline.student.heads import Heads
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Scalars, each a mean over the batch: ``total`` is what is minimised, the other two are its parts, unweighted."""
+
+    total: Tensor
+    task: Tensor
+    distill: Tensor
+
+
+def smoothed_mixed_target(
+    labels: Tensor, partner_labels: Tensor, lam: Tensor, classes: int, smoothing: float
+) -> Tensor:
+    """Smoothed labels of both partners mixed by ``lam``: int64 (B,), int64 (B,), float32 (B,) -> float32 (B, C).
+
+    timm's ``mixup_target``, except that each row has its own lambda and partner. Smoothing spreads ``smoothing`` over
+    all C classes, so the right one has 1 - smoothing + smoothing / C. Unmixed: lam 1.
+    """
+    off = smoothing / classes
+    on = 1.0 - smoothing + off
+    weight = lam.unsqueeze(1)
+    return one_hot(labels, classes, on, off) * weight + one_hot(partner_labels, classes, on, off) * (1.0 - weight)
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean over the batch of -sum(target * log softmax(logits)), in float32: (B, C), (B, C) -> scalar.
+
+    timm's ``SoftTargetCrossEntropy``.
+    """
+    return torch.sum(-target * F.log_softmax(logits.float(), dim=1), dim=1).mean()
+
+
+def soft_distillation(
+    logits: Tensor, teacher: Tensor, tau: float, reduction: Literal["batchmean", "elementmean"]
+) -> Tensor:
+    """tau**2 * KL(softmax(teacher / tau) || softmax(logits / tau)), float32: (B, C), (B, C) -> scalar.
+
+    ``batchmean`` divides the sum by B (Hinton et al. 2015). ``elementmean`` divides by B * C as DeiT's code does: with
+    1,000 classes the same alpha then weighs this term 1,000 times less, so it is no default.
+    """
+    student = F.log_softmax(logits.float() / tau, dim=1)
+    target = F.log_softmax(teacher.float() / tau, dim=1)
+    total = F.kl_div(student, target, reduction="sum", log_target=True) * (tau * tau)
+    return total / (student.numel() if reduction == "elementmean" else student.shape[0])
+
+
+def distillation_loss(
+    heads: Heads,
+    target: Tensor,
+    hard: Tensor | None,
+    logits: Tensor | None,
+    *,
+    kind: Literal["none", "soft", "hard"],
+    alpha: float = 0.5,
+    tau: float = 1.0,
+    reduction: Literal["batchmean", "elementmean"] = "batchmean",
+) -> Loss:
+    """The loss of one batch.
+
+    ``target`` float32 (B, C) is the mixed and smoothed label, for the class head. The teacher's ``hard`` labels int
+    (B,) or ``logits`` float (B, C) are for the distillation head, or for the class head of a student without the token.
+    ``hard``: cross-entropy to the teacher's argmax, never smoothed (DeiT losses.py); it reads no logits.
+
+    Raises UsageError when the targets hold no teacher output of the kind asked for.
+    """
+    task = soft_cross_entropy(heads.class_logits, target)
+    if kind == "none":
+        return Loss(task, task, torch.zeros_like(task))
+    student = heads.class_logits if heads.distillation_logits is None else heads.distillation_logits
+    if kind == "hard":
+        if hard is None:
+            raise UsageError("distillation 'hard' needs the teacher's hard labels, found none; set supervise")
+        distill = F.cross_entropy(student.float(), hard.long())
+    else:
+        if logits is None:
+            raise UsageError(
+                "distillation 'soft' needs the teacher's logits, found hard labels only (codec 'none'); "
+                "set the cache's codec to u8 or f16, or the distillation to 'hard'"
+            )
+        distill = soft_distillation(student, logits, tau, reduction)
+    return Loss(task * (1.0 - alpha) + distill * alpha, task, distill)

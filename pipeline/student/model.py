@@ -1,0 +1,54 @@
+"""The student: a timm vision transformer whose heads are both seen, in train and in eval mode."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from pipeline.base import timm_models
+from pipeline.runtime.errors import UsageError
+from pipeline.student.config import StudentConfig
+from pipeline.student.heads import Heads
+
+
+class Student(nn.Module):
+    """Wraps a timm vision transformer: images float (B, 3, R, R) -> Heads, the same in train and eval mode.
+
+    timm gives both heads only in train mode after ``set_distilled_training``, else their mean.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model  # timm's attributes are unknown to torch.nn.Module
+        self.distilled = hasattr(model, "head_dist")
+
+    def forward(self, images: Tensor) -> Heads:
+        if not self.distilled:
+            return Heads(self.model(images))
+        tokens = self.model.forward_features(images)  # (B, 2 + patches, D): class token, distillation token, patches
+        drop = self.model.head_drop
+        return Heads(self.model.head(drop(tokens[:, 0])), self.model.head_dist(drop(tokens[:, 1])))
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that timm's optimisers leave undecayed: position embedding, class and distillation token.
+
+        DeiT (timm 0.3.2) decayed the distillation token; timm >= 1.0 does not, and neither do we.
+        """
+        return {f"model.{name}" for name in self.model.no_weight_decay()}
+
+
+def create(config: StudentConfig, classes: int, size: int | None = None) -> Student:
+    """A new student with C = ``classes``, on the CPU, initialised from torch's global generator (seed it first).
+
+    ``size`` is the recipe's R in pixels, checked where it is given. Raises UsageError if timm refuses the arguments,
+    the model has no class token, or it takes another size.
+    """
+    model = timm_models.create(config.arch, config.arch_args, classes, config.drop_path)
+    if not hasattr(model, "cls_token") or not hasattr(model, "head"):
+        raise UsageError(f"{config.arch}: expected a vision transformer with a class token (deit_* or vit_*)")
+    expected = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if size is not None and expected is not None and tuple(expected) != (size, size):
+        raise UsageError(
+            f"{config.arch}: takes {expected[0]}x{expected[1]} px, the recipe draws {size}x{size}; "
+            f"set img_size: {size} in the student's arch_args"
+        )
+    return Student(model)

@@ -1,0 +1,92 @@
+"""Where a student's targets come from: ``none | cached | live | auto``.
+
+The training loop cannot tell the ways apart: live logits pass through the cache's codec, and both ways label whole
+visits. Missing rows go to the live teacher, counted; damaged rows are an error, never a silent fallback.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.cache.codec import through_codec
+from pipeline.cache.reader import Cache
+from pipeline.data.shards import Shards
+from pipeline.runtime.errors import UsageError
+from pipeline.teacher.label import label_visit
+from pipeline.teacher.model import Teacher
+from pipeline.training.batches import Label
+from pipeline.training.schedule import Supervise, check_coverage
+from pipeline.views.chance import Draws
+from pipeline.views.drawn import Drawn
+from pipeline.views.recipe import Recipe
+from pipeline.views.visits import Targets, Visit
+from pipeline.views.workers import Lookup
+
+
+@dataclass(frozen=True)
+class FromCache:
+    """A ``Lookup``: the targets of a visit from the cache, None where the cache has none (``partial``: auto).
+
+    ``verify``: share of the visits whose pixels are compared with the digests of the teacher's pixels; "first_cycle"
+    compares each block once. Raises IntegrityError with shard, block and view at the first mismatch.
+    """
+
+    cache: Cache
+    shards: Shards
+    verify: float | Literal["first_cycle"]
+    partial: bool
+
+    def __call__(self, visit: Visit, drawn: Drawn) -> Targets | None:
+        views = range(visit.first_view, visit.first_view + visit.views)
+        if self.partial and not all(self.cache.has(drawn.block, view) for view in views):
+            return None
+        if self._due(visit):
+            for view, found in zip(views, drawn.digests):
+                self.cache.require_pixels(drawn.block, view, found, self.shards.names[drawn.block.shard])
+        return self.cache.read(drawn.block, visit.first_view, visit.views)
+
+    def _due(self, visit: Visit) -> bool:
+        if self.verify == "first_cycle":
+            return visit.cycle == 0
+        return self.verify >= 1.0 or Draws("verify", visit.cycle, visit.block).chance(self.verify)
+
+
+@dataclass(frozen=True)
+class FromTeacher:
+    """A ``Label``: runs the live teacher on a visit, through the cache's codec."""
+
+    teacher: Teacher
+    recipe: Recipe
+    codec: str
+
+    def __call__(self, drawn: Drawn) -> Targets:
+        return through_codec(self.codec, label_visit(self.teacher, self.recipe, drawn).numpy())
+
+
+def sources(
+    supervise: Supervise,
+    views: int,
+    verify: float | Literal["first_cycle"],
+    shards: Shards,
+    cache: Cache | None,
+    live: FromTeacher | None,
+) -> tuple[Lookup | None, Label | None]:
+    """The two suppliers of ``loader.batches`` for K = ``views``. Raises UsageError that says what is missing."""
+    if supervise == "none":
+        return None, None
+    if supervise != "cached" and live is None:
+        raise UsageError("supervise: live and auto need the teacher's weights; give --teacher work/teachers/<teacher>")
+    if supervise == "live":
+        return None, live
+    if cache is None:
+        raise UsageError(f"supervise: {supervise} needs a teacher cache; give --cache, or set supervise: live")
+    if supervise == "auto":
+        return FromCache(cache, shards, verify, partial=True), live
+    check_coverage(views, cache.views)
+    missing = cache.missing(views)
+    if missing:
+        shown = ", ".join(f"({g}, {s})" for g, s in missing[:5])
+        raise UsageError(
+            f"supervise: cached needs every part of views 0..{views - 1}, and {len(missing)} are missing: (view group, "
+            f"shard) {shown}{' ...' if len(missing) > 5 else ''}; run stages.precompute, or set supervise: auto"
+        )
+    return FromCache(cache, shards, verify, partial=False), None

@@ -1,0 +1,7 @@
+"""The teacher: loaded, fitted, and run over views.
+
+In: weights or a training split; visits.
+Out: model.safetensors, and a cache of the teacher's logits and hard labels.
+Read ``config``, ``model``, ``label`` (the one function that labels), then ``precompute``; ``fit`` trains a teacher,
+``audit`` asks it again.
+"""

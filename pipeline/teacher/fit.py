@@ -1,0 +1,76 @@
+"""The teacher's weights: fitted on the training shards, or taken from a hub or a file.
+
+Either way the stage leaves ``model.safetensors``, so that everything downstream depends on bytes and not on a name.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pipeline.base.files import canonical_json, whole_directory, write_durably
+from pipeline.base.weights import write_state
+from pipeline.data.shards import Shards
+from pipeline.runtime.machine import device as pick_device
+from pipeline.runtime.machine import device_name, rank, world_size
+from pipeline.runtime.progress import say
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.model import create
+from pipeline.training import loop
+from pipeline.training.batches import Batch, batches
+from pipeline.training.config import FitConfig
+from pipeline.training.schedule import Schedule, lanes_of
+from pipeline.views.recipe import Recipe
+from pipeline.views.validation import top1, validation
+
+MARKS = ("teacher.json",)  # by which a teacher's directory is known
+
+
+def fit_teacher(
+    config: TeacherConfig,
+    fit: FitConfig,
+    recipe: Recipe,
+    train: Shards,
+    val: Shards,
+    directory: Path,
+    workers: int,
+) -> tuple[nn.Module, float]:
+    """Trains the teacher of ``config`` from scratch; its model and top-1 on ``val``. ``directory``: checkpoints."""
+    device = pick_device()
+    sizes = tuple(block.samples for block in train.blocks)
+    schedule = Schedule(fit.seed, sizes, 1, 1_000_000_000, fit.lanes, fit.window, fit.batch)
+    lanes = lanes_of(rank(), world_size(), fit.lanes)
+    say(f"fit_teacher: {schedule.steps(fit.epochs)} steps of {fit.batch}, on {device_name()}")
+    torch.manual_seed(fit.seed)
+    model = create(config, len(train.classes), pretrained=False).to(device)
+
+    def compute(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        scores = model(batch.images).float()
+        own, other = (
+            functional.cross_entropy(scores, labels, reduction="none", label_smoothing=fit.smoothing)
+            for labels in (batch.labels, batch.partner_labels)
+        )
+        return {"loss": (batch.lam * own + (1.0 - batch.lam) * other).mean()}
+
+    def load(start: int, stop: int) -> Iterator[Batch]:
+        return batches(schedule, lanes, start, stop, train, recipe, device, workers)
+
+    with loop.exclusive(directory):
+        trained = loop.run("fit_teacher", model, compute, fit, schedule, load, directory, device)
+    if trained.average is not None:
+        model.load_state_dict(trained.average)
+    if world_size() > 1:  # each rank has batch-norm statistics of its own; those of rank 0 are kept, and scored
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+    model.eval()
+    return model, top1(model, validation(val, recipe, device, workers), device)
+
+
+def write_teacher(model: nn.Module, report: dict[str, object], out: Path) -> None:
+    """``teacher.json`` and ``model.safetensors`` in ``out``, whole or not at all."""
+    with whole_directory(out, MARKS) as fresh:
+        write_durably(fresh / "teacher.json", canonical_json(report))
+        write_state(fresh / "model.safetensors", model.state_dict())
+    say(f"teacher: {out / 'model.safetensors'}")

@@ -1,0 +1,231 @@
+"""The teacher stage: run the teacher over views and commit its answers part by part.
+
+Any number of processes may work on one pool, in any order, twice, with some killed: a part is published by the first
+commit that is whole, and every other job moves on. Reading, predicting and writing overlap and are timed apart.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cache.codec import encode, hard_labels, stored_dtype, stored_width
+from pipeline.cache.commit import Answers
+from pipeline.cache.identity import cache_identity
+from pipeline.cache.layout import CacheConfig, Layout, Part, Store, committed, is_committed, layout_of
+from pipeline.cache.pool import commit_part, open_pool
+from pipeline.cache.publish import refuse_other
+from pipeline.data.shards import Shards
+from pipeline.runtime.errors import RetryError, UsageError
+from pipeline.runtime.machine import StopSignal, device_name, rank, world_size
+from pipeline.runtime.machine import device as pick_device
+from pipeline.runtime.progress import progress, say
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.label import label_visit
+from pipeline.teacher.model import Teacher
+from pipeline.views.drawn import Drawn
+from pipeline.views.recipe import Recipe
+from pipeline.views.visits import Visit
+from pipeline.views.workers import read_visits
+
+_GRACE = 20.0  # seconds: Slurm and torchrun kill 30 s after the signal
+
+
+@dataclass(frozen=True)
+class Share:
+    """Job ``index`` of ``count``, counted from 1, of the parts in these shards and views (None: all)."""
+
+    index: int = 1
+    count: int = 1
+    shards: range | None = None
+    views: range | None = None
+
+    @classmethod
+    def parse(cls, text: str, shards: str | None = None, views: str | None = None) -> "Share":
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise UsageError(f"--share: expected i/n with 1 <= i <= n, for example 1/8, found {text!r}")
+        only_shards, only_views = _parse_range(shards, "--only-shards"), _parse_range(views, "--only-views")
+        return cls(int(index), int(count), only_shards, only_views)
+
+    def of_rank(self, rank: int, world: int) -> "Share":
+        return replace(self, index=(self.index - 1) * world + rank + 1, count=self.count * world)
+
+
+def _parse_range(text: str | None, flag: str) -> range | None:
+    """``a:b`` as range(a, b); None stays None. Raises UsageError."""
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    if not (low.isdecimal() and high.isdecimal() and int(low) < int(high)):
+        raise UsageError(f"{flag}: expected first:end with first < end, for example 0:60, found {text!r}")
+    return range(int(low), int(high))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did; seconds are of this process, and the three overlap."""
+
+    parts: int
+    views: int
+    read_wait_s: float
+    predict_s: float
+    write_s: float
+    total_s: float
+
+
+def select(layout: Layout, views: int, share: Share) -> list[Part]:
+    """The parts (g, s) of views 0..V-1 that this job is for, lower views first."""
+    group, chosen = layout.group, share.views
+    if chosen and (chosen.start % group or chosen.stop % group):
+        raise UsageError(
+            f"--only-views: expected whole view groups, multiples of G = {group}, found {chosen.start}:{chosen.stop}"
+        )
+    parts = [
+        (g, s)
+        for g, s in layout.parts(views)
+        if (share.shards is None or s in share.shards) and (chosen is None or g * group in chosen)
+    ]
+    if not parts:
+        raise UsageError(
+            f"--only-shards and --only-views leave no whole part: there are {layout.shards} shards, and view groups of "
+            f"{group} views up to {views}"
+        )
+    return parts[share.index - 1 :: share.count]
+
+
+def fill(
+    pool: Store,
+    parts: list[Part],
+    shards: Shards,
+    recipe: Recipe,
+    teacher: Teacher,
+    repeats: int,
+    workers: int,
+    stop: StopSignal | None = None,
+) -> Summary:
+    """Labels and commits those of ``parts`` that nobody has committed.
+
+    Raises RetryError (75) when told to stop, after the part in work, or without it if that takes more than 20 s;
+    IntegrityError for damaged shards or a teacher that gives NaN; OSError on a full disk.
+    """
+    layout = pool.layout
+    done = committed(pool)
+    todo = [part for part in parts if part not in done]
+    if len(todo) < len(parts):
+        say(f"{len(parts) - len(todo)} of {len(parts)} parts are already committed")
+    blocks = {s: [block for block in shards.blocks if block.shard == s] for s in {s for _, s in todo}}
+    coming: deque[Part] = deque()
+
+    def visits() -> Iterator[Visit]:
+        for g, s in todo:
+            if (stop and stop.name) or is_committed(pool, (g, s)):
+                continue
+            coming.append((g, s))
+            for block in blocks[s]:
+                for first in layout.views_of(g)[::repeats]:
+                    yield Visit(block.index, first, repeats, 0)
+
+    start = time.perf_counter()
+    read_wait = predict = write = 0.0
+    finished = views = 0
+    current: _Part | None = None
+    pending: Future[float] | None = None
+    with (
+        ThreadPoolExecutor(1) as writer,
+        closing(read_visits(shards, recipe, visits(), workers)) as drawn_visits,  # a failed write must end the workers
+        progress("precompute", len(todo), "parts") as tick,
+    ):
+        while True:
+            before = time.perf_counter()
+            drawn = next(drawn_visits, None)
+            read_wait += time.perf_counter() - before
+            if drawn is None:
+                break
+            current = current or _Part(layout, coming.popleft(), repeats)
+            before = time.perf_counter()
+            current.put(drawn, label_visit(teacher, recipe, drawn).numpy())
+            predict += time.perf_counter() - before
+            if current.visits_left == 0:
+                write += pending.result() if pending else 0.0
+                pending = writer.submit(current.commit, pool, shards.hashes[current.part[1]])
+                finished, views = finished + 1, views + current.hard.size
+                current = None
+                tick()
+            if stop and stop.waited() > _GRACE:
+                break
+        write += pending.result() if pending else 0.0
+    total = time.perf_counter() - start
+    if stop and stop.name:
+        raise RetryError(f"stopped by {stop.name} after {finished} whole parts; run the same command to go on")
+    return Summary(finished, views, read_wait, predict, write, total)
+
+
+class _Part:
+    """The rows of one part while they are computed; a writer holds two of these at most."""
+
+    def __init__(self, layout: Layout, part: Part, repeats: int) -> None:
+        self.layout, self.part = layout, part
+        self.visits_left = layout.blocks(part[1]) * (layout.group // repeats)
+        self.hard = np.zeros((layout.group, layout.rows(part[1])), np.uint16)
+        width, dtype = stored_width(layout.codec, layout.classes), stored_dtype(layout.codec)
+        self.encoded = None if dtype is None else np.zeros((*self.hard.shape, width), dtype)
+        self.digests = np.zeros((layout.group, layout.blocks(part[1])), dtype="U16")
+
+    def put(self, drawn: Drawn, logits: np.ndarray) -> None:
+        """``logits`` (r, n, C) float32 of a visit that lies in this part."""
+        first_view = drawn.first_view - self.part[0] * self.layout.group
+        views = slice(first_view, first_view + len(logits))
+        rows = slice(drawn.block.first, drawn.block.first + drawn.block.samples)
+        self.hard[views, rows] = hard_labels(logits)
+        if self.encoded is not None:
+            self.encoded[views, rows] = encode(self.layout.codec, logits)
+        self.digests[views, drawn.block.first // self.layout.block] = drawn.digests
+        self.visits_left -= 1
+
+    def commit(self, pool: Store, source: str) -> float:
+        """Publishes the part (or finds that another job has); seconds that it took."""
+        before = time.perf_counter()
+        commit_part(pool, Answers(self.part, self.hard, self.encoded, self.digests, source))
+        return time.perf_counter() - before
+
+
+def run(
+    pool_root: Path,
+    shards: Shards,
+    recipe: Recipe,
+    config: CacheConfig,
+    teacher_config: TeacherConfig,
+    weights: Path,
+    share: Share,
+    new_cache: bool,
+    workers: int,
+    out: Path | None = None,
+) -> tuple[Store, Summary]:
+    """Opens the pool's cache of this identity and fills this job's share of it. Raises before any work if something
+    stands in ``out`` that publishing would refuse to replace."""
+    device = pick_device()
+    layout = layout_of(shards, config)
+    teacher = Teacher.load(teacher_config, weights, layout.classes, recipe, shards.block_size, device)
+    identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
+    pool = open_pool(pool_root, identity, new_cache)
+    if out is not None:
+        refuse_other(out, pool)
+    mine = select(layout, config.views, share.of_rank(rank(), world_size()))
+    say(f"precompute: {len(mine)} parts on {device_name()}")
+    summary = fill(pool, mine, shards, recipe, teacher, config.repeats, workers, StopSignal())
+    say(
+        f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "
+        f"{summary.read_wait_s:.1f} s, teacher {summary.predict_s:.1f} s, writing {summary.write_s:.1f} s (overlapped)"
+    )
+    return pool, summary
+
+
+def validation_config(config: CacheConfig) -> CacheConfig:
+    """The cache of the teacher's answers on the validation split: one view, no chance."""
+    return config.model_copy(update={"name": f"{config.name}-val", "views": 1, "group": 1, "repeats": 1})

@@ -1,0 +1,139 @@
+"""Checkpoints of a training run: whole or absent, checked when read, the last two kept.
+
+    DIRECTORY/step-00000800/state.pt         what torch saves
+    DIRECTORY/step-00000800/checkpoint.json  step, bytes, sha256; written last
+
+Writing over the last checkpoint destroyed it in 74 of 80 kills, and torch does not notice a flipped bit.
+"""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.base import files
+from pipeline.runtime.errors import IntegrityError, first_line
+from pipeline.runtime.progress import say
+
+_VERSION = 1
+_PREFIX = "step-"
+_KEPT = 2  # so that a damaged one has one before it
+
+
+def save(directory: Path, step: int, state: dict[str, Any]) -> Path:
+    """Writes ``state`` as the checkpoint of ``step`` and deletes all but the newest two.
+
+    ``state`` may hold tensors, numbers, text, bytes, None, and dicts, lists, tuples and sets of them, which is what can
+    be read back without running code. One process writes; a step that was saved before is replaced. Raises TypeError
+    for anything else, and OSError if the disk is full: the earlier checkpoints are untouched.
+    """
+    _plain(state, "state")
+    for leftover in directory.glob(f".{_PREFIX}*.partial"):  # of a killed save
+        shutil.rmtree(leftover)
+    target = directory / f"{_PREFIX}{step:08d}"
+    # What is replaced was damaged and passed over by ``latest``, or saved by a run that started anew.
+    with files.whole_directory(target, ("state.pt", "checkpoint.json")) as fresh:
+        _write(fresh, step, state)
+    steps = dict(_checkpoints(directory))
+    # A later step than the one just saved is of a run that was given up: ``latest`` must not go on from it.
+    gone = [number for number in steps if number > step] + sorted(n for n in steps if n <= step)[:-_KEPT]
+    for number in gone:
+        shutil.rmtree(steps[number])
+    return target
+
+
+def _write(fresh: Path, step: int, state: dict[str, Any]) -> None:
+    path = fresh / "state.pt"
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk behind its own
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+    files.write_durably(fresh / "checkpoint.json", files.canonical_json(_record(path, step)))
+
+
+def _record(path: Path, step: int) -> dict[str, Any]:
+    """What ``checkpoint.json`` says of the file ``path``."""
+    return {"version": _VERSION, "step": step, "bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+
+
+def latest(directory: Path) -> tuple[int, dict[str, Any]] | None:
+    """The newest whole checkpoint as (step, state) with tensors on the CPU, or None if there is none.
+
+    A damaged one is said and the one before it is taken. Raises IntegrityError if all are damaged.
+    """
+    found = sorted(_checkpoints(directory), reverse=True)
+    problems = []
+    for step, path in found:
+        try:
+            state = _read(path, step)
+        except IntegrityError as error:
+            problems.append(str(error))
+            say(f"warning: {error}; going back to the checkpoint before it")
+            continue
+        return step, state
+    if problems:
+        raise IntegrityError(
+            f"{directory}: all {len(problems)} checkpoints are damaged: {'; '.join(problems)}; "
+            f"delete {directory} to train from the start"
+        )
+    return None
+
+
+def _checkpoints(directory: Path) -> Iterator[tuple[int, Path]]:
+    for path in directory.glob(f"{_PREFIX}*"):
+        number = path.name.removeprefix(_PREFIX)
+        if number.isdecimal() and path.is_dir():
+            yield int(number), path
+
+
+def _read(path: Path, step: int) -> dict[str, Any]:
+    file = path / "state.pt"
+    try:
+        expected = json.loads((path / "checkpoint.json").read_bytes())
+        found = _record(file, step)
+    except (FileNotFoundError, ValueError) as error:
+        raise IntegrityError(f"{path}: not a whole checkpoint ({error})") from None
+    if expected != found:
+        wrong = [k for k in found if not isinstance(expected, dict) or expected.get(k) != found[k]]
+        raise IntegrityError(f"{file}: damaged, {', '.join(wrong)} differ from checkpoint.json")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise IntegrityError(f"{file}: torch can't read it: {first_line(error)}") from None
+
+
+def _plain(value: object, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str | int | float | tuple):
+                raise TypeError(f"{where}: expected a plain key, found {type(key).__name__}")
+            _plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple | set):
+        for i, item in enumerate(value):
+            _plain(item, f"{where}[{i}]")
+    elif value is not None and not isinstance(value, Tensor | bool | int | float | str | bytes):
+        raise TypeError(f"{where}: expected tensors, numbers and text, found {type(value).__name__}")
+
+
+def rng_state() -> dict[str, Any]:
+    """State of the generators that training draws from (dropout, stochastic depth) in this process."""
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Sets what ``rng_state`` gave. The GPU's is set only where there was one and is one."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][0])

@@ -1,0 +1,183 @@
+"""The order of training: cycles, visits, lanes, windows and steps as pure functions of (seed, step).
+
+A *visit* is one block in r consecutive views. Cycle c visits every block once, in a permutation keyed by (seed, c), in
+views (c*r + i) mod K, i < r. The cycles form one endless stream of visits that is dealt in turn to L lanes. Each lane
+shuffles its pairs inside windows of W visits; a step takes B/(2L) pairs from every lane. Ranks own whole lanes, so the
+global sequence is the same for every world size that divides L and for every number of loader workers.
+
+Repeated augmentation (Hoffer et al. 2020; DeiT uses r = 3) is the r views of a visit: they stand in one window.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from pipeline.runtime.errors import UsageError
+from pipeline.views.chance import Draws
+from pipeline.views.visits import Visit
+
+
+@dataclass(frozen=True)
+class Window:
+    """W visits of one lane and the order of their pairs.
+
+    ``order`` (pairs, 3) int64: visit in the window, view in the visit, pair of that view (row of ``Pairs.pairs``).
+    """
+
+    lane: int
+    visits: tuple[Visit, ...]
+    order: np.ndarray
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the order depends on. ``blocks``: samples of each block; the other letters are those of DESIGN's words."""
+
+    seed: int
+    blocks: tuple[int, ...]
+    repeats: int  # r
+    period: int  # K
+    lanes: int  # L
+    window: int  # W
+    batch: int  # B
+
+    def __post_init__(self) -> None:
+        assert self.batch % (2 * self.lanes) == 0, "LoopConfig refuses any other batch"
+        check_period(self.period, self.repeats)
+        if self.pairs_per_cycle < 1:
+            raise UsageError("the data set has no block with at least two samples, so no pair can be formed")
+
+    @property
+    def samples(self) -> int:
+        return sum(self.blocks)
+
+    @property
+    def pairs_per_step(self) -> int:
+        """Pairs that each lane gives to a step, B/(2L)."""
+        return self.batch // (2 * self.lanes)
+
+    @property
+    def pairs_per_cycle(self) -> int:
+        return self.repeats * sum(samples // 2 for samples in self.blocks)
+
+    def steps(self, epochs: float) -> int:
+        """Steps of a training of ``epochs``: floor(epochs * N / B)."""
+        steps = int(epochs * self.samples / self.batch)
+        if steps < 1:
+            raise UsageError(
+                f"batch = {self.batch} is larger than {epochs} epochs of {self.samples} samples: no step at all"
+            )
+        return steps
+
+    def steps_per_epoch(self) -> int:
+        return max(1, self.samples // self.batch)
+
+    def cycles(self, steps: int) -> int:
+        """Cycles that ``steps`` steps touch; the default period of a live run is this times r."""
+        return -(-steps * self.batch // (2 * self.pairs_per_cycle)) + 1
+
+    def visit(self, position: int) -> Visit:
+        """The visit at ``position`` of the endless stream."""
+        cycle, place = divmod(position, len(self.blocks))
+        block = int(_cycle_order(self.seed, cycle, len(self.blocks))[place])
+        return Visit(block, cycle * self.repeats % self.period, self.repeats, cycle)
+
+    def _visits(self, lane: int, number: int) -> tuple[Visit, ...]:
+        first = number * self.window
+        return tuple(self.visit(lane + self.lanes * (first + i)) for i in range(self.window))
+
+    def window_pairs(self, lane: int, number: int) -> int:
+        return self.repeats * sum(self.blocks[visit.block] // 2 for visit in self._visits(lane, number))
+
+    def make_window(self, lane: int, number: int) -> Window:
+        """Window ``number`` of ``lane`` with the order of its pairs, keyed by (seed, lane, number)."""
+        visits, rows = self._visits(lane, number), []
+        for index, visit in enumerate(visits):
+            view, pair = np.indices((self.repeats, self.blocks[visit.block] // 2)).reshape(2, -1)
+            rows.append(np.stack([np.full_like(view, index), view, pair], axis=1))
+        order = np.concatenate(rows)
+        return Window(lane, visits, order[Draws(self.seed, "window", lane, number).permutation(len(order))])
+
+
+def check_period(period: int, repeats: int) -> None:
+    """Raises UsageError unless r divides K, so that no visit wraps round."""
+    if period % repeats:
+        raise UsageError(
+            f"period K = {period} views is no multiple of train.repeats r = {repeats}: a visit would wrap round; set "
+            f"train.period to {period - period % repeats or repeats}"
+        )
+
+
+@lru_cache(maxsize=64)
+def _cycle_order(seed: int, cycle: int, blocks: int) -> np.ndarray:
+    return Draws(seed, "cycle", cycle).permutation(blocks)
+
+
+def lanes_of(rank: int, world: int, lanes: int) -> range:
+    """The lanes of one rank. Raises UsageError if the world size does not divide the number of lanes."""
+    if lanes % world:
+        fit = [n for n in range(1, lanes + 1) if lanes % n == 0]
+        raise UsageError(
+            f"world size {world} does not divide train.lanes = {lanes}; start {', '.join(map(str, fit))} processes, or "
+            f"choose another train.lanes (which is another order of training)"
+        )
+    share = lanes // world
+    return range(rank * share, (rank + 1) * share)
+
+
+def windows(schedule: Schedule, lanes: range, start: int, stop: int) -> Iterator[Window]:
+    """The windows that steps ``start .. stop - 1`` of these lanes need, in the order of need; the first one of a lane
+    without its leading pairs that belong to steps before ``start``."""
+    step_pairs = schedule.pairs_per_step
+    place = {lane: _locate(schedule, lane, start * step_pairs) for lane in lanes}
+    have = dict.fromkeys(lanes, 0)  # pairs of earlier windows not yet given
+    for _ in range(start, stop):
+        for lane in lanes:
+            while have[lane] < step_pairs:
+                number, skip = place[lane]
+                window = schedule.make_window(lane, number)
+                yield replace(window, order=window.order[skip:])
+                have[lane] += len(window.order) - skip
+                place[lane] = number + 1, 0
+            have[lane] -= step_pairs
+
+
+def _locate(schedule: Schedule, lane: int, pairs: int) -> tuple[int, int]:
+    """(window, pairs into it) after ``pairs`` pairs of ``lane``: one walk over the visits' sizes, no data is read."""
+    number = 0
+    while pairs >= (size := schedule.window_pairs(lane, number)):
+        pairs -= size
+        number += 1
+    return number, pairs
+
+
+def check_repeats(repeats: int, group: int) -> None:
+    """Raises UsageError unless r divides G, so that no visit lies in two parts of a cache."""
+    if group % repeats:
+        raise UsageError(
+            f"train.repeats: r = {repeats} does not divide cache.group G = {group}, so a visit would lie in two parts of "
+            f"the cache; choose a divisor of G"
+        )
+
+
+Supervise = Literal["none", "cached", "live", "auto"]
+
+
+def period(supervise: Supervise, wanted: int | None, coverage: int, cycles: int, repeats: int) -> int:
+    """K, the views that a student cycles through: what is asked for, else the V of the config's cache, else all
+    different. An undistilled student cycles through V as well, so that all students see the same views."""
+    if wanted is not None:
+        return wanted
+    return coverage if supervise != "live" and coverage else cycles * repeats
+
+
+def check_coverage(views: int, held: int) -> None:
+    """Raises UsageError unless K <= V, so that a cache can hold all that supervise: cached cycles through."""
+    if views > held:
+        raise UsageError(
+            f"supervise: cached cycles through K = {views} views, and the cache holds V = {held}; run stages.precompute with "
+            f"cache.views of at least K (it adds only the new ones), lower train.period, or set supervise: auto"
+        )

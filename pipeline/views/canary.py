@@ -1,0 +1,123 @@
+"""What this machine's libraries make of a recipe, as one digest: the pixel canary in a cache's identity.
+
+A seed does not name a view across library versions: Pillow 12.3 and 13.0 resize 6 to 9 % of random bicubic crops
+differently, and nothing else says so. So every part of a view is made here and now from fixed pictures, over sizes, ops
+and settings that the recipe could ask for, and hashed. Two machines with one canary give one cache.
+
+The pictures in ``canary_images`` are procedural (1/f noise with hard edges, ``bench/canary_images.py``): JPEGs of every
+chroma subsampling, progressive, grey and CMYK, 32 to 500 px.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+import xxhash
+from PIL import Image
+
+from pipeline.base import files
+from pipeline.data.images import decode
+from pipeline.runtime.errors import IntegrityError
+from pipeline.views.chance import Draws
+from pipeline.views.choose import View, choose
+from pipeline.views.draw import draw
+from pipeline.views.finish import finish, finishing
+from pipeline.views.pairs import pair
+from pipeline.views.policies import EVERY_OP, arguments
+from pipeline.views.recipe import Erase, Mix, Recipe
+
+_IMAGES = Path(__file__).with_name("canary_images")
+# new pictures are a change of this module, which is a dep in dvc.yaml
+_IMAGES_SHA256 = "5ec784bb31dad46a299715e3148a4b96fab1dd41a996572884c9cfe0342dfff1"
+_CROPS, _CHOICES, _BLOCKS, _BLOCK = 256, 1024, 8, 16  # 8 blocks of 16 are 64 pairs
+_LEVELS = (0.0, 2.5, 5.0, 9.3, 10.0)
+
+
+def canary(recipe: Recipe, device: torch.device) -> str:
+    """sha256 in hex of ``parts``: 0.7 s for a recipe at 224 px on one core."""
+    return files.digest(parts(recipe, device))
+
+
+def parts(recipe: Recipe, device: torch.device) -> dict[str, str]:
+    """A digest of each part: decode, choices, pairs, crops, ops, and finished pairs made on ``device``.
+
+    Only ``crops`` resizes, so only it is known to depend on Pillow's version.
+    """
+    images = pictures()
+    return {
+        "decode": _digest([np.asarray(image) for image in images]),
+        "choices": files.digest([repr(_chosen(recipe, i)) for i in range(_CHOICES)]),
+        "pairs": files.digest([repr(_pairing(recipe, i)) for i in range(_CHOICES // _BLOCK)]),
+        "crops": _digest([_crop(recipe, images, i) for i in range(_CROPS)]),
+        "ops": _digest(_every_op(recipe, images)),
+        "finished": _digest(_finished(recipe, images, device)),
+    }
+
+
+def pictures() -> list[Image.Image]:
+    """The fixed pictures as RGB images, in the order of their names."""
+    contents = {path.name: path.read_bytes() for path in sorted(_IMAGES.glob("*.jpg"))}
+    found = hashlib.sha256(b"".join(contents.values())).hexdigest()
+    if found != _IMAGES_SHA256:
+        raise IntegrityError(
+            f"{_IMAGES}: expected pictures of sha256 {_IMAGES_SHA256}, found {found}; restore them with git"
+        )
+    return [decode(content, name) for name, content in contents.items()]
+
+
+def _digest(arrays: list[np.ndarray]) -> str:
+    state = xxhash.xxh3_128()
+    for array in arrays:
+        state.update(repr(array.shape).encode("ascii"))
+        state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()
+
+
+def _chosen(recipe: Recipe, i: int) -> View:
+    return choose(recipe, f"canary {i % 64}", i // 64, 375 + i % 7, 500 - i % 11)
+
+
+def _pairing(recipe: Recipe, i: int) -> list[object]:
+    pairs = pair(recipe, "canary", i, 15 + i % 2)
+    return [pairs.pairs.tolist(), pairs.lam.tolist(), pairs.box.tolist()]
+
+
+def _crop(recipe: Recipe, images: list[Image.Image], i: int) -> np.ndarray:
+    """A random crop under the recipe's own rule; rules that hold no random size get a picture of random size."""
+    image = images[i % len(images)]
+    if recipe.crop != "random_resized":
+        draws = Draws("canary crop", i)
+        width, height = (max(8, round(side * draws.uniform(0.25, 1.0))) for side in image.size)
+        image = image.crop((0, 0, width, height))
+    view = choose(recipe, f"canary crop {i}", 0, image.height, image.width)
+    return draw(image, View(view.box, view.scaled, view.window, view.flip, (), (), 0), recipe)
+
+
+def _window(recipe: Recipe, images: list[Image.Image], i: int, ops: tuple = ()) -> np.ndarray:
+    """R x R pixels of a picture, never resized, with ``ops``."""
+    image, draws = images[i % len(images)], Draws("canary window", i)
+    top, left = draws.below(image.height), draws.below(image.width)
+    place = (top - recipe.size // 2, left - recipe.size // 2)
+    box = (0, 0, image.height, image.width)
+    return draw(image, View(box, (image.height, image.width), place, bool(i % 2), ops, (), 0), recipe)
+
+
+def _every_op(recipe: Recipe, images: list[Image.Image]) -> list[np.ndarray]:
+    ops = [(name, arguments(name, level, sign)) for name in EVERY_OP for level in _LEVELS for sign in (-1.0, 1.0)]
+    return [_window(recipe, images, i, (op,)) for i, op in enumerate(dict.fromkeys(ops))]
+
+
+def _finished(recipe: Recipe, images: list[Image.Image], device: torch.device) -> list[np.ndarray]:
+    """64 pairs with erasing in two of three views and mixing in all, whatever the recipe asks for."""
+    often = Erase.model_validate({**recipe.erase.model_dump(), "probability": 0.67})
+    mix = recipe.mix if recipe.mix.on else Mix(mixup=0.8, cutmix=1.0)
+    busy = Recipe.model_validate({**recipe.model_dump(), "erase": often, "mix": mix})
+    finished = []
+    for block in range(_BLOCKS):
+        rows = range(block * _BLOCK, (block + 1) * _BLOCK)
+        views = [choose(busy, f"canary finish {i}", 0, 100, 100) for i in rows]
+        plan = finishing(views, pair(busy, f"canary {block}", 0, _BLOCK), busy.erase.count).to(device)
+        pixels = torch.from_numpy(np.stack([_window(recipe, images, i) for i in rows])).to(device)
+        finished.append(finish(pixels, plan, busy).cpu().numpy())
+    return finished

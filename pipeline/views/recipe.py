@@ -1,0 +1,126 @@
+"""The recipe of views as configuration: crop, flip, policy, erasing, mixing, normalisation."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.runtime.config import Config
+from pipeline.views.policies import parse
+
+VIEWS_VERSION = 1  # raise it with every change that moves a pixel or a decision; tests/golden.json watches
+Triple = tuple[float, float, float]
+
+
+class Erase(Config):
+    """timm's RandomErasing; probability 0 is off. ``count``: up to so many boxes, sharing the area."""
+
+    probability: float = Field(default=0.25, ge=0, le=1)
+    mode: Literal["const", "rand", "pixel"] = "pixel"
+    count: int = Field(default=1, ge=1, le=16)
+    min_area: float = Field(default=0.02, gt=0, le=1)
+    max_area: float = Field(default=1 / 3, gt=0, le=1)
+    min_aspect: float = Field(default=0.3, ge=0.01, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Erase":
+        if self.min_area > self.max_area:
+            raise ValueError(f"min_area {self.min_area} is above max_area {self.max_area}")
+        return self
+
+
+class Mix(Config):
+    """timm's Mixup per pair: alphas of Beta(alpha, alpha), 0 is off; ``switch`` is the share of CutMix when both are
+    on.
+
+    ``cutmix_minmax`` takes the box's sides from (min, max) times the view's side and switches CutMix on.
+    """
+
+    mixup: float = Field(default=0.0, ge=0, le=100)
+    cutmix: float = Field(default=0.0, ge=0, le=100)
+    probability: float = Field(default=1.0, ge=0, le=1)
+    switch: float = Field(default=0.5, ge=0, le=1)
+    cutmix_minmax: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Mix":
+        if self.cutmix_minmax is not None and not 0 <= self.cutmix_minmax[0] < self.cutmix_minmax[1] <= 1:
+            raise ValueError(f"cutmix_minmax: expected 0 <= min < max <= 1, found {self.cutmix_minmax}")
+        return self
+
+    @property
+    def on(self) -> bool:
+        return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0 or self.cutmix_minmax is not None)
+
+
+class Recipe(Config):
+    """How views are made; the defaults are DeiT's (facts: main.py:32-188), except that mixing is off.
+
+    ``size``: R, the view's side in pixels. ``crop``: ``random_resized`` is timm's RandomResizedCrop; ``random_padded``
+    scales the shorter side to R (nothing to do for CIFAR at 32 px) and takes torchvision's RandomCrop(R, padding), as
+    DeiT does at 32 px; ``center`` scales the shorter side to floor(R / crop_fraction) and crops the middle. ``policy``:
+    a RandAugment or AutoAugment string of timm's, "" for none. ``color_jitter``: strength s of torchvision's
+    ColorJitter(s, s, s); timm drops it silently when a policy other than 3a is on, here that is refused.
+    """
+
+    seed: int = Field(ge=0, lt=2**63)
+    size: int = Field(ge=8, le=1024)
+    crop: Literal["random_resized", "random_padded", "center"] = "random_resized"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    padding: int = Field(default=4, ge=0, le=512)
+    crop_fraction: float = Field(default=0.875, ge=0.1, le=1)
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    flip: float = Field(default=0.5, ge=0, le=1)
+    policy: str = "rand-m9-mstd0.5-inc1"
+    color_jitter: float = Field(default=0.0, ge=0, le=10)
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    erase: Erase = Erase()
+    mix: Mix = Mix()
+    engine: Literal["pil"] = "pil"
+
+    @field_validator("policy")
+    @classmethod
+    def _known(cls, policy: str) -> str:
+        parse(policy)
+        return policy
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale: expected 0 < low <= high <= 1, found {self.scale}")
+        if not 0.01 <= self.ratio[0] <= self.ratio[1] <= 100:
+            raise ValueError(f"ratio: expected 0.01 <= low <= high <= 100, found {self.ratio}")
+        if not all(0 <= mean <= 1 for mean in self.mean) or not all(0 < std <= 1 for std in self.std):
+            raise ValueError(f"mean, std: expected values of 0 to 1, std above 0, found {self.mean} and {self.std}")
+        if self.color_jitter and self.policy and "3a" not in self.policy:
+            raise ValueError(
+                f"color_jitter {self.color_jitter} with policy {self.policy!r}: timm and DeiT drop "
+                "the jitter there; set color_jitter: 0.0, or policy: ''"
+            )
+        minmax = self.mix.cutmix_minmax
+        if minmax is not None and int(self.size * minmax[0]) >= int(self.size * minmax[1]):
+            raise ValueError(f"mix.cutmix_minmax: {minmax} leaves no choice of pixels at size {self.size}")
+        return self
+
+
+def of_split(recipe: Recipe, split: str) -> Recipe:
+    """``recipe`` as ``split`` is drawn with: "val" without any chance."""
+    return evaluation(recipe) if split == "val" else recipe
+
+
+def evaluation(recipe: Recipe) -> Recipe:
+    """``recipe`` without any chance: DeiT's evaluation transform at the same size, mean, std and interpolation."""
+    return Recipe(
+        seed=0,
+        size=recipe.size,
+        crop="center",
+        crop_fraction=recipe.crop_fraction,
+        interpolation=recipe.interpolation,
+        flip=0.0,
+        policy="",
+        mean=recipe.mean,
+        std=recipe.std,
+        erase=Erase(probability=0.0, mode="const"),
+        engine=recipe.engine,
+    )

@@ -1,0 +1,49 @@
+"""Running a model over a validation split: natural order, no chance, nothing dropped or counted twice."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.data.shards import Block, Shards
+from pipeline.runtime.machine import rank, world_size
+from pipeline.views.finish import finish
+from pipeline.views.recipe import Recipe, evaluation
+from pipeline.views.visits import Visit
+from pipeline.views.workers import read_visits
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One validation block: ``images`` finished float32 (n, 3, R, R) and ``labels`` int64 (n,), on the device.
+    ``digest``: xxh3_64 of its pixels."""
+
+    block: Block
+    digest: str
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: int) -> Iterator[Seen]:
+    """This rank's blocks of a validation split under the ``evaluation`` recipe (every rank's share is exact)."""
+    plain = evaluation(recipe)
+    blocks = shards.blocks[rank() :: world_size()]
+    mine = [Visit(block.index, 0, 1, 0) for block in blocks]
+    samples = sum(block.samples for block in blocks)
+    few = min(workers, samples // 1024)  # starting a process costs as much as drawing about a thousand
+    for drawn in read_visits(shards, plain, mine, few):
+        plan = drawn.plan.view(0).to(device)
+        images = finish(drawn.pixels[0].to(device), plan, plain)
+        yield Seen(drawn.block, drawn.digests[0], images, drawn.labels.to(device))
+
+
+@torch.inference_mode()
+def top1(predict: Callable[[torch.Tensor], torch.Tensor], split: Iterator[Seen], device: torch.device) -> float:
+    """Share of right answers of ``predict``: images (n, 3, R, R) -> scores (n, C); over all ranks."""
+    counts = torch.zeros(2, dtype=torch.float64, device=device)
+    for seen in split:
+        counts[0] += (predict(seen.images).argmax(1) == seen.labels).sum()
+        counts[1] += len(seen.labels)
+    if world_size() > 1:
+        torch.distributed.all_reduce(counts)
+    return float(counts[0] / counts[1])
