@@ -127,7 +127,7 @@ def test_a_write_that_fails_ends_the_job_and_its_workers(world: World, tmp_path:
     here = at(world, tmp_path / "broken")
     (here.label("none", 3).path / "hard/c/1").write_bytes(b"in the way of the second group")
     script = (
-        "import sys; from pathlib import Path; from bench.world import open_world; from pipeline.runtime import stage\n"
+        "import sys; from pathlib import Path; from bench.world import open_world; from pipeline.runtime.stage import stage\n"
         "stage(lambda: open_world(Path(sys.argv[1])).label('none', 6, workers=2))()"
     )
     command = [sys.executable, "-c", script, str(here.root)]
