@@ -44,9 +44,10 @@ def simulated(rows: int) -> np.ndarray:
 def from_teacher(work: Path, rows: int) -> np.ndarray:
     """The first ``rows`` answers of a finished run's teacher on its own views, in full precision."""
     params = Path("params.yaml")
-    recipe, chosen = config.load(params, "views", Recipe), config.load(params, "teacher", TeacherConfig)
+    name, chosen = next(iter(config.load_each(params, "teachers", TeacherConfig).items()))
+    recipe = config.load(params, f"recipes.{chosen.recipe}", Recipe)
     shards = Shards.open(work / "shards" / "train")
-    weights = work / "teachers" / chosen.name / "model.safetensors"
+    weights = work / "teachers" / name / "model.safetensors"
     teacher = Teacher.load(chosen, weights, len(shards.classes), recipe, shards.block_size, device())
     drawn = (draw_visit(shards, recipe, block, 0, 3) for block in shards.blocks)
     pieces = [label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn]

@@ -22,23 +22,24 @@ from pipeline.cache.codec import CodecName
 from pipeline.cache.reader import open_cache
 from pipeline.student import train
 from pipeline.student.export import live_fraction
+from pipeline.student.inputs import Inputs
 
 KINDS: tuple[tuple[str, CodecName], ...] = (("hard", "none"), ("soft", "u8"), ("soft", "f16"))
 
 
 def losses(
-    world: World, kind: str, supervise: str, steps: int, views: int, codec: CodecName, cache: Path, workers: int
+    world: World, kind: str, supervision: str, steps: int, views: int, codec: CodecName, cache: Path, workers: int
 ) -> tuple[list[str], str]:
     """Per-step losses as hex floats and the hash of the final weights."""
     how = training(world, steps, period=views)
-    chosen = student(supervise, kind, tau=3.0)
-    opened = None if supervise == "live" else open_cache(cache, views=views)
-    live = None if supervise == "cached" else world.live(codec)
-    inputs = train.Inputs(world.shards, world.val, world.recipe, views, opened, live)
+    chosen = student(supervision, kind, tau=3.0)
+    opened = None if supervision == "live" else open_cache(cache, views=views)
+    live = None if supervision == "cached" else world.live(codec)
+    inputs = Inputs(world.shards, world.val, world.recipe, views, opened, live, None)
     seen: list[str] = []
     with tempfile.TemporaryDirectory() as runs:
         trained = train.train_student(
-            f"{kind} {supervise}", how, chosen, inputs, Path(runs), workers, lambda _, loss: seen.append(loss.hex())
+            f"{kind} {supervision}", how, chosen, inputs, Path(runs), workers, lambda _, loss: seen.append(loss.hex())
         )
     print(f"  live_fraction {live_fraction(trained.rows):.2f}")
     return seen, weights.state_hash(trained.model.state_dict())

@@ -16,16 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
-import yaml
 
 from pipeline.cache.repair import collect
 from pipeline.cache.verify import targets_of, verify
-from pipeline.planning.params import compose
+from pipeline.planning.params import compose, write
 
 STEPS = ["index", "shard", "fit_teacher"]
 OVERRIDES = [
-    "student=none",
-    "fit.epochs=0.1",
+    "student=plain",
+    "teacher.fit.epochs=0.1",
     "cache.views=60",
     "cache.group=6",
     "data.shard_size=64",
@@ -57,15 +56,14 @@ def main(kills: int, seed: int) -> None:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        (work / "params.yaml").write_text(yaml.safe_dump(compose(Path("configs"), OVERRIDES)))
-        shards, teacher = ["--shards", str(work / "shards")], ["--out", str(work / "teacher")]
+        write(compose(Path("configs"), OVERRIDES), work / "params.yaml", OVERRIDES)
         assert stage("index", work, work / "p", "--out", str(work / "index.tsv")).wait() == 0
         assert (
             stage("shard", work, work / "p", "--index", str(work / "index.tsv"), "--out", str(work / "shards")).wait()
             == 0
         )
-        assert stage("fit_teacher", work, work / "p", *shards, *teacher).wait() == 0
-        job = [*shards, "--teacher", str(work / "teacher")]
+        assert stage("fit_teacher", work, work / "p", "--work", str(work), "--teacher", "regnety_digits").wait() == 0
+        job = ["--work", str(work), "--cache", "digits", "--only-shards", "0:1000000"]  # nothing is published
         assert stage("precompute", work, work / "whole", *job).wait() == 0
         done = staged = 0
         while done < kills:

@@ -33,7 +33,7 @@ def main(rounds: int, views: int, samples: int, codec: CodecName, workers: int) 
     written = kept = 0
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder), samples)
-        layout = layout_of(world.shards, CacheConfig(name="t", views=views, group=views, codec=codec))
+        layout = layout_of(world.shards, CacheConfig(recipe="r", teacher="t", views=views, group=views, codec=codec))
         identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), device())
         commit = precompute.commit_part
         for number in range(rounds):

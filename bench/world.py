@@ -29,9 +29,10 @@ RECIPE = {
     "erase": {"probability": 0.25, "mode": "pixel"},
     "mix": {"mixup": 0.8, "cutmix": 1.0, "probability": 1.0},
 }
-TEACHER = {"name": "t", "arch": "test_byobnet", "mean": [0.3, 0.3, 0.3], "std": [0.4, 0.4, 0.4]}
+TEACHER = {"recipe": "r", "fit": {}, "arch": "test_byobnet", "mean": [0.3, 0.3, 0.3], "std": [0.4, 0.4, 0.4]}
 MODEL = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
-WAITS = {"cache": "-", "teacher": "-"}
+# cache and teacher of a student
+NAMES = {"none": ("none", "none"), "cached": ("c", "none"), "live": ("none", "t"), "auto": ("c", "t")}
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ class World:
         self, codec: CodecName, views: int, share: str = "1/1", recipe: Recipe | None = None, workers: int = 0
     ) -> Store:
         """Labels one share of the parts of a cache in the pool."""
-        config = CacheConfig(name="test", views=views, group=3, codec=codec)
+        config = CacheConfig(recipe="r", teacher="t", views=views, group=3, codec=codec)
         pool, _ = precompute.run(
             self.pool, self.shards, recipe or self.recipe, config, self.config, self.weights,
             precompute.Share.parse(share), False, workers,
         )  # fmt: skip
         return pool
 
-    def live(self, codec: str) -> FromTeacher:
+    def live(self, codec: str | None) -> FromTeacher:
         return FromTeacher(self.teacher, self.recipe, codec)
 
 
@@ -88,7 +89,7 @@ def make_world(root: Path, samples: int = 349, arch: str = "test_byobnet", epoch
     if epochs:
         how = FitConfig(epochs=epochs, batch=64, optimizer=OptimizerConfig(lr=0.016, ema_decay=None))
         model, _ = fit.fit_teacher(config, how, chosen, shards, val, root / "fit", 0)
-    fit.write_teacher(model, {}, root / "teacher")
+    fit.write_teacher(model, config, "fitted", None, root / "teacher")
     return open_world(root, arch, **recipe)
 
 
@@ -104,10 +105,12 @@ def open_world(root: Path, arch: str = "test_byobnet", **recipe: Any) -> World:
     return World(root, shards, val, chosen, teacher, config)
 
 
-def student(supervise: str = "none", distillation: str = "none", token: bool = True, **fields: Any) -> StudentConfig:
+def student(supervision: str = "none", distillation: str = "none", token: bool = True, **fields: Any) -> StudentConfig:
     arch = "deit_tiny_distilled_patch16_224" if token else "deit_tiny_patch16_224"
     plain = {"arch": arch, "arch_args": MODEL, "distillation": distillation, "token": token, "drop_path": 0.1}
-    return validate(StudentConfig, {**plain, "supervise": supervise, "waits_for": WAITS, **fields}, "student")
+    cache, teacher = NAMES[supervision]
+    links = {"recipe": "r", "training": "t", "cache": cache, "teacher": teacher, "parent": "none"}
+    return validate(StudentConfig, links | plain | fields, "student")
 
 
 def training(world: World, steps: int, **fields: Any) -> TrainConfig:

@@ -1,1 +1,15 @@
-"""Command-line stages: each parses paths, loads its config and makes one library call."""
+"""Command-line stages: each parses names and paths, loads its config and makes one library call.
+
+A stage imports what it needs inside its function, so that --help and light stages start without torch.
+"""
+
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(path_type=Path)
+params_option = click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True)
+work_option = click.option(
+    "--work", type=FOLDER, default=Path("work"), show_default=True, help="Where all stages read and write."
+)
+shards_option = click.option("--shards", type=FOLDER, help="Default: shards in --work; a local copy reads faster.")

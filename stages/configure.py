@@ -2,7 +2,7 @@
 
 \b
 python -m stages.configure                                          the digits demo
-python -m stages.configure data=imagenet student=deit_tiny,deit_small train.epochs=100
+python -m stages.configure data=imagenet student=deit_tiny,deit_small training.epochs=100
 """
 
 import os
@@ -10,29 +10,30 @@ from pathlib import Path
 
 import click
 
-from pipeline.planning import params as rules
-from pipeline.planning.params import check_files, compose, write, write_weights
 from pipeline.runtime.config import read_yaml
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage
+from stages import FOLDER
 
 
 @click.command(help=__doc__)
 @click.argument("choices", nargs=-1)
-@click.option("--configs", type=click.Path(path_type=Path), default=Path("configs"), show_default=True)
-@click.option("--params", "--out", "out", type=click.Path(path_type=Path), default="params.yaml", show_default=True)
-@click.option("--check", is_flag=True, help="Write nothing: check every section and key of an edited params.yaml.")
-@click.option("--weights", type=click.Path(path_type=Path), help="With --check: write hashes of named weights there.")
+@click.option("--configs", type=FOLDER, default=Path("configs"), show_default=True)
+@click.option("--params", "--out", "out", type=FOLDER, default=Path("params.yaml"), show_default=True)
+@click.option("--check", "only_check", is_flag=True, help="Write nothing: check an edited params.yaml whole.")
+@click.option("--weights", type=FOLDER, help="With --check: write hashes of named weights there.")
 @stage
-def main(choices: tuple[str, ...], configs: Path, out: Path, check: bool, weights: Path | None) -> None:
-    if check:
-        params = read_yaml(out)
-        rules.check(params)
-        check_files(params, os.environ)
+def main(choices: tuple[str, ...], configs: Path, out: Path, only_check: bool, weights: Path | None) -> None:
+    from pipeline.planning.check import check
+    from pipeline.planning.params import compose, write, write_weights
+
+    if only_check:
+        pieces = check(read_yaml(out), os.environ)
         if weights is not None:
-            write_weights(params, weights)
+            write_weights(pieces, weights)
         return
     params = compose(configs, list(choices))
+    check(params, os.environ, files=False)
     write(params, out, list(choices))
     say(f"{out}: {params['data']['source']}, students {', '.join(params['students'])}; now run: dvc repro")
 

@@ -5,18 +5,20 @@ from pathlib import Path
 
 import click
 
-from pipeline.data.listing import write_listing
-from pipeline.data.sources import DataConfig, find_root, scan
 from pipeline.runtime.config import load
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
+from stages import FOLDER, params_option
 
 
 @click.command(help=__doc__)
-@click.option("--params", type=click.Path(path_type=Path), default="params.yaml", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default="work/index.tsv", show_default=True)
+@params_option
+@click.option("--out", type=FOLDER, default=Path("work/index.tsv"), show_default=True)
 @stage
 def main(params: Path, out: Path) -> None:
+    from pipeline.data.listing import write_listing
+    from pipeline.data.sources import DataConfig, find_root, scan
+
     config = load(params, "data", DataConfig)
     with timed(out, "index"):
         listed = scan(config, find_root(config.source, os.environ))

@@ -5,46 +5,40 @@ from pathlib import Path
 
 import click
 
-from pipeline.cache.identity import check_views
-from pipeline.cache.reader import open_cache
-from pipeline.data.shards import Shards
-from pipeline.report import gallery
-from pipeline.report.inspection import inspect
-from pipeline.runtime import config
-from pipeline.runtime.errors import UsageError
-from pipeline.runtime.machine import device
+from pipeline.runtime.config import load, write_yaml
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage
-from pipeline.views.recipe import Recipe, of_split
-
-FOLDER = click.Path(path_type=Path)
+from stages import FOLDER, params_option, work_option
 
 
 @click.group(help=__doc__)
-def main() -> None:
-    pass
+def main() -> None: ...
 
 
 @main.command()
-@click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True)
-@click.option("--shards", type=FOLDER, default=Path("work/shards/train"), show_default=True)
-@click.option("--cache", type=FOLDER, help="work/caches/<cache>: adds the teacher's answers")
+@click.option("--recipe", "name", required=True, help="Its name under recipes: in params.yaml.")
+@click.option("--cache", help="Its name under caches: in params.yaml; adds the teacher's answers.")
+@click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
+@params_option
+@work_option
 @click.option("--block", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--samples", type=click.IntRange(1, 32), default=6, show_default=True)
 @click.option("--first-view", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--count", type=click.IntRange(1, 32), default=6, show_default=True, help="Views per sample.")
 @click.option("--out", type=FOLDER, default=Path("work/views.png"), show_default=True)
 @stage
-def views(params: Path, shards: Path, cache: Path | None, block: int, samples: int, first_view: int, count: int,
-          out: Path) -> None:  # fmt: skip
+def views(name: str, cache: str | None, split: str, params: Path, work: Path, block: int, samples: int,
+          first_view: int, count: int, out: Path) -> None:  # fmt: skip
     """A picture: samples x views, mixed and erased, with label, partner, lambda and the teacher's top three."""
-    if out.suffix != ".png":
-        raise UsageError(f"--out: expected a .png file, found {out}")
-    split, opened = Shards.open(shards), open_cache(cache) if cache else None
-    recipe = of_split(config.load(params, "views", Recipe), split.manifest.split)
-    if opened and cache:
-        check_views(opened, split, recipe, device(), cache)
-    gallery.save(gallery.cells(split, recipe, opened, block, samples, first_view, count), out)
+    from pipeline.data.shards import Shards
+    from pipeline.report import gallery
+    from pipeline.views.recipe import Recipe, of_split
+
+    recipe = of_split(load(params, f"recipes.{name}", Recipe), split)
+    opened = work / "caches" / cache if cache else None
+    gallery.save(
+        gallery.cells(Shards.open(work / "shards" / split), recipe, opened, block, samples, first_view, count), out
+    )
     say(f"views: {out}")
 
 
@@ -55,8 +49,11 @@ def views(params: Path, shards: Path, cache: Path | None, block: int, samples: i
 @stage
 def cache(path: Path, shards: Path | None, as_text: bool) -> None:
     """Identity, coverage, bytes and statistics of a teacher cache."""
+    from pipeline.data.shards import Shards
+    from pipeline.report.inspection import inspect
+
     found = inspect(path, Shards.open(shards) if shards else None)
-    say(json.dumps(found, indent=1) if as_text else config.outline(found))
+    say(json.dumps(found, indent=1) if as_text else write_yaml(found))
 
 
 if __name__ == "__main__":

@@ -5,26 +5,30 @@ from pathlib import Path
 
 import click
 
-from pipeline.data.listing import read_listing
-from pipeline.data.pack import pack
-from pipeline.data.sources import DataConfig, find_root, read_splits
-from pipeline.runtime.config import load
+from pipeline.runtime.config import NONE, load
 from pipeline.runtime.machine import workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
+from stages import FOLDER, params_option
 
 
 @click.command(help=__doc__)
-@click.option("--params", type=click.Path(path_type=Path), default="params.yaml", show_default=True)
-@click.option("--index", type=click.Path(path_type=Path), default="work/index.tsv", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default="work/shards", show_default=True)
+@params_option
+@click.option("--index", type=FOLDER, default=Path("work/index.tsv"), show_default=True)
+@click.option("--out", type=FOLDER, default=Path("work/shards"), show_default=True)
 @stage
 def main(params: Path, index: Path, out: Path) -> None:
+    from pipeline.data.listing import read_listing
+    from pipeline.data.pack import pack
+    from pipeline.data.sources import DataConfig, find_root, read_splits
+
     config = load(params, "data", DataConfig)
     root = find_root(config.source, os.environ)
     classes, splits = read_splits(config, root, read_listing(index, config.source))
     with timed(out, "shard"):
         manifests = pack(config, classes, splits, out, workers() + 1)
+    for kind in ("students", "teachers", "caches"):  # what a piece that uses none of a kind depends on in dvc.yaml
+        (out.parent / kind / NONE).mkdir(parents=True, exist_ok=True)
     for name, manifest in manifests.items():
         left_out = f", {len(manifest.quarantined)} quarantined" if manifest.quarantined else ""
         count = f"{manifest.samples} images, {len(manifest.classes)} classes, {len(manifest.shards)} shards"

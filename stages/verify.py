@@ -3,22 +3,15 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pipeline.cache.repair import collect, repair
-from pipeline.cache.verify import advice, describe, targets_of, verify
-from pipeline.data.shards import Shards
-from pipeline.runtime import config
 from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.machine import pool_root, workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage
-from pipeline.teacher import audit
-from pipeline.teacher.config import TeacherConfig
-from pipeline.views.recipe import Recipe, of_split
-
-FOLDER = click.Path(path_type=Path)
+from stages import FOLDER
 
 
 @click.command(help=__doc__)
@@ -29,30 +22,31 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--predict", type=click.IntRange(0), default=0, help="Run the teacher again on so many random parts.")
 @click.option("--seed", default=0, show_default=True, help="Draws the parts for --predict.")
 @click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True, help="For --predict.")
-@click.option("--shards", type=FOLDER, default=Path("work/shards/train"), show_default=True, help="For --predict.")
-@click.option("--teacher", type=FOLDER, help="work/teachers/<teacher>, for --predict.")
+@click.option(
+    "--work", type=FOLDER, default=Path("work"), show_default=True, help="For --predict: shards and teachers."
+)
+@click.option(
+    "--cache", "name", help="For --predict: its name under caches: in params.yaml; default: that of the path."
+)
 @click.option("--json", "as_text", is_flag=True, help="Print one JSON document.")
 @stage
-def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: int, params: Path, shards: Path,
-         teacher: Path | None, as_text: bool) -> None:  # fmt: skip
-    results, damaged = [], list[str]()
+def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: int, params: Path, work: Path,
+         name: str | None, as_text: bool) -> None:  # fmt: skip
+    from pipeline.cache.repair import examine
+    from pipeline.cache.verify import targets_of
+
+    results, damaged = list[dict[str, Any]](), list[str]()
     show = (lambda text: None) if as_text else say
     for cache in targets_of(path):
-        report = verify(cache, pool_root())
-        result, left = asdict(report), report.damaged
-        if drop and report.kind == "pool":
-            result["dropped"] = dropped = repair(cache, [finding.part for finding in left if finding.part])
-            left = tuple(finding for finding in left if finding.part not in dropped)
-        if gc and report.kind == "pool" and not any(finding.part is None for finding in left):
-            result["gc"] = asdict(collect(cache, older_than))
+        result, left, text = examine(cache, pool_root(), drop, gc, older_than)
         results.append(result)
         damaged += [finding.reason for finding in left]
-        show(describe(report, result) + (f"\n{advice(report)}" if left and report.kind != "pool" else ""))
+        show(text)
     if predict and not damaged:
-        split, chosen = Shards.open(shards), config.load(params, "teacher", TeacherConfig)
-        recipe = of_split(config.load(params, "views", Recipe), split.manifest.split)
-        weights = (teacher or Path("work/teachers") / chosen.name) / "model.safetensors"
-        found = audit.audit(path, split, recipe, chosen, weights, predict, seed, workers())
+        from pipeline.teacher import audit
+
+        maker = audit.maker_of(params, name or path.resolve().name, answers=path.resolve().parent.name == "answers")
+        found = audit.audit(path, work, maker, predict, seed, workers())
         results[0]["predict"], damaged = asdict(found), found.problems
         show(f"  predict: {json.dumps(asdict(found))}")
     if as_text:

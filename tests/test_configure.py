@@ -8,7 +8,8 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from pipeline.planning.params import check, compose, write
+from pipeline.planning.check import check
+from pipeline.planning.params import compose, write
 from pipeline.runtime.config import load, read_yaml
 from pipeline.runtime.errors import UsageError
 from pipeline.views.recipe import Recipe
@@ -32,16 +33,18 @@ def test_every_data_set_composes(data: str) -> None:
 @pytest.mark.parametrize("student", sorted(path.stem for path in (CONFIGS / "student").glob("deit_*.yaml")))
 def test_every_deit_student_composes_with_imagenet(student: str) -> None:
     params = compose(CONFIGS, ["data=imagenet", f"student={student}"])
-    assert params["teacher"]["arch"] == "regnety_160.deit_in1k"  # timm's default tag is another teacher
-    assert params["views"]["mix"] == {"mixup": 0.8, "cutmix": 1.0, "probability": 1.0, "switch": 0.5}
+    assert params["teachers"]["regnety_160"]["arch"] == "regnety_160.deit_in1k"  # timm's default tag is another teacher
+    assert params["recipes"]["deit_224"]["mix"] == {"mixup": 0.8, "cutmix": 1.0, "probability": 1.0, "switch": 0.5}
 
 
 def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
     students = compose(CONFIGS, [])["students"]
-    assert students["none"]["waits_for"]["cache"].startswith("work/shards")
-    assert students["soft"]["waits_for"]["cache"] == "work/caches/digits"
-    live = compose(CONFIGS, ["student=hard", "students.hard.supervise=live"])["students"]["hard"]["waits_for"]
-    assert live["teacher"] == "work/teachers/regnety_digits" and live["cache"].startswith("work/shards")
+    links = ("cache", "teacher", "parent")
+    assert [students["plain"][link] for link in links] == ["none", "none", "none"]
+    assert [students["soft"][link] for link in links] == ["digits", "none", "none"]
+    choices = ["student=hard", "student.cache=none", "student.teacher=regnety_digits"]
+    live = compose(CONFIGS, choices)["students"]["hard"]
+    assert [live[link] for link in links] == ["none", "regnety_digits", "none"]
 
 
 @pytest.mark.parametrize(
@@ -49,28 +52,30 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
     [
         (["data=imagnet"], "data=imagnet: no such file .*; there are .*imagenet"),
         (["epochs=3"], "epochs: no such choice"),
-        (["train.epoch=3"], "train.epoch: unknown key"),
-        (["train.epochs=many"], "train.epochs: .*found 'many'"),
-        (["train.epochs=.inf"], "train.epochs: .*finite number"),
-        (["train.epochs=1.0e+300"], "train.epochs: .*found 1e\\+300"),
-        (["train.optimizer.lr=1e-3"], "write 0.001 or 1.0e-3, not 1e-3"),
+        (["training.epoch=3"], "trainings.digits.epoch: unknown key"),
+        (["trainings.digits.epochs=many"], "trainings.digits.epochs: .*found 'many'"),
+        (["training.epochs=.inf"], "epochs: .*finite number"),
+        (["training.epochs=1.0e+300"], "epochs: .*found 1e\\+300"),
+        (["training.optimizer.lr='1e-3'"], "optimizer.lr: .*found '1e-3'"),
         (["cache.views=35"], "views V = 35 is no multiple of group G = 15"),
-        (["fit.batch=7"], "fit: batch: expected a multiple of 2 x lanes = 2 .*, found 7"),
         (
-            ["train.period=60"],
-            "students.soft: supervise: cached cycles through K = 60 views, and the cache holds V = 30",
+            ["teacher.fit.batch=7"],
+            "teachers.regnety_digits.fit: batch: expected a multiple of 2 x lanes = 2 .*, found 7",
         ),
         (
-            ["train.period=31", "train.repeats=3"],
-            "students.none: period K = 31 views is no multiple of train.repeats r = 3",
+            ["training.period=60"],
+            "students.soft: cycles through K = 60 views, and its cache holds V = 30",
         ),
-        (["views.size=32"], "students.none: .*takes 24x24 px, the recipe draws 32x32; set img_size: 32"),
+        (
+            ["training.period=31", "training.repeats=3"],
+            "students.plain: period K = 31 views is no multiple of training.repeats r = 3",
+        ),
+        (["recipe.size=32"], "students.plain: .*takes 24x24 px, the recipe draws 32x32; set img_size: 32"),
         (["students.soft.arch_args.num_heads=3"], "students.soft: .*timm can't build it.*divisible by num_heads"),
         (["teacher.arch_args.depth=-1"], "timm can't build it"),
-        (["cache.repeats=4"], "group G = 15 is no multiple of repeats r = 4"),
-        (["train.repeats=2"], "r = 2 does not divide cache.group G = 15"),
+        (["training.repeats=2"], "r = 2 does not divide cache.group G = 15"),
         (["cache.codec=none"], "students.soft: soft distillation needs logits"),
-        (["views.policy=rand-m9-w0x"], "views"),
+        (["recipe.policy=rand-m9-w0x"], "recipes.digits"),
         (["data.block=63"], "data"),
         (["teacher.arch=regnety_16"], "did you mean"),
         (["nonsense"], "expected name=value"),
@@ -78,7 +83,7 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
 )
 def test_a_wrong_choice_is_refused_with_exit_code_2_and_the_key(choices: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence) as refusal:
-        compose(CONFIGS, choices)
+        check(compose(CONFIGS, choices), {}, files=False)
     assert refusal.value.exit_code == 2
 
 
@@ -88,10 +93,10 @@ def test_a_key_given_twice_and_a_missing_section_are_refused(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="key given twice: seed"):
         read_yaml(path)
     path.write_text("data: {}\n")
-    with pytest.raises(UsageError, match="no section 'views'"):
-        load(path, "views", Recipe)
+    with pytest.raises(UsageError, match=r"no section 'recipes\.a'"):
+        load(path, "recipes.a", Recipe)
     with pytest.raises(UsageError, match="no such file; write it with"):
-        load(tmp_path / "nothing.yaml", "views", Recipe)
+        load(tmp_path / "nothing.yaml", "recipes.a", Recipe)
 
 
 def test_yaml_cannot_run_code(tmp_path: Path) -> None:
@@ -111,11 +116,11 @@ def test_configs_say_what_they_are_for() -> None:
 @pytest.mark.parametrize(
     ("choices", "sentence"),
     [
-        (["students.none.arch_args={img"], "not valid YAML"),
-        (["students.none=3"], "students.none: expected a section, found 3"),
+        (["students.plain.arch_args={img"], "not valid YAML"),
+        (["students.plain=3"], "students.plain: Input should be an object"),
         (
-            ["train.batch=30", "train.lanes=2"],
-            "train: batch: expected a multiple of 2 x lanes = 4 .*, found 30",
+            ["training.batch=30", "training.lanes=2"],
+            "trainings.digits: batch: expected a multiple of 2 x lanes = 4 .*, found 30",
         ),
     ],
 )
@@ -126,23 +131,27 @@ def test_malformed_overrides_are_refused_and_not_a_traceback(choices: list[str],
 
 def test_an_edited_params_file_is_checked_whole_before_any_work(tmp_path: Path) -> None:
     params = compose(CONFIGS, [])
-    params["train"]["epochz"] = 3
+    params["trainings"]["digits"]["epochz"] = 3
     write(params, tmp_path / "params.yaml", [])
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
-    assert result.exit_code == 2 and "train.epochz: unknown key" in result.output
+    assert result.exit_code == 2 and "trainings.digits.epochz: unknown key" in result.output
     (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text() + "stduents: {}\n")
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 2 and "stduents" in result.output
     result = CliRunner().invoke(main, ["--out", str(tmp_path / "none" / "params.yaml")])
     assert result.exit_code == 2 and "No such file or directory; correct the path" in result.output
-    params["train"].pop("epochz")
-    params["teacher"]["weights"] = str(tmp_path / "none.pth")
+    params["trainings"]["digits"].pop("epochz")
+    params["teachers"]["regnety_digits"]["weights"] = str(tmp_path / "none.pth")
     write(params, tmp_path / "params.yaml", [])
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
-    assert result.exit_code == 2 and "teacher.weights: no such file" in result.output
+    assert result.exit_code == 2 and "teachers.regnety_digits.weights: no such file" in result.output
     model = timm.create_model("test_byobnet", num_classes=7)
     torch.save(model.state_dict(), tmp_path / "seven.pth")
-    params["teacher"] |= {"arch": "test_byobnet", "arch_args": {}, "weights": str(tmp_path / "seven.pth")}
+    params["teachers"]["regnety_digits"] |= {
+        "arch": "test_byobnet",
+        "arch_args": {},
+        "weights": str(tmp_path / "seven.pth"),
+    }
     write(params, tmp_path / "params.yaml", [])
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 2 and "expected (10, " in result.output and "number of classes" in result.output
@@ -153,17 +162,21 @@ def test_weights_replaced_in_place_change_what_the_stages_depend_on(tmp_path: Pa
     for name, classes in (("a.pth", 10), ("b.pth", 10)):
         torch.manual_seed(len(name) + ord(name[0]))
         torch.save(timm.create_model("test_byobnet", num_classes=classes).state_dict(), tmp_path / name)
-    params["teacher"] |= {"arch": "test_byobnet", "arch_args": {}, "weights": str(tmp_path / "a.pth")}
+    params["teachers"]["regnety_digits"] |= {
+        "arch": "test_byobnet",
+        "arch_args": {},
+        "weights": str(tmp_path / "a.pth"),
+    }
     write(params, tmp_path / "params.yaml", [])
     arguments = ["--check", "--params", str(tmp_path / "params.yaml"), "--weights", str(tmp_path / "work" / "weights")]
     seen = []
     for source in ("a.pth", "a.pth", "b.pth"):
         (tmp_path / source).replace(tmp_path / "a.pth")
         assert CliRunner().invoke(main, arguments).exit_code == 0
-        seen.append((tmp_path / "work" / "weights" / "teacher.weights").read_text())
+        seen.append((tmp_path / "work" / "weights" / "teachers.regnety_digits.weights").read_text())
     assert seen[0] == seen[1] != seen[2]
     graph = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
-    assert "work/weights/teacher.weights" in graph["fit_teacher"]["deps"]
+    assert "work/weights/teachers.${key}.weights" in graph["teacher"]["do"]["deps"]
     assert "work/weights/students.${key}.initial" in graph["train"]["do"]["deps"]
 
 
@@ -182,4 +195,4 @@ def test_a_hub_teacher_of_other_classes_is_refused_before_any_work(
 @pytest.mark.parametrize("students", [None, [], {}, {"a/b": {}}, {"a.b": {}}])
 def test_students_that_can_name_no_stage_are_refused(students: object) -> None:
     with pytest.raises(UsageError, match=r"^students"):
-        check(compose(CONFIGS, []) | {"students": students})
+        check(compose(CONFIGS, []) | {"students": students}, {})

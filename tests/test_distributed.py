@@ -14,6 +14,7 @@ from pipeline.cache.reader import open_cache
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import distributed, rank
 from pipeline.student import train
+from pipeline.student.inputs import Inputs
 
 STEPS = 8
 
@@ -23,7 +24,7 @@ def trained(world: World, folder: Path) -> list[dict[str, float]]:
     if not world.pool.exists():  # the one process, which comes first
         world.label("none", 3, "1/2")
     cache = open_cache(next((world.pool / "caches").iterdir()), views=3)
-    inputs = train.Inputs(world.shards, world.val, world.recipe, 3, cache, world.live("none"))
+    inputs = Inputs(world.shards, world.val, world.recipe, 3, cache, world.live("none"), None)
     config = training(world, STEPS, window=1, checkpoint_steps=3)
     return train.train_student("s", config, student("auto", "hard", drop_path=0.0), inputs, folder, 0).rows
 

@@ -28,13 +28,13 @@ def dvc(where: Path, *arguments: str) -> str:
 
 
 def test_the_imagenet_configuration_prints_the_whole_graph(project: Path) -> None:
-    choices = ["data=imagenet", "student=deit_tiny,deit_small_none"]
+    choices = ["data=imagenet", "student=deit_tiny,deit_small_plain"]
     write(compose(project / "configs", choices), project / "params.yaml", choices)
     # --force: without it DVC 3.67 looks into its run cache first and stumbles over data that is not there yet
     printed = dvc(project, "repro", "--dry", "--force")
-    stages = ["index", "shard", "fit_teacher", "precompute", "precompute_val", "report"]
-    stages += [f"{stage}@{name}" for stage in ("train", "evaluate") for name in ("deit_tiny", "deit_small_none")]
+    stages = ["index", "shard", "teacher@regnety_160", "precompute@imagenet", "answers@regnety_160", "report"]
+    stages += [f"{stage}@{name}" for stage in ("train", "evaluate") for name in ("deit_tiny", "deit_small_plain")]
     for stage in stages:
         assert f"'{stage}'" in printed, stage
-    alone = dvc(project, "repro", "--dry", "--force", "train@deit_small_none")
-    assert "precompute" not in alone and "fit_teacher" not in alone  # an undistilled student waits for no teacher
+    alone = dvc(project, "repro", "--dry", "--force", "train@deit_small_plain")
+    assert "precompute" not in alone and "teacher@" not in alone  # an undistilled student waits for no teacher

@@ -28,13 +28,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def schedule(world: World) -> Schedule:
-    return make_schedule(training(world, 6, lanes=4, window=1), world.shards, "none", 6)
+    return make_schedule(training(world, 6, lanes=4, window=1), world.shards, 6)
 
 
 @pytest.fixture(scope="module")
 def three_cycles(world: World) -> tuple[Schedule, list[str]]:
     """N = 349 is prime, the last shard short, its last block odd; 8 lanes; the digest of each step's global batch."""
-    schedule = make_schedule(training(world, 1, batch=16, lanes=8), world.shards, "none", 9)
+    schedule = make_schedule(training(world, 1, batch=16, lanes=8), world.shards, 9)
     return schedule, digests(world, schedule, 0, [range(8)])
 
 
@@ -113,4 +113,4 @@ def test_a_damaged_shard_stops_the_run_with_one_sentence_from_the_worker(world: 
 
 def test_undistilled_students_see_the_views_that_the_cached_ones_see(world: World) -> None:
     config = training(world, 20)
-    assert make_schedule(config, world.shards, "none", 6) == make_schedule(config, world.shards, "cached", 6)
+    assert make_schedule(config, world.shards, 6) == make_schedule(config, world.shards, 6)

@@ -14,18 +14,32 @@ from click.testing import CliRunner, Result
 
 from pipeline.cache.reader import open_cache
 from pipeline.views.draw import draw
-from stages import configure, evaluate, fit_teacher, index, inspect, plan, precompute, report, shard, train, verify
+from stages import (
+    answers,
+    configure,
+    evaluate,
+    fit_teacher,
+    index,
+    inspect,
+    plan,
+    precompute,
+    report,
+    shard,
+    train,
+    verify,
+)
 from tests.photos import make_photo_folder
 
 OVERRIDES = [
     "data=folder",
-    "student=photos_none,photos_hard_token",
+    "student=photos_plain,photos_hard_token",
     "data.shard_size=16", "data.block=8",
-    "views.size=32",
-    "teacher.arch=test_byobnet", "fit.epochs=2", "fit.batch=8", "fit.window=1",
+    "recipe.size=32",
+    "teacher.arch=test_byobnet", "teacher.fit.epochs=2", "teacher.fit.batch=8", "teacher.fit.window=1",
     "cache.views=6", "cache.group=3",
-    "train.epochs=4", "train.batch=8", "train.window=2", "train.optimizer.warmup_epochs=1",
-    "students.photos_none.arch_args={img_size: 32, patch_size: 8, embed_dim: 48, depth: 2, num_heads: 3}",
+    "training.epochs=4", "training.period=6", "training.batch=8", "training.window=2",
+    "training.optimizer.warmup_epochs=1",
+    "students.photos_plain.arch_args={img_size: 32, patch_size: 8, embed_dim: 48, depth: 2, num_heads: 3}",
     "students.photos_hard_token.arch_args={img_size: 32, patch_size: 8, embed_dim: 48, depth: 2, num_heads: 3}",
 ]  # fmt: skip
 
@@ -49,13 +63,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(configure.main, *OVERRIDES, "--configs", configs)
         run(index.main)
         run(shard.main)
-        run(fit_teacher.main, "--out", "work/teachers/t")
-        run(precompute.main, "--split", "train", "--teacher", "work/teachers/t", "--out", "work/caches/photos")
-        run(precompute.main, "--split", "val", "--teacher", "work/teachers/t", "--out", "work/caches/photos-val")
-        for name in ("photos_none", "photos_hard_token"):
-            run(train.main, "--student", name, "--cache", "work/caches/photos", "--out", f"work/students/{name}")
-            student = f"work/students/{name}"
-            run(evaluate.main, "--student", student, "--cache", "work/caches/photos-val", "--out", f"work/eval/{name}")
+        run(fit_teacher.main, "--teacher", "regnety_photos")
+        run(precompute.main, "--cache", "photos")
+        run(answers.main, "--teacher", "regnety_photos")
+        for name in ("photos_plain", "photos_hard_token"):
+            run(train.main, "--student", name)
+            run(evaluate.main, "--student", name)
         run(report.main)
         yield folder / "work"
 
@@ -77,17 +90,19 @@ def test_student_loads_in_timm_with_the_weights_that_were_evaluated(work: Path) 
 def test_metrics_have_every_head_agreement_and_live_fraction(work: Path) -> None:
     token = json.loads((work / "eval/photos_hard_token/metrics.json").read_text())
     assert set(token["heads"]) == {"class", "distillation", "fused"} and token["live_fraction"] == 0.0
-    assert all(
-        0 <= token["heads"][head][key] <= 100 for head in token["heads"] for key in ("top1", "top5", "agreement")
-    )
+    for shares in token["heads"].values():
+        assert 0 <= shares["top1"] <= shares["top5"] <= 100 and 0 <= shares["agreement"]["regnety_photos"] <= 100
     assert set(token["ema"]) == set(token["heads"])
-    assert set(json.loads((work / "eval/photos_none/metrics.json").read_text())["heads"]) == {"class"}
+    assert set(json.loads((work / "eval/photos_plain/metrics.json").read_text())["heads"]) == {"class"}
 
 
 def test_report_has_teacher_students_times_and_pictures_and_needs_no_network(work: Path) -> None:
     summary = json.loads((work / "report/summary.json").read_text())
-    assert 0 <= summary["teacher"]["top1"] <= 100 and set(summary["students"]) == {"photos_none", "photos_hard_token"}
-    assert {"shard", "fit_teacher", "precompute_train", "train:photos_none"} <= set(summary["seconds"])
+    assert 0 <= summary["teachers"]["regnety_photos"]["top1"] <= 100 and set(summary["students"]) == {
+        "photos_plain",
+        "photos_hard_token",
+    }
+    assert {"shard", "fit_teacher:regnety_photos", "precompute:photos", "train:photos_plain"} <= set(summary["seconds"])
     page = (work / "report/index.html").read_text()
     assert page.count("data:image/png;base64,") == 2 and "http" not in page
     assert "photos_hard_token" in run(report.main, "--show", work / "report/summary.json").output
@@ -96,34 +111,52 @@ def test_report_has_teacher_students_times_and_pictures_and_needs_no_network(wor
 def test_tools_read_what_the_stages_wrote(work: Path) -> None:
     found = json.loads(run(inspect.cache, work / "caches/photos", "--shards", work / "shards/train", "--json").stdout)
     assert found["coverage_percent"] == 100.0 and sum(found["answers"]["histogram"].values()) == 150
-    run(inspect.views, "--cache", work / "caches/photos", "--out", work / "views.png")
+    run(inspect.views, "--recipe", "photos", "--cache", "photos", "--out", work / "views.png")
     assert (work / "views.png").stat().st_size > 10_000
     assert "4 of 4 parts whole" in run(verify.main, work / "caches/photos").output
-    again = run(verify.main, work / "caches/photos", "--predict", 2, "--teacher", work / "teachers/t", "--json")
-    audit = json.loads(again.stdout)[0]["predict"]
-    assert audit["equal"] == audit["hard_equal"] == audit["rows"] > 0 and audit["pixels_equal"] == audit["views"]
+    for cache, parts in (("caches/photos", 2), ("answers/regnety_photos", 1)):
+        again = run(verify.main, work / cache, "--predict", parts, "--json")
+        audit = json.loads(again.stdout)[0]["predict"]
+        assert audit["equal"] == audit["hard_equal"] == audit["rows"] > 0 and audit["pixels_equal"] == audit["views"]
     planned = json.loads(run(plan.main, "--json").stdout)
     assert planned["cache"]["parts"] == 4 and planned["cache"]["teacher_forward_passes"] == 150
 
 
 def test_a_student_of_another_recipe_is_refused_before_training(work: Path) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params["views"]["erase"]["probability"] = 0.5
+    params["recipes"]["photos"]["erase"]["probability"] = 0.5
     Path("other.yaml").write_text(yaml.safe_dump(params))
-    arguments = "--params other.yaml --student photos_hard_token --cache work/caches/photos --out x"
-    result = CliRunner().invoke(train.main, arguments.split())
+    before = (work / "students/photos_hard_token/log.csv").read_bytes()
+    result = CliRunner().invoke(train.main, ["--params", "other.yaml", "--student", "photos_hard_token"])
     assert result.exit_code == 4
     assert "recipe.erase.probability: expected 0.5, found 0.25" in result.output
-    assert not Path("x").exists()
+    assert (work / "students/photos_hard_token/log.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "field"),
+    [
+        ("codec", "f16", "layout.codec: expected 'f16', found 'u8'"),
+        ("views", 9, "holds V = 6 views, params.yaml says 9"),
+    ],
+)
+def test_a_cache_that_is_not_what_params_say_is_refused(work: Path, key: str, value: object, field: str) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["caches"]["photos"][key] = value
+    params["trainings"]["photos"]["period"] = None
+    Path("other.yaml").write_text(yaml.safe_dump(params))
+    result = CliRunner().invoke(train.main, ["--params", "other.yaml", "--student", "photos_hard_token"])
+    assert result.exit_code in (2, 4) and field in result.output, result.output
 
 
 def test_a_student_is_not_scored_on_other_classes_or_views_than_its_own(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params["views"] |= {"mean": [0.1, 0.1, 0.1], "size": 48}
+    params["recipes"]["photos"] |= {"mean": [0.1, 0.1, 0.1], "size": 48}
     Path("other.yaml").write_text(yaml.safe_dump(params))
-    arguments = ["--student", "work/students/photos_none", "--out", "x"]
+    before = (work / "eval/photos_plain/metrics.json").read_bytes()
+    arguments = ["--student", "photos_plain"]
     result = CliRunner().invoke(evaluate.main, [*arguments, "--params", "other.yaml"])
     assert result.exit_code == 4, result.output
     assert "mean[0]: expected 0.1, found 0.485" in result.output and "input_size[1]: expected 48" in result.output
@@ -135,55 +168,59 @@ def test_a_student_is_not_scored_on_other_classes_or_views_than_its_own(
     run(shard.main, "--index", "renamed.tsv", "--out", "renamed")
     result = CliRunner().invoke(evaluate.main, [*arguments, "--shards", "renamed"])
     assert result.exit_code == 4 and "label_names" in result.output and "'zebra'" in result.output
-    assert not Path("x").exists()
+    assert (work / "eval/photos_plain/metrics.json").read_bytes() == before
 
 
 def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of the image library that the canary's pictures do not show."""
     monkeypatch.setattr("pipeline.views.drawn.draw", lambda *arguments: np.maximum(draw(*arguments), 1))
-    arguments = "--student work/students/photos_none --cache work/caches/photos-val --out x"
-    result = CliRunner().invoke(evaluate.main, arguments.split())
+    result = CliRunner().invoke(evaluate.main, ["--student", "photos_plain"])
     assert result.exit_code == 3 and "shard 000000.tar, block 0, view 0: other pixels" in result.output
-    result = CliRunner().invoke(inspect.views, ["--cache", "work/caches/photos", "--out", "x.png"])
+    result = CliRunner().invoke(inspect.views, ["--recipe", "photos", "--cache", "photos", "--out", "x.png"])
     assert result.exit_code == 3 and "log.jsonl in the work pool names it" in result.output
-    result = CliRunner().invoke(inspect.views, ["--out", "work"])
+    result = CliRunner().invoke(inspect.views, ["--recipe", "photos", "--out", "work"])
     assert result.exit_code == 2 and "--out: expected a .png file, found work" in result.output
-    assert not Path("x").exists() and not Path("x.png").exists()
+    assert not Path("x.png").exists()
 
 
 def test_damaged_scores_and_a_pool_to_predict_on_are_refused(work: Path) -> None:
-    path = work / "eval/photos_none/metrics.json"
+    path = work / "eval/photos_plain/metrics.json"
     kept = path.read_bytes()
     path.write_text("{}")
     result = CliRunner().invoke(report.main)
     path.write_bytes(kept)
     assert result.exit_code == 3 and "not the scores of a student (KeyError('heads'))" in result.output
-    result = CliRunner().invoke(verify.main, [str(work / "pool"), "--predict", "1", "--teacher", "work/teachers/t"])
+    result = CliRunner().invoke(verify.main, [str(work / "pool"), "--predict", "1", "--cache", "photos"])
     assert result.exit_code == 2 and "no teacher cache" in result.output
 
 
 def test_no_stage_replaces_a_folder_that_is_not_its_own_output(work: Path) -> None:
-    mine = work.parent / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("years of work")
-    teacher = ["--teacher", "work/teachers/t"]
     calls = [
-        (shard.main, []),
-        (fit_teacher.main, []),
-        (precompute.main, teacher),
-        (train.main, ["--student", "photos_none"]),
+        (shard.main, [], "shards"),
+        (fit_teacher.main, ["--teacher", "regnety_photos"], "teachers/regnety_photos"),
+        (precompute.main, ["--cache", "photos"], "caches/photos"),
+        (answers.main, ["--teacher", "regnety_photos"], "answers/regnety_photos"),
+        (train.main, ["--student", "photos_plain"], "students/photos_plain"),
     ]
-    for command, arguments in calls:
-        result = CliRunner().invoke(command, [*arguments, "--out", str(mine)])
-        assert result.exit_code == 2, result.output
-        assert "expected a new or empty directory" in result.output
-        assert (mine / "thesis.txt").read_text() == "years of work"
-    result = CliRunner().invoke(fit_teacher.main, ["--out", "work/students/photos_none"])
-    assert result.exit_code == 2 and (work / "students/photos_none/log.csv").exists()
+    for command, arguments, out in calls:
+        aside = work / f"{out}-aside"
+        (work / out).rename(aside)
+        try:
+            (work / out).mkdir()
+            (work / out / "thesis.txt").write_text("years of work")
+            result = CliRunner().invoke(command, arguments)
+            assert result.exit_code == 2, result.output
+            assert "expected a new or empty directory" in result.output
+            assert (work / out / "thesis.txt").read_text() == "years of work"
+        finally:
+            shutil.rmtree(work / out)
+            aside.rename(work / out)
 
 
 def test_a_cache_is_never_replaced_by_one_of_another_identity(work: Path) -> None:
-    arguments = ["--split", "val", "--teacher", "work/teachers/t", "--out", "work/caches/photos"]
-    result = CliRunner().invoke(precompute.main, arguments)
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["recipes"]["photos"]["crop"] = "center"
+    Path("other.yaml").write_text(yaml.safe_dump(params))
+    result = CliRunner().invoke(precompute.main, ["--params", "other.yaml", "--cache", "photos"])
     assert result.exit_code == 4 and "recipe.crop: expected 'center', found 'random_resized'" in result.output
     assert open_cache(work / "caches/photos").views == 6

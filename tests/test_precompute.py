@@ -68,7 +68,7 @@ def test_raising_v_computes_only_the_new_groups_and_lowering_it_opens_the_same_c
 
 def test_told_to_stop_it_stops_at_a_parts_boundary_with_whole_parts_only(world: World, tmp_path: Path) -> None:
     here = at(world, tmp_path / "stop")
-    config = CacheConfig(name="test", views=6, group=3, codec="none")
+    config = CacheConfig(recipe="r", teacher="t", views=6, group=3, codec="none")
     layout = layout_of(world.shards, config)
     identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), device())
     pool = open_pool(here.pool, identity)
@@ -156,7 +156,7 @@ def test_an_output_that_would_be_refused_is_refused_before_the_work(world: World
     here = at(world, tmp_path / "fresh")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    config = CacheConfig(name="test", views=3, group=3, codec="none")
+    config = CacheConfig(recipe="r", teacher="t", views=3, group=3, codec="none")
     with pytest.raises(UsageError):
         precompute.run(here.pool, here.shards, here.recipe, config, here.config, here.weights, Share(),
                        False, 0, tmp_path / "mine")  # fmt: skip

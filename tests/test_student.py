@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 
 from pipeline.base import weights
+from pipeline.base.timm_models import require_known
 from pipeline.runtime.config import validate
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.student.config import StudentConfig
@@ -36,8 +37,11 @@ def config(arch: str = DISTILLED, **fields: Any) -> StudentConfig:
         "arch_args": ARGS,
         "distillation": "hard" if token else "none",
         "token": token,
-        "supervise": "cached" if token else "none",
-        "waits_for": {"cache": "work/caches/a", "teacher": "work/teachers/t"},
+        "recipe": "r",
+        "training": "t",
+        "cache": "c" if token else "none",
+        "teacher": "none",
+        "parent": "none",
     }
     return validate(StudentConfig, {**default, **fields}, "students.a")
 
@@ -120,18 +124,17 @@ def test_torch_compile_keeps_the_heads():
 @pytest.mark.parametrize(
     ("arch", "fields", "message"),
     [
-        (DISTILLED, {"distillation": "none"}, "both are 'none', or neither"),
-        (DISTILLED, {"supervise": "none"}, "both are 'none', or neither"),
-        (DISTILLED, {"distillation": "none", "supervise": "none"}, "a distillation token needs"),
+        (DISTILLED, {"distillation": "none"}, "another one neither"),
+        (DISTILLED, {"cache": "none"}, "a distilled student names a cache or a teacher"),
+        (DISTILLED, {"distillation": "none", "cache": "none"}, "a distillation token needs"),
         (DISTILLED, {"token": False}, "has a distillation token, found token: False"),
-        (TWIN, {"token": True, "distillation": "hard", "supervise": "live"}, "has no distillation token"),
-        ("deit_tinny_patch16_224", {}, "did you mean deit_tiny_patch16_224"),
+        (TWIN, {"token": True, "distillation": "hard", "teacher": "t"}, "has no distillation token"),
         (TWIN, {"alpha": 1.5}, r"students\.a\.alpha"),
         (TWIN, {"tau": 0.0}, r"students\.a\.tau"),
-        (TWIN, {"tau": "1e-3"}, "YAML read it as text"),
-        (TWIN, {"arch_args": {"drop_path_rate": 0.1}}, "drop_path_rate is set by the pipeline"),
+        (TWIN, {"tau": "1e-3"}, r"tau: .*found '1e-3'"),
         (TWIN, {"arch_args": {"img_size": [32, 32]}}, r"students\.a\.arch_args\.img_size"),
-        (TWIN, {"initial": "timm"}, "need a name with its tag"),
+        (TWIN, {"initial": "timm", "parent": "p"}, "both give weights"),
+        (TWIN, {"codec": "f16"}, "is for a live teacher without a cache"),
     ],
 )
 def test_bad_configs_are_refused(arch, fields, message):
@@ -139,8 +142,28 @@ def test_bad_configs_are_refused(arch, fields, message):
         config(arch, **fields)
 
 
+@pytest.mark.parametrize(
+    ("arch", "args", "weights", "message"),
+    [
+        ("deit_tinny_patch16_224", {}, None, "did you mean deit_tiny_patch16_224"),
+        (TWIN, {"drop_path_rate": 0.1}, None, "drop_path_rate is set by the pipeline"),
+        (TWIN, {}, "timm", "need a name with its tag"),
+    ],
+)
+def test_models_that_timm_does_not_know_are_refused(arch, args, weights, message):
+    with pytest.raises(UsageError, match=message):
+        require_known(arch, args, weights)
+
+
+def test_where_targets_come_from_follows_from_the_names():
+    names = {"cached": ("c", "none"), "live": ("none", "t"), "auto": ("c", "t")}
+    for supervision, (cache, teacher) in names.items():
+        assert config(cache=cache, teacher=teacher).supervision == supervision
+    assert config(TWIN).supervision == "none"
+
+
 def test_hard_without_the_token_is_a_config():
-    assert config(TWIN, distillation="hard", supervise="auto").token is False
+    assert config(TWIN, distillation="hard", cache="c", teacher="t").token is False
 
 
 def test_other_sizes_and_models_without_a_class_token_are_refused():
@@ -208,7 +231,7 @@ def test_class_names_must_be_as_many_as_classes(tmp_path):
 def test_initial_weights_of_the_same_shape_are_taken_whole(tmp_path):
     source, fresh = make(seed=1), make(seed=2)
     torch.save({"model": source.model.state_dict()}, tmp_path / "w.pth")
-    load_initial(fresh, initial_state(config(initial=str(tmp_path / "w.pth"))))
+    load_initial(fresh, initial_state(config(initial=str(tmp_path / "w.pth")), tmp_path))
     assert weights.state_hash(fresh.state_dict()) == weights.state_hash(source.state_dict())
 
 

@@ -13,6 +13,7 @@ from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
 from pipeline.runtime.machine import device
 from pipeline.student import train
 from pipeline.student.export import live_fraction
+from pipeline.student.inputs import Inputs
 from pipeline.student.supervision import FromCache, sources
 from pipeline.training.schedule import period
 from pipeline.views.drawn import draw_visit
@@ -77,7 +78,7 @@ def test_a_cache_that_holds_too_few_views_or_parts_is_refused_with_what_is_missi
 
 def test_auto_counts_what_the_live_teacher_labelled(world: World) -> None:
     cache = open_cache(world.label("f16", 6).path)
-    inputs = train.Inputs(world.shards, world.val, world.recipe, 6, cache, world.live("f16"))
+    inputs = Inputs(world.shards, world.val, world.recipe, 6, cache, world.live("f16"), None)
     config = training(world, 40, period=12, repeats=1, window=1)
     trained = train.train_student("auto", config, student("auto", "hard"), inputs, world.root / "runs", 0)
     shares = [row["live_fraction"] for row in trained.rows]

@@ -26,7 +26,7 @@ ARCH = "test_byobnet"  # 0.5 M parameters, with batch norm
 
 
 def config(**fields: Any) -> TeacherConfig:
-    return validate(TeacherConfig, {"name": "small", "arch": ARCH, **fields}, "teacher")
+    return validate(TeacherConfig, {"recipe": "r", "fit": {}, "arch": ARCH, **fields}, "teacher")
 
 
 def views(n: int, size: int = 32, seed: int = 0) -> torch.Tensor:
@@ -127,7 +127,7 @@ def test_channels_last_gives_the_same_answers(file):
 def test_train_mode_is_refused(file):
     model = load(file)
     next(module for module in model.model.modules() if isinstance(module, nn.BatchNorm2d)).train()
-    with pytest.raises(IntegrityError, match=r"small: it is in train mode"):
+    with pytest.raises(IntegrityError, match=r"test_byobnet: it is in train mode"):
         model.predict(views(2))
 
 
@@ -162,7 +162,7 @@ def test_weights_of_nan_are_refused(file, tmp_path):
 
 
 def test_a_wrong_class_count_is_refused_when_loading(file):
-    with pytest.raises(UsageError, match=r"teacher small.*head\.fc\.weight: expected \(7, .*found \(10, "):
+    with pytest.raises(UsageError, match=r"teacher test_byobnet.*head\.fc\.weight: expected \(7, .*found \(10, "):
         load(file, classes=7)
 
 
@@ -197,7 +197,21 @@ def test_the_identity_is_json_and_moves_with_everything_that_moves_a_logit(file,
     texts = [json.dumps(model.identity(), sort_keys=True) for model in loaded]
     assert texts[0] == texts[5]  # the recipe's normalisation is the recipe's
     assert len(set(texts)) == 6
-    assert texts[0] == json.dumps(load(file, name="renamed").identity(), sort_keys=True)
+    assert texts[0] == json.dumps(load(file, recipe="renamed").identity(), sort_keys=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"std": [0.2, 0.0, 0.2]}, "above 0"),
+        ({"precision": "tf32"}, "teacher.precision"),
+        ({"fit": None}, "null needs a section fit"),
+        ({"student": "s", "weights": "timm"}, "both give weights"),
+    ],
+)
+def test_bad_configs_are_refused(fields, message):
+    with pytest.raises(UsageError, match=message):
+        config(**fields)
 
 
 @pytest.mark.parametrize(
@@ -207,14 +221,11 @@ def test_the_identity_is_json_and_moves_with_everything_that_moves_a_logit(file,
         ({"arch": "regnety_160", "weights": "timm"}, r"with its tag.*regnety_160\.deit_in1k"),
         ({"arch": "regnety_160.deit_in2k"}, r"no weights tagged 'deit_in2k'; it has .*regnety_160\.deit_in1k"),
         ({"arch_args": {"num_classes": 3}}, "num_classes is set by the pipeline"),
-        ({"std": [0.2, 0.0, 0.2]}, "above 0"),
-        ({"precision": "tf32"}, "teacher.precision"),
-        ({"name": "../x"}, "teacher.name"),
     ],
 )
-def test_bad_configs_are_refused(fields, message):
+def test_models_that_timm_does_not_know_are_refused(fields, message):
     with pytest.raises(UsageError, match=message):
-        config(**fields)
+        create_teacher(config(**fields), 10, pretrained="weights" in fields)
 
 
 def test_bad_arguments_of_a_model_are_refused():

@@ -20,6 +20,7 @@ from pipeline.cache.reader import open_cache
 from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
 from pipeline.runtime.machine import device
 from pipeline.student import train
+from pipeline.student.inputs import Inputs, run_key
 from pipeline.student.losses import smoothed_mixed_target
 from pipeline.training import loop
 from pipeline.training.batches import Batch, batches
@@ -33,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def inputs(world: World) -> train.Inputs:
-    return train.Inputs(world.shards, world.val, world.recipe, 3, open_cache(world.label("none", 3).path), None)
+    return Inputs(world.shards, world.val, world.recipe, 3, open_cache(world.label("none", 3).path), None, None)
 
 
 def run(world: World, folder: Path, stop_at: int | None = None, **fields: object) -> tuple[list[str], str]:
@@ -87,7 +88,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(world: 
 
 def test_weights_that_one_bad_gradient_made_nan_are_never_saved(world: World, tmp_path: Path) -> None:
     config = training(world, 12, checkpoint_steps=5)
-    schedule = train.make_schedule(config, world.shards, "none", 3)
+    schedule = train.make_schedule(config, world.shards, 3)
     calls = iter(range(12))
 
     def compute(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -105,12 +106,12 @@ def test_weights_that_one_bad_gradient_made_nan_are_never_saved(world: World, tm
 
 def test_run_key_changes_with_what_decides_the_result_and_with_nothing_else(world: World) -> None:
     config, chosen, given = training(world, 12), student("cached", "hard"), inputs(world)
-    key = train.run_key(config, chosen, given, ["pipeline/losses.py"])
-    moved = chosen.model_copy(update={"waits_for": chosen.waits_for.model_copy(update={"cache": "elsewhere"})})
-    assert train.run_key(config, moved, given, ["pipeline/losses.py"]) == key
-    assert train.run_key(config, chosen, given, ["pipeline/losses.py", "pipeline/loop.py"]) != key
-    assert train.run_key(config.model_copy(update={"seed": 1}), chosen, given, ["pipeline/losses.py"]) != key
-    assert train.run_key(config, student("cached", "hard", alpha=0.4), given, ["pipeline/losses.py"]) != key
+    key = run_key(config, chosen, given, ["pipeline/student/losses.py"])
+    moved = chosen.model_copy(update={"cache": "of-another-name"})
+    assert run_key(config, moved, given, ["pipeline/student/losses.py"]) == key
+    assert run_key(config, chosen, given, ["pipeline/student/losses.py", "pipeline/training/loop.py"]) != key
+    assert run_key(config.model_copy(update={"seed": 1}), chosen, given, ["pipeline/student/losses.py"]) != key
+    assert run_key(config, student("cached", "hard", alpha=0.4), given, ["pipeline/student/losses.py"]) != key
 
 
 def test_rows_labelled_anew_under_the_same_identity_start_another_run(world: World, tmp_path: Path) -> None:
@@ -124,8 +125,8 @@ def test_rows_labelled_anew_under_the_same_identity_start_another_run(world: Wor
         commit_part(pool, Answers((g, s), hard, None, pixels, source[s]))
     moved = dataclasses.replace(given, cache=open_cache(pool.path))
     cached, auto = student("cached", "hard"), student("auto", "hard")
-    assert train.run_key(config, cached, given, []) != train.run_key(config, cached, moved, [])
-    assert train.run_key(config, auto, given, []) == train.run_key(config, auto, moved, [])  # a growing cache
+    assert run_key(config, cached, given, []) != run_key(config, cached, moved, [])
+    assert run_key(config, auto, given, []) == run_key(config, auto, moved, [])  # a growing cache
 
 
 def test_the_class_target_is_the_mixed_smoothed_label() -> None:

@@ -34,6 +34,7 @@ def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[st
     chunk = (layout.group, layout.shard_size)
     bytes_codec: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
     crc: dict[str, Any] = {"name": "crc32c"}
+    # Hard labels, sample-major inside the chunk.
     hard_codecs: list[dict[str, Any]] = [
         {"name": "transpose", "configuration": {"order": [1, 0]}},
         bytes_codec,
@@ -60,6 +61,7 @@ def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[st
             ["view", "sample", "byte" if single_byte else "class"],
             separator=".",
         )
+    # What the group says of itself, for this reader and for others.
     ours = {
         "format": FORMAT,
         "version": FORMAT_VERSION,

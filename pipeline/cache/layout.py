@@ -87,13 +87,14 @@ def record_key(part: Part) -> str:
 
 
 class CacheConfig(Config):
-    """What a teacher cache holds. ``views``: V; ``group``: G, the views that one part holds."""
+    """What a teacher cache holds: the answers of ``teacher`` on views of ``recipe``, two names of other pieces of
+    params.yaml. ``views``: V; ``group``: G, the views that one part holds."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    recipe: str
+    teacher: str
     views: int = Field(ge=1)
     group: int = Field(ge=1)
     codec: CodecName
-    repeats: int = Field(default=3, ge=1)  # views drawn per decoded image; changes speed only, no byte
     publish_max: int = Field(default=20_000_000_000, ge=0)  # bytes; above, the DVC out is a receipt
 
     @model_validator(mode="after")
@@ -101,10 +102,6 @@ class CacheConfig(Config):
         if self.views % self.group:
             raise ValueError(
                 f"views V = {self.views} is no multiple of group G = {self.group}; a cache grows by whole groups"
-            )
-        if self.group % self.repeats:
-            raise ValueError(
-                f"group G = {self.group} is no multiple of repeats r = {self.repeats}; choose a divisor of G"
             )
         return self
 

@@ -5,14 +5,15 @@ import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.base import files
 from pipeline.cache.commit import complete
 from pipeline.cache.layout import STAGING, Part, read_identity, staged, store_of
 from pipeline.cache.records import read_record
-from pipeline.cache.verify import check_files
+from pipeline.cache.verify import Finding, advice, check_files, describe, verify
 from pipeline.runtime.errors import IntegrityError
 
 
@@ -23,6 +24,23 @@ class Garbage:
     removed: tuple[str, ...]
     kept: tuple[str, ...]
     bytes: int
+
+
+def examine(
+    cache: Path, pool: Path, drop: bool, gc: bool, older_than: int
+) -> tuple[dict[str, Any], list[Finding], str]:
+    """Verifies one cache; of a cache in a pool it takes damaged parts out (``drop``) and removes what dead jobs left
+    (``gc``). The result as plain JSON data, the damage that is left, and the text for a person."""
+    report = verify(cache, pool)
+    result: dict[str, Any] = asdict(report)
+    left = list(report.damaged)
+    if drop and report.kind == "pool":
+        dropped = repair(cache, [finding.part for finding in left if finding.part])
+        result["dropped"], left = dropped, [finding for finding in left if finding.part not in dropped]
+    if gc and report.kind == "pool" and not any(finding.part is None for finding in left):
+        result["gc"] = asdict(collect(cache, older_than))
+    text = describe(report, result) + (f"\n{advice(report)}" if left and report.kind != "pool" else "")
+    return result, left, text
 
 
 def repair(cache: Path, parts: Iterable[Part]) -> tuple[Part, ...]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-from webdataset import TarWriter
 
 from pipeline.base import files
 from pipeline.data import tars
@@ -22,6 +21,7 @@ from pipeline.data.images import Undecodable, shrink
 from pipeline.data.listing import Entry, Problems, Split
 from pipeline.data.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
 from pipeline.data.sources import DataConfig, check_quarantine
+from pipeline.data.wds import TarWriter
 from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.progress import progress
 

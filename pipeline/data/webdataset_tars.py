@@ -10,11 +10,10 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO
 
-from webdataset.tariterators import group_by_keys, tar_file_expander
-
 from pipeline.data.images import SUFFIXES
 from pipeline.data.listing import Entry, File, Problems, Split, content_key, list_files, suffix
 from pipeline.data.tars import REGULAR, Member, TarDamage, walk
+from pipeline.data.wds import group_by_keys, tar_file_expander
 from pipeline.runtime.progress import progress
 
 _FIELDS = frozenset({*SUFFIXES, "cls", "json"})

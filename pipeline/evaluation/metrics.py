@@ -13,6 +13,7 @@ from pipeline.student.heads import Heads
 
 HEADS = ("class", "distillation", "fused")
 COUNTS = ("top1", "top5", "agreement")
+SIZE = 1 + len(HEADS) * len(COUNTS)  # of the counts of one batch
 
 
 def ranks(scores: Tensor, classes: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def count(heads: Heads, labels: Tensor, hard: Tensor | None = None) -> Tensor:
     ``labels`` int (B,) is the ground truth, ``hard`` int (B,) the teacher's. What is absent counts 0.
     """
     answers = (heads.class_logits, heads.distillation_logits, heads.fused())
-    counts = torch.zeros(1 + len(HEADS) * len(COUNTS), dtype=torch.int64, device=labels.device)
+    counts = torch.zeros(SIZE, dtype=torch.int64, device=labels.device)
     counts[0] = labels.shape[0]
     for scores, row in zip(answers, counts[1:].view(len(HEADS), len(COUNTS))):
         if scores is not None:

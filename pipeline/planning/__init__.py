@@ -2,6 +2,6 @@
 
 In: choices and the files of configs/; shards.
 Out: params.yaml, refusals of what does not fit together, hours and bytes.
-Read ``params``, then ``cost``.
+Read ``params`` (composing), ``pieces`` (which pieces go together) and ``check`` (models and files), then ``cost``.
 Nothing here is reached by a stage that computes.
 """

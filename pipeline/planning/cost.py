@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.cache.codec import bytes_per_view
-from pipeline.cache.layout import CacheConfig, layout_of
+from pipeline.cache.layout import CacheConfig, Layout, layout_of
 from pipeline.data.shards import Shards
+from pipeline.planning.pieces import Pieces
+from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import world_size
 from pipeline.student.config import StudentConfig
@@ -21,6 +23,7 @@ from pipeline.student.train import make_schedule
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.model import computing
 from pipeline.teacher.model import create as create_teacher
+from pipeline.teacher.precompute import views_per_visit
 from pipeline.training.batches import memory_needed
 from pipeline.training.config import TrainConfig
 from pipeline.training.optimizer import make_optimizer
@@ -31,47 +34,36 @@ from pipeline.views.recipe import Recipe
 HARD_BYTES = 1.3  # per view and sample: two bytes before zstd; labels that agree between views take 0.8 to 1.3
 
 
-def plan(
-    shards: Shards,
-    recipe: Recipe,
-    cache: CacheConfig,
-    config: TeacherConfig,
-    train: TrainConfig,
-    students: dict[str, StudentConfig],
-    workers: int,
-    probe: int = 64,
-) -> dict[str, Any]:
-    """Parts, files, bytes, forward passes, hours and break-even as plain JSON data.
+def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: int = 64) -> dict[str, Any]:
+    """Parts, files, bytes, forward passes, hours and break-even of the cache ``name`` (None: the first one) and of the
+    students that learn from its recipe, as plain JSON data. Raises UsageError where there is no such cache.
 
     Times come from a probe of ``probe`` samples with freshly initialised models of the configured kind on this machine:
     drawing per worker, the teacher's forward pass on a block, each student's training step with its optimiser, in the
     configured precision, not compiled. The weights' average is left out.
     """
+    cache, config = _chosen(pieces, name)
+    recipe = pieces.recipes[cache.recipe]
     device, layout = pick_device(), layout_of(shards, cache)
-    parts = layout.groups(cache.views) * layout.shards
     views = shards.samples * cache.views
-    drawing = _seconds_per_view_drawn(shards, recipe, cache.repeats, probe)
-    model = create_teacher(config, layout.classes, pretrained=False)
-    model.to(device).eval().requires_grad_(False)
-    order = torch.channels_last if config.channels_last else torch.contiguous_format
-    model.to(memory_format=order)
-    images = torch.zeros(layout.block, 3, recipe.size, recipe.size, device=device).contiguous(memory_format=order)
-
-    def forward() -> object:
-        with torch.inference_mode(), computing(config.precision, device):
-            return model(images)
-
-    teaching = _median_seconds(forward, device) / len(images)
+    # Drawing, and the teacher's forward pass at the constant shape of a block.
+    drawing = _seconds_per_view_drawn(shards, recipe, views_per_visit(cache.group), probe)
     drawn_at = drawing / max(1, workers)
-    schedule = make_schedule(train, shards, "cached", cache.views)
-    steps = schedule.steps(train.epochs)
-    rows = steps * train.batch
-    found = {
-        name: _student(chosen, layout.classes, recipe, train, images, rows, drawn_at, teaching)
-        for name, chosen in students.items()
-    }
+    images, forward, model = _teacher_probe(config, layout, recipe, device)
+    teaching = _median_seconds(forward, device) / len(images)
+    # Each student's step; its hours with the targets from the cache and from the live teacher.
+    students: dict[str, dict[str, Any]] = {}
+    memory: list[str] = []
+    for student, chosen in pieces.students.items():
+        if chosen.recipe == cache.recipe:
+            training = pieces.trainings[chosen.training]
+            schedule = make_schedule(training, shards, cache.views)
+            rows = schedule.steps(training.epochs) * training.batch
+            students[student] = _student(chosen, layout.classes, recipe, training, images, rows, drawn_at, teaching)
+            students[student]["hours_teacher_live"] = rows * teaching / 3600
+            memory.append(memory_needed(schedule, lanes_of(0, world_size(), training.lanes), recipe.size, workers))
     cache_hours = views * max(drawn_at, teaching) / 3600
-    live_hours = rows * teaching / 3600
+    parts = layout.groups(cache.views) * layout.shards
     return {
         "device": str(device),
         "cache": {
@@ -85,18 +77,60 @@ def plan(
         "teacher": {
             "milliseconds_per_view": 1e3 * teaching,
             "gflops_per_view": _gflops(lambda: model(images[:1])),
-            "hours_live_per_student": live_hours,
         },
         "drawing_milliseconds_per_view_and_core": 1e3 * drawing,
-        "memory": memory_needed(schedule, lanes_of(0, world_size(), train.lanes), recipe.size, workers),
-        "students": found,
-        "break_even_students": _break_even(cache_hours, found),
+        "memory": memory[0] if memory else "",
+        "students": students,
+        "break_even_students": _break_even(cache_hours, students),
     }
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """What ``plan`` found, for a person."""
+    cache, teacher, least = found["cache"], found["teacher"], found["break_even_students"]
+    size = f"{cache['bytes_estimated'] / 1e9:.3g} GB"
+    lines = [
+        f"cache: {cache['parts']} parts, {cache['files']} files, about {size}, {cache['teacher_forward_passes']:,} views",
+        f"       {cache['hours']:.3g} h on this {found['device']}, bound by {cache['bound_by']}",
+        f"teacher: {teacher['milliseconds_per_view']:.3g} ms and {teacher['gflops_per_view']:.3g} GFLOP per view",
+        f"drawing: {found['drawing_milliseconds_per_view_and_core']:.3g} ms per view and core; {found['memory']}",
+    ]
+    for name, entry in found["students"].items():
+        lines.append(
+            f"{name}: {entry['hours_cached']:.3g} h from the cache, {entry['hours_live']:.3g} h with the live teacher"
+        )
+    lines.append("the cache never pays here" if least is None else f"the cache pays from {least} student(s) on")
+    return "\n".join(lines)
+
+
+def _chosen(pieces: Pieces, name: str | None) -> tuple[CacheConfig, TeacherConfig]:
+    if not pieces.caches or name not in (None, *pieces.caches):
+        there = ", ".join(pieces.caches) or "none"
+        raise UsageError(f"--cache: expected the name of a cache in params.yaml ({there}), found {name}")
+    cache = pieces.caches[name or next(iter(pieces.caches))]
+    return cache, pieces.teachers[cache.teacher]
+
+
+def _teacher_probe(
+    config: TeacherConfig, layout: Layout, recipe: Recipe, device: torch.device
+) -> tuple[torch.Tensor, Callable[[], object], Any]:
+    """Images of one block, the teacher's forward pass on them, and the freshly initialised model."""
+    model: Any = create_teacher(config, layout.classes, pretrained=False)
+    model.to(device).eval().requires_grad_(False)
+    order = torch.channels_last if config.channels_last else torch.contiguous_format
+    model.to(memory_format=order)
+    images = torch.zeros(layout.block, 3, recipe.size, recipe.size, device=device).contiguous(memory_format=order)
+
+    def forward() -> object:
+        with torch.inference_mode(), computing(config.precision, device):
+            return model(images)
+
+    return images, forward, model
 
 
 def _break_even(cache_hours: float, found: dict[str, dict[str, Any]]) -> int | None:
     """The smallest number of students of this average cost for which one cache costs less than the live teacher."""
-    costs = [entry["hours_live"] - entry["hours_cached"] for entry in found.values() if entry["supervise"] != "none"]
+    costs = [entry["hours_live"] - entry["hours_cached"] for entry in found.values() if entry["supervision"] != "none"]
     saved = statistics.fmean(costs) if costs else 0.0
     return None if saved <= 0 else int(cache_hours / saved) + 1
 
@@ -121,10 +155,10 @@ def _student(
 
     per_row = _median_seconds(step, device) / len(images)
     hours = {"hours_cached": rows * max(per_row, drawing) / 3600}
-    asked = 0.0 if chosen.supervise == "none" else teaching
+    asked = 0.0 if chosen.supervision == "none" else teaching
     hours["hours_live"] = rows * max(per_row + asked, drawing) / 3600
     flops = 3 * _gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
-    return {"supervise": chosen.supervise, "milliseconds_per_row": 1e3 * per_row, "gflops_per_row": flops, **hours}
+    return {"supervision": chosen.supervision, "milliseconds_per_row": 1e3 * per_row, "gflops_per_row": flops, **hours}
 
 
 def _seconds_per_view_drawn(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> float:

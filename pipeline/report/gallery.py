@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from pipeline.cache.reader import Cache
+from pipeline.cache.identity import check_views
+from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import UsageError
+from pipeline.runtime.machine import device as pick_device
 from pipeline.views.drawn import Drawn, draw_visit
 from pipeline.views.finish import finish
 from pipeline.views.recipe import Recipe
@@ -26,11 +28,17 @@ class Cell:
 
 
 def cells(
-    shards: Shards, recipe: Recipe, cache: Cache | None, block: int, samples: int, first_view: int, views: int
+    shards: Shards, recipe: Recipe, path: Path | None, block: int, samples: int, first_view: int, views: int
 ) -> list[list[Cell]]:
-    """The first ``samples`` samples of a block in ``views`` views; rows are samples. Views need not be in the cache.
-    Raises UsageError for a block that is not there, IntegrityError for damage and for pixels that the teacher did not
-    see."""
+    """The first ``samples`` samples of a block in ``views`` views; rows are samples. ``path``: the cache with the
+    teacher's answers, which need not hold the views.
+
+    Raises UsageError for a block that is not there, IdentityError for a cache of other views, IntegrityError for damage
+    and for pixels that the teacher did not see.
+    """
+    cache = open_cache(path) if path is not None else None
+    if cache is not None and path is not None:
+        check_views(cache, shards, recipe, pick_device(), path)
     if block >= len(shards.blocks):
         raise UsageError(f"--block: expected 0 to {len(shards.blocks) - 1}, found {block}")
     drawn = draw_visit(shards, recipe, shards.blocks[block], first_view, views)
@@ -68,7 +76,9 @@ def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i
 
 
 def save(grid: list[list[Cell]], out: Path) -> None:
-    """Writes the picture as the file ``out``, a PNG."""
+    """Writes the picture as the file ``out``, a PNG. Raises UsageError for another suffix."""
+    if out.suffix != ".png":
+        raise UsageError(f"--out: expected a .png file, found {out}")
     out.parent.mkdir(parents=True, exist_ok=True)
     figure(grid).savefig(out, dpi=110)
 

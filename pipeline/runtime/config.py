@@ -1,18 +1,28 @@
-"""Strict loading of ``params.yaml`` into frozen pydantic models.
+"""Strict loading of ``params.yaml`` into frozen pydantic models, by the YAML 1.2 library that DVC uses.
 
-Nothing is guessed: an unknown key, a wrong type, ``1e-3`` read by YAML as text, a duplicate key or a number out of
-range is refused with the path of the key. Each model stands in the module that it configures.
+Nothing is guessed: an unknown key, a wrong type, a duplicate key, a key that is no text or a number out of range is
+refused with the path of the key. Each model stands in the room that it configures.
 """
 
+import io
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
-from pipeline.runtime.errors import UsageError
+from pipeline.runtime.errors import UsageError, first_line
+
+NONE = "none"  # the name of what a piece does not use
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # of a piece: it names a directory and a DVC stage
+_WIDTH = 80  # DVC rewraps longer lines when it changes a value
 
 
 class Config(BaseModel):
@@ -23,33 +33,96 @@ class Config(BaseModel):
 
 C = TypeVar("C", bound=Config)
 Scalar = bool | int | float | str
-ArchArgs = Mapping[
-    str, Scalar
-]  # of a timm model; read-only for the type checker, a plain dict underneath, so that it pickles
+ArchArgs = Mapping[str, Scalar]  # of a timm model; read-only for the type checker, a plain dict that pickles
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, except that a key given twice is an error (YAML takes the last one silently)."""
+def parse_yaml(text: str, where: object) -> Any:
+    """Plain data from YAML 1.2 text: ``1e-3`` is a number, ``no`` is text. ``where`` is for messages.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(twice)}", node.start_mark)
-        return super().construct_mapping(node, deep)
+    Raises UsageError for what is no YAML, a key that is given twice, and a key that YAML reads as something else than
+    text, which DVC would pass over silently.
+    """
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise UsageError(f"{where}: not valid YAML: nested too deeply") from None
+    except (YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits, a date that is none
+        raise UsageError(f"{where}: not valid YAML: {_without_advice(error)}") from None
+    for path, key in _keys(value):
+        if not isinstance(key, str):
+            kind = type(key).__name__
+            raise UsageError(f"{where}: YAML reads the key {path} as {kind} and not as text; write it in quotes")
+    return value
+
+
+def _without_advice(error: Exception) -> str:
+    """The library's sentence in one line: of a duplicate key the key and its line, without advice on how to allow it."""
+    if isinstance(error, DuplicateKeyError):
+        found = re.search(r"duplicate key \"(.*?)\"", str(error))
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
+        return f"key given twice: {found[1] if found else ''}{line}"
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+def _keys(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested mappings with its dotted path; an object that an anchor names many times is looked at once."""
+    todo, seen = [(path, value)], set[int]()
+    while todo:
+        path, value = todo.pop()
+        if isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, dict) else ((f"[{i}]", entry) for i, entry in enumerate(value))
+            for key, entry in items:
+                inner = f"{path}.{key}" if path else str(key)
+                if isinstance(value, dict):
+                    yield inner, key
+                todo.append((inner, entry))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UsageError if it is missing, unreadable or not a mapping."""
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        document = parse_yaml(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; write it with: python -m stages.configure") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not valid YAML: {first_line(error)}") from None
     if not isinstance(document, dict):
         raise UsageError(f"{path}: expected a mapping of sections, found {type(document).__name__}")
     return document
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null as a word, where ruamel.yaml leaves the place empty."""
+
+    def represent_none(self, data: None) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Representer.add_representer(type(None), _Representer.represent_none)
+
+
+def write_yaml(value: Mapping[str, Any]) -> str:
+    """Nested plain data as YAML 1.2 text: mappings in block style, lists in one line, texts that look like numbers
+    quoted, so that DVC's parser reads back equal values of equal types."""
+    writer, stream = YAML(), io.StringIO()
+    writer.Representer = _Representer
+    writer.width, writer.allow_unicode = _WIDTH, True
+    writer.dump(_styled(value), stream)
+    return stream.getvalue().rstrip("\n")
+
+
+def _styled(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        styled = CommentedMap((key, _styled(entry)) for key, entry in value.items())
+        if not styled:
+            styled.fa.set_flow_style()
+        return styled
+    if isinstance(value, list | tuple):
+        listed = CommentedSeq(_styled(entry) for entry in value)
+        listed.fa.set_flow_style()
+        return listed
+    return value
 
 
 def validate(model: type[C], value: object, where: str) -> C:
@@ -59,20 +132,17 @@ def validate(model: type[C], value: object, where: str) -> C:
         return model.model_validate_json(json.dumps(value))
     except ValidationError as error:
         raise UsageError("\n".join(_sentence(where, item) for item in error.errors())) from None
-    except TypeError as error:  # a YAML date or another type that JSON does not know
-        raise UsageError(f"{where}: {error}") from None
+    except (TypeError, RecursionError, ValueError) as error:  # a date, or what JSON does not know otherwise
+        raise UsageError(f"{where}: {first_line(error)}") from None
 
 
 def _sentence(where: str, item: Any) -> str:
     path = ".".join([where, *(str(part) for part in item["loc"])])
     if item["type"] == "extra_forbidden":
         return f"{path}: unknown key (value {item['input']!r}); remove it or correct its spelling"
-    hint = ""
-    if isinstance(item["input"], str) and item["type"].startswith(("float", "int")):
-        hint = "; YAML read it as text: write 0.001 or 1.0e-3, not 1e-3"
     message = item["msg"].removeprefix("Value error, ")
     found = "" if isinstance(item["input"], dict) else f", found {item['input']!r}"  # a whole section is no help
-    return f"{path}: {message}{found}{hint}"
+    return f"{path}: {message}{found}"
 
 
 def load(path: Path, section: str, model: type[C]) -> C:
@@ -89,14 +159,26 @@ def load(path: Path, section: str, model: type[C]) -> C:
     return validate(model, value, f"{path}: {section}")
 
 
+def peek(path: Path, section: str, model: type[C]) -> C | None:
+    """As ``load``, for a check that can only refuse and so changes no result: no ``params:`` of dvc.yaml names it. None
+    for a piece called ``none``."""
+    return None if section.endswith(f".{NONE}") else load(path, section, model)
+
+
 def load_each(path: Path, section: str, model: type[C]) -> dict[str, C]:
     """The entries of a section that is a mapping, such as ``students``, each as a ``model``. Raises UsageError."""
+    return {
+        name: validate(model, entry, f"{path}: {section}.{name}") for name, entry in _mapping(path, section).items()
+    }
+
+
+def names(path: Path, section: str) -> list[str]:
+    """The names of the entries of a section that is a mapping. Raises UsageError."""
+    return list(_mapping(path, section))
+
+
+def _mapping(path: Path, section: str) -> dict[str, Any]:
     value = read_yaml(path).get(section)
-    if not isinstance(value, dict) or not value:
-        raise UsageError(f"{path}: {section}: expected a mapping with at least one entry, found {value!r}")
-    return {str(key): validate(model, entry, f"{path}: {section}.{key}") for key, entry in value.items()}
-
-
-def outline(value: dict[str, Any]) -> str:
-    """Nested plain data for a person to read, as YAML."""
-    return yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True).rstrip()
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: {section}: expected a mapping, found {value!r}")
+    return value

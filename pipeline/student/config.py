@@ -4,34 +4,31 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.runtime.config import ArchArgs, Config
+from pipeline.cache.codec import CodecName
+from pipeline.runtime.config import NONE, ArchArgs, Config
 
-
-class WaitsFor(Config):
-    """Paths on which the student's train stage depends in dvc.yaml; of what it does not need, any earlier output."""
-
-    cache: str
-    teacher: str
-
-
-def waits_for(supervise: str, cache: str, teacher: str) -> WaitsFor:
-    """What a student with this supervision waits for besides the shards. DVC wants a path in any case and no path
-    twice, so what is not needed is named by a manifest, which the shards bring anyway."""
-    return WaitsFor(
-        cache=f"work/caches/{cache}" if supervise in ("cached", "auto") else "work/shards/train/manifest.json",
-        teacher=f"work/teachers/{teacher}" if supervise in ("live", "auto") else "work/shards/val/manifest.json",
-    )
+Supervision = Literal["none", "cached", "live", "auto"]
 
 
 class StudentConfig(Config):
     """One student: its model, how it is distilled and where its targets come from.
 
+    ``recipe``, ``training``, ``cache``, ``teacher`` and ``parent`` are names of other pieces of params.yaml. Targets come
+    from ``cache`` alone (cached), from ``teacher`` alone (live), from the cache and where it has none from the teacher
+    (both: auto), or from nowhere (neither). ``parent`` is a trained student whose weights it starts from.
+
     ``token``: distil through the distillation head of a ``*_distilled_*`` model; without it, distillation acts on the
     class head. ``alpha`` weighs the distillation term, 1 - alpha the label's; ``tau`` is soft distillation's
-    temperature (the paper's soft results: tau 3, alpha 0.1). ``initial`` names weights to start from (a local file,
-    "timm" or "hf-hub:owner/name"), ``initial_key`` their key in a training checkpoint.
+    temperature (the paper's soft results: tau 3, alpha 0.1). ``codec``: of a live teacher without a cache, so that its
+    logits are those that a cache of this codec returns; null keeps all bits. ``initial`` names weights to start from (a
+    local file, "timm" or "hf-hub:owner/name"), ``initial_key`` their key in a training checkpoint.
     """
 
+    recipe: str
+    training: str
+    cache: str
+    teacher: str
+    parent: str
     arch: str
     arch_args: ArchArgs = Field(default_factory=dict)
     distillation: Literal["none", "soft", "hard"]
@@ -39,18 +36,24 @@ class StudentConfig(Config):
     alpha: float = Field(default=0.5, ge=0.0, le=1.0)
     tau: float = Field(default=1.0, gt=0.0)
     soft_reduction: Literal["batchmean", "elementmean"] = "batchmean"
-    supervise: Literal["none", "cached", "live", "auto"]
+    codec: CodecName | None = None
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     initial: str | None = None
     initial_key: Literal["model", "model_ema", "state_dict", "state_dict_ema"] | None = None
-    waits_for: WaitsFor
+
+    @property
+    def supervision(self) -> Supervision:
+        """Where the targets come from, which follows from the names of cache and teacher."""
+        if self.cache == NONE:
+            return "none" if self.teacher == NONE else "live"
+        return "cached" if self.teacher == NONE else "auto"
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudentConfig":
-        if (self.distillation == "none") != (self.supervise == "none"):
+        if (self.distillation == "none") != (self.supervision == "none"):
             raise ValueError(
-                f"supervise: distillation {self.distillation!r} does not go with supervise "
-                f"{self.supervise!r}; both are 'none', or neither"
+                f"distillation: {self.distillation!r} does not go with cache {self.cache!r} and teacher "
+                f"{self.teacher!r}; a distilled student names a cache or a teacher, another one neither"
             )
         distilled = "_distilled_" in self.arch
         if self.token and self.distillation == "none":
@@ -60,4 +63,8 @@ class StudentConfig(Config):
                 f"token: {self.arch} has {'a' if distilled else 'no'} distillation token, found token: "
                 f"{self.token}; distilled and undistilled twins differ by '_distilled_' in the name"
             )
+        if self.codec is not None and self.supervision != "live":
+            raise ValueError(f"codec: {self.codec} is for a live teacher without a cache; a cache has its own codec")
+        if self.initial is not None and self.parent != NONE:
+            raise ValueError(f"initial: {self.initial} and parent {self.parent} both give weights; keep one of them")
         return self

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from timm.layers import resample_abs_pos_embed
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from pipeline.base import timm_models, weights
 from pipeline.base.weights_name import is_hub
+from pipeline.runtime.config import NONE
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.progress import say
 from pipeline.student.config import StudentConfig
@@ -17,10 +19,13 @@ from pipeline.student.model import Student
 _HEADS = ("head.", "head_dist.")
 
 
-def initial_state(config: StudentConfig) -> dict[str, Tensor]:
-    """The weights that ``initial`` names, for ``load_initial``. Raises UsageError or IntegrityError."""
+def initial_state(config: StudentConfig, parent: Path) -> dict[str, Tensor] | None:
+    """The weights that ``initial`` names, or those of the trained student in the directory ``parent``; None where the
+    config names neither. Raises UsageError or IntegrityError."""
+    if config.parent != NONE:
+        return weights.read_state(parent / "model.safetensors")
     if config.initial is None:
-        raise UsageError("initial: expected the weights to start from, found null")
+        return None
     if is_hub(config.initial):
         return timm_models.from_hub(config.arch, {}, config.initial).state_dict()
     return weights.read_state(config.initial, config.initial_key)

@@ -7,14 +7,15 @@ visits. Missing rows go to the live teacher, counted; damaged rows are an error,
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.cache.codec import through_codec
+from pipeline.cache.codec import hard_labels, through_codec
 from pipeline.cache.reader import Cache
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import UsageError
+from pipeline.student.config import Supervision
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
 from pipeline.training.batches import Label
-from pipeline.training.schedule import Supervise, check_coverage
+from pipeline.training.schedule import check_coverage
 from pipeline.views.chance import Draws
 from pipeline.views.drawn import Drawn
 from pipeline.views.recipe import Recipe
@@ -52,41 +53,40 @@ class FromCache:
 
 @dataclass(frozen=True)
 class FromTeacher:
-    """A ``Label``: runs the live teacher on a visit, through the cache's codec."""
+    """A ``Label``: runs the live teacher on a visit, through the codec of a cache; with None all bits are kept."""
 
     teacher: Teacher
     recipe: Recipe
-    codec: str
+    codec: str | None
 
     def __call__(self, drawn: Drawn) -> Targets:
-        return through_codec(self.codec, label_visit(self.teacher, self.recipe, drawn).numpy())
+        logits = label_visit(self.teacher, self.recipe, drawn).numpy()
+        return Targets(hard_labels(logits), logits) if self.codec is None else through_codec(self.codec, logits)
 
 
 def sources(
-    supervise: Supervise,
+    supervision: Supervision,
     views: int,
     verify: float | Literal["first_cycle"],
     shards: Shards,
     cache: Cache | None,
     live: FromTeacher | None,
 ) -> tuple[Lookup | None, Label | None]:
-    """The two suppliers of ``loader.batches`` for K = ``views``. Raises UsageError that says what is missing."""
-    if supervise == "none":
+    """The two suppliers of ``training.batches`` for K = ``views``. Raises UsageError that says what is missing."""
+    if supervision == "none":
         return None, None
-    if supervise != "cached" and live is None:
-        raise UsageError("supervise: live and auto need the teacher's weights; give --teacher work/teachers/<teacher>")
-    if supervise == "live":
+    assert supervision == "cached" or live is not None, "open_inputs loads the teacher"
+    if supervision == "live":
         return None, live
-    if cache is None:
-        raise UsageError(f"supervise: {supervise} needs a teacher cache; give --cache, or set supervise: live")
-    if supervise == "auto":
+    assert cache is not None, "open_inputs opens the cache"
+    if supervision == "auto":
         return FromCache(cache, shards, verify, partial=True), live
     check_coverage(views, cache.views)
     missing = cache.missing(views)
     if missing:
         shown = ", ".join(f"({g}, {s})" for g, s in missing[:5])
         raise UsageError(
-            f"supervise: cached needs every part of views 0..{views - 1}, and {len(missing)} are missing: (view group, "
-            f"shard) {shown}{' ...' if len(missing) > 5 else ''}; run stages.precompute, or set supervise: auto"
+            f"{cache.path}: a cache alone must hold every part of views 0..{views - 1}, and {len(missing)} are missing: (view "
+            f"group, shard) {shown}{' ...' if len(missing) > 5 else ''}; run stages.precompute, or name a teacher as well"
         )
     return FromCache(cache, shards, verify, partial=False), None

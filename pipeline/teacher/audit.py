@@ -7,16 +7,18 @@ import numpy as np
 
 from pipeline.cache.codec import through_codec
 from pipeline.cache.identity import cache_identity, require_identity
+from pipeline.cache.layout import CacheConfig
 from pipeline.cache.reader import open_cache
 from pipeline.cache.records import RELABEL
 from pipeline.data.shards import Shards
+from pipeline.runtime.config import load
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
 from pipeline.views.chance import Draws
-from pipeline.views.recipe import Recipe
+from pipeline.views.recipe import Recipe, evaluation
 from pipeline.views.visits import Visit
 from pipeline.views.workers import read_visits
 
@@ -46,17 +48,29 @@ class Audit:
         return found
 
 
-def audit(
-    path: Path,
-    shards: Shards,
-    recipe: Recipe,
-    config: TeacherConfig,
-    weights: Path,
-    parts: int,
-    seed: int,
-    workers: int,
-) -> Audit:
-    """Labels ``parts`` parts of the cache at ``path`` again, drawn by ``seed``.
+@dataclass(frozen=True)
+class Maker:
+    """What made a cache, by params.yaml: ``teacher`` is the name of the teacher ``config``, ``split`` what it labelled."""
+
+    teacher: str
+    config: TeacherConfig
+    recipe: Recipe
+    split: str
+
+
+def maker_of(params: Path, name: str, answers: bool) -> Maker:
+    """What made the cache ``name`` of params.yaml, or (``answers``) the validation answers of the teacher ``name``."""
+    if answers:
+        teacher = load(params, f"teachers.{name}", TeacherConfig)
+        recipe = load(params, f"recipes.{teacher.recipe}", Recipe)
+        return Maker(name, teacher, evaluation(recipe), "val")
+    cache = load(params, f"caches.{name}", CacheConfig)
+    teacher = load(params, f"teachers.{cache.teacher}", TeacherConfig)
+    return Maker(cache.teacher, teacher, load(params, f"recipes.{cache.recipe}", Recipe), "train")
+
+
+def audit(path: Path, work: Path, maker: Maker, parts: int, seed: int, workers: int) -> Audit:
+    """Labels ``parts`` parts of the cache at ``path`` again, drawn by ``seed``; shards and teachers are in ``work``.
 
     Equal hardware, libraries and precision give equal bits; another GPU may differ in the last ones, so the hard labels
     are counted apart. Raises IdentityError if the cache is of other views or another teacher, IntegrityError where it
@@ -65,7 +79,9 @@ def audit(
     device = pick_device()
     cache = open_cache(path)
     shape = cache.layout
-    teacher = Teacher.load(config, weights, shape.classes, recipe, shape.block, device)
+    shards, recipe = Shards.open(work / "shards" / maker.split), maker.recipe
+    weights = work / "teachers" / maker.teacher / "model.safetensors"
+    teacher = Teacher.load(maker.config, weights, shape.classes, recipe, shape.block, device)
     whole = cache_identity(shards, recipe, shape, teacher.identity(), device)
     require_identity(cache, whole, path)
     there = sorted(cache.parts)

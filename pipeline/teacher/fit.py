@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.base.files import canonical_json, whole_directory, write_durably
-from pipeline.base.weights import write_state
+from pipeline.base.files import canonical_json, digest, whole_directory, write_durably
+from pipeline.base.weights import load_strict, read_state, write_state
 from pipeline.data.shards import Shards
+from pipeline.runtime.config import NONE
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import device_name, rank, world_size
 from pipeline.runtime.progress import say
@@ -68,9 +69,30 @@ def fit_teacher(
     return model, top1(model, validation(val, recipe, device, workers), device)
 
 
-def write_teacher(model: nn.Module, report: dict[str, object], out: Path) -> None:
-    """``teacher.json`` and ``model.safetensors`` in ``out``, whole or not at all."""
+def run_key(config: TeacherConfig, fit: FitConfig, recipe: Recipe, train: Shards, code: list[str]) -> str:
+    """Hash of all that decides a fit's result; names its checkpoints."""
+    chosen = config.model_dump(exclude={"recipe", "student", "fit"})
+    hashes = loop.code_hashes(code)
+    return digest([chosen, fit.model_dump(), recipe.model_dump(), train.manifest_hash, hashes])
+
+
+def trained_elsewhere(config: TeacherConfig, classes: int, student: Path) -> tuple[nn.Module, str]:
+    """The teacher with the weights that its config names, or with those of the trained ``student``; and their name.
+
+    Raises UsageError if they are missing, do not fit or have another number of classes, IntegrityError if damaged.
+    """
+    if config.student == NONE:
+        return create(config, classes, pretrained=True), str(config.weights)
+    model = create(config, classes, pretrained=False)
+    load_strict(model, read_state(student / "model.safetensors"), f"teacher {config.arch}: student {config.student}")
+    return model, f"student {config.student}"
+
+
+def write_teacher(model: nn.Module, config: TeacherConfig, weights: str, top1: float | None, out: Path) -> None:
+    """``teacher.json`` (where the weights are from, how the teacher computes) and ``model.safetensors`` in ``out``, whole
+    or not at all. ``top1``: percent on the validation split, None where it was not fitted here."""
+    report = {"weights": weights, "computes": config.model_dump(mode="json", exclude={"recipe", "fit"})}
     with whole_directory(out, MARKS) as fresh:
-        write_durably(fresh / "teacher.json", canonical_json(report))
+        write_durably(fresh / "teacher.json", canonical_json(report | ({} if top1 is None else {"top1": top1})))
         write_state(fresh / "model.safetensors", model.state_dict())
     say(f"teacher: {out / 'model.safetensors'}")

@@ -22,7 +22,7 @@ from pipeline.views.recipe import Recipe
 
 def create(config: TeacherConfig, classes: int, pretrained: bool) -> nn.Module:
     """The bare timm model with C = ``classes`` outputs, on the CPU, in train mode: for ``fit_teacher``, and to bring
-    pretrained weights into ``work/teachers``.
+    ``pretrained`` weights into ``work/teachers``.
 
     Raises UsageError if the weights are missing, do not fit, or have another number of classes.
     """
@@ -30,7 +30,7 @@ def create(config: TeacherConfig, classes: int, pretrained: bool) -> nn.Module:
         return timm_models.create(config.arch, config.arch_args, classes)
     if config.weights is None:
         raise UsageError(
-            f"teacher {config.name}: its config names no weights; fit it with: python -m stages.fit_teacher"
+            f"teacher {config.arch}: its config names no weights; fit it with: python -m stages.fit_teacher"
         )
     if is_hub(config.weights):
         model: Any = timm_models.from_hub(config.arch, config.arch_args, config.weights)
@@ -41,7 +41,7 @@ def create(config: TeacherConfig, classes: int, pretrained: bool) -> nn.Module:
     return model
 
 
-def check_weights(config: TeacherConfig, classes: int) -> None:
+def require_fit(config: TeacherConfig, classes: int) -> None:
     """Raises UsageError if the config's weights are seen not to be for C = ``classes`` without asking a network; of a
     local file everything is seen, since it is loaded."""
     if config.weights is None:
@@ -55,8 +55,8 @@ def check_weights(config: TeacherConfig, classes: int) -> None:
 def _require_classes(config: TeacherConfig, classes: int, found: int) -> None:
     if found != classes:
         raise UsageError(
-            f"teacher {config.name}: the data has {classes} classes, its weights {config.weights} have {found}; choose a "
-            f"teacher for these classes, or set weights to null to fit one"
+            f"teacher {config.arch}: the data has {classes} classes, its weights {config.weights} have {found}; choose a "
+            f"teacher for these classes, or give it no weights and a section fit"
         )
 
 
@@ -118,7 +118,7 @@ class Teacher:
         Raises UsageError (missing file, does not fit, another class count) or IntegrityError (damaged file).
         """
         model = timm_models.create(config.arch, config.arch_args, classes)
-        weights.load_strict(model, weights.read_state(weights_file), f"{weights_file} for teacher {config.name}")
+        weights.load_strict(model, weights.read_state(weights_file), f"{weights_file} for teacher {config.arch}")
         model.eval().requires_grad_(False)
         identity = weights.state_hash(model.state_dict())
         model.to(device)
@@ -148,7 +148,7 @@ class Teacher:
         The rows do not depend on n. Raises IntegrityError if the model is in train mode, its buffers have changed or a
         logit is not finite, and UsageError if it does not take this size or does not have C classes.
         """
-        name = self.config.name
+        name = self.config.arch
         n = images.shape[0]
         if not 0 < n <= self.batch:
             raise ValueError(f"teacher {name}: expected 1 to {self.batch} views, found {n}")
@@ -172,12 +172,12 @@ class Teacher:
                 return self.forward(inputs).float()
         except AssertionError as error:  # timm's check of a fixed input size
             raise UsageError(
-                f"teacher {self.config.name}: {self.config.arch} can't take {inputs.shape[-1]} px views: "
+                f"teacher {self.config.arch}: can't take {inputs.shape[-1]} px views: "
                 f"{error}; set img_size in its arch_args or another size in the recipe"
             ) from None
 
     def _check(self, logits: Tensor) -> None:
-        name = self.config.name
+        name = self.config.arch
         if tuple(logits.shape[1:]) != (self.classes,):
             raise UsageError(
                 f"teacher {name}: expected {self.classes} logits per view, found {tuple(logits.shape[1:])}"

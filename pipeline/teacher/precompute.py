@@ -53,6 +53,11 @@ class Share:
         only_shards, only_views = _parse_range(shards, "--only-shards"), _parse_range(views, "--only-views")
         return cls(int(index), int(count), only_shards, only_views)
 
+    @property
+    def whole(self) -> bool:
+        """Whether this one job is for all parts, and so may publish."""
+        return self.count == 1 and self.shards is None and self.views is None
+
     def of_rank(self, rank: int, world: int) -> "Share":
         return replace(self, index=(self.index - 1) * world + rank + 1, count=self.count * world)
 
@@ -114,6 +119,7 @@ def fill(
     Raises RetryError (75) when told to stop, after the part in work, or without it if that takes more than 20 s;
     IntegrityError for damaged shards or a teacher that gives NaN; OSError on a full disk.
     """
+    # Which parts nobody has committed.
     layout = pool.layout
     done = committed(pool)
     todo = [part for part in parts if part not in done]
@@ -131,6 +137,7 @@ def fill(
                 for first in layout.views_of(g)[::repeats]:
                     yield Visit(block.index, first, repeats, 0)
 
+    # Reading, predicting and writing, each timed apart.
     start = time.perf_counter()
     read_wait = predict = write = 0.0
     finished = views = 0
@@ -147,6 +154,7 @@ def fill(
             read_wait += time.perf_counter() - before
             if drawn is None:
                 break
+            # A visit goes into its part, a whole part to the writer.
             current = current or _Part(layout, coming.popleft(), repeats)
             before = time.perf_counter()
             current.put(drawn, label_visit(teacher, recipe, drawn).numpy())
@@ -218,7 +226,7 @@ def run(
         refuse_other(out, pool)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()))
     say(f"precompute: {len(mine)} parts on {device_name()}")
-    summary = fill(pool, mine, shards, recipe, teacher, config.repeats, workers, StopSignal())
+    summary = fill(pool, mine, shards, recipe, teacher, views_per_visit(layout.group), workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "
         f"{summary.read_wait_s:.1f} s, teacher {summary.predict_s:.1f} s, writing {summary.write_s:.1f} s (overlapped)"
@@ -226,6 +234,11 @@ def run(
     return pool, summary
 
 
-def validation_config(config: CacheConfig) -> CacheConfig:
-    """The cache of the teacher's answers on the validation split: one view, no chance."""
-    return config.model_copy(update={"name": f"{config.name}-val", "views": 1, "group": 1, "repeats": 1})
+def answers_config(teacher: str, recipe: str) -> CacheConfig:
+    """The cache of a teacher's answers on the validation split: one view, no chance, logits in any case."""
+    return CacheConfig(recipe=recipe, teacher=teacher, views=1, group=1, codec="f16")
+
+
+def views_per_visit(group: int) -> int:
+    """How many views are drawn of an image that was decoded once; it divides G and changes speed only, no byte."""
+    return next(r for r in (3, 2, 1) if group % r == 0)

@@ -63,6 +63,7 @@ def run(
     on a loss or weights that are not finite.
     """
     steps, per_epoch = schedule.steps(config.epochs), schedule.steps_per_epoch()
+    # Optimiser, schedule and average, from the newest checkpoint on.
     torch.manual_seed(config.seed + rank())  # stochastic depth and dropout; views never use it
     optimizer = make_optimizer(model, config.optimizer, config.batch)
     scheduler = make_scheduler(optimizer, config.optimizer, steps, per_epoch)
@@ -71,6 +72,7 @@ def run(
     start = state.restore()
     if start:
         say(f"{title}: goes on from step {start} of {steps}")
+    # The model as it is stepped: compiled, spread over ranks, in its precision.
     stepped = cast(nn.Module, torch.compile(model)) if config.compile else model
     if world_size() > 1:
         stepped = nn.parallel.DistributedDataParallel(stepped, device_ids=[device] if device.type == "cuda" else None)
@@ -79,6 +81,7 @@ def run(
     model.train()
     with progress(title, steps - start, "steps") as tick:
         for step, batch in zip(range(start, steps), batches(start, steps)):
+            # One step.
             scheduler.step_update(step)
             with autocast:
                 values = compute(stepped, batch)
@@ -92,6 +95,7 @@ def run(
             state.add(values, batch)
             if observe is not None:
                 observe(step, float(values["loss"].detach()))
+            # The end of an epoch: a row of the log, and a score.
             done, note = step + 1, ""
             if done % per_epoch == 0 or done == steps:
                 row = state.end_epoch(done, per_epoch)
@@ -99,6 +103,7 @@ def run(
                     row |= score(model)
                     model.train()
                 note = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
+            # Save where it is due, and stop where told to.
             stopping = _agreed(stop, done, device)
             if stopping or done == steps or done % config.checkpoint_steps == 0:
                 state.save(done)

@@ -11,7 +11,6 @@ Repeated augmentation (Hoffer et al. 2020; DeiT uses r = 3) is the r views of a 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
@@ -106,8 +105,8 @@ def check_period(period: int, repeats: int) -> None:
     """Raises UsageError unless r divides K, so that no visit wraps round."""
     if period % repeats:
         raise UsageError(
-            f"period K = {period} views is no multiple of train.repeats r = {repeats}: a visit would wrap round; set "
-            f"train.period to {period - period % repeats or repeats}"
+            f"period K = {period} views is no multiple of training.repeats r = {repeats}: a visit would wrap round; set "
+            f"training.period to {period - period % repeats or repeats}"
         )
 
 
@@ -121,8 +120,8 @@ def lanes_of(rank: int, world: int, lanes: int) -> range:
     if lanes % world:
         fit = [n for n in range(1, lanes + 1) if lanes % n == 0]
         raise UsageError(
-            f"world size {world} does not divide train.lanes = {lanes}; start {', '.join(map(str, fit))} processes, or "
-            f"choose another train.lanes (which is another order of training)"
+            f"world size {world} does not divide training.lanes = {lanes}; start {', '.join(map(str, fit))} processes, or "
+            f"choose another training.lanes (which is another order of training)"
         )
     share = lanes // world
     return range(rank * share, (rank + 1) * share)
@@ -158,26 +157,21 @@ def check_repeats(repeats: int, group: int) -> None:
     """Raises UsageError unless r divides G, so that no visit lies in two parts of a cache."""
     if group % repeats:
         raise UsageError(
-            f"train.repeats: r = {repeats} does not divide cache.group G = {group}, so a visit would lie in two parts of "
+            f"training.repeats: r = {repeats} does not divide cache.group G = {group}, so a visit would lie in two parts of "
             f"the cache; choose a divisor of G"
         )
 
 
-Supervise = Literal["none", "cached", "live", "auto"]
-
-
-def period(supervise: Supervise, wanted: int | None, coverage: int, cycles: int, repeats: int) -> int:
-    """K, the views that a student cycles through: what is asked for, else the V of the config's cache, else all
-    different. An undistilled student cycles through V as well, so that all students see the same views."""
-    if wanted is not None:
-        return wanted
-    return coverage if supervise != "live" and coverage else cycles * repeats
+def period(wanted: int | None, coverage: int, cycles: int, repeats: int) -> int:
+    """K, the views that a student cycles through: what is asked for, else the V of its cache (``coverage``), else, without
+    a cache, all different."""
+    return wanted or coverage or cycles * repeats
 
 
 def check_coverage(views: int, held: int) -> None:
-    """Raises UsageError unless K <= V, so that a cache can hold all that supervise: cached cycles through."""
+    """Raises UsageError unless K <= V, so that a cache alone can hold all that a student cycles through."""
     if views > held:
         raise UsageError(
-            f"supervise: cached cycles through K = {views} views, and the cache holds V = {held}; run stages.precompute with "
-            f"cache.views of at least K (it adds only the new ones), lower train.period, or set supervise: auto"
+            f"cycles through K = {views} views, and its cache holds V = {held}; set the cache's views to at least K and run "
+            f"stages.precompute (it adds only the new ones), lower the training's period, or name a teacher beside the cache"
         )

@@ -1,0 +1,181 @@
+"""The named pieces of params.yaml as models, and which of them go together.
+
+A student names its recipe, training, cache, teacher and parent, a cache its recipe and teacher, a teacher its recipe and
+perhaps a student that teaches; what a piece does not use is the word ``none``. Imports no torch: this is what every
+``dvc repro`` checks first.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.cache.layout import CacheConfig
+from pipeline.data.sources import DataConfig
+from pipeline.runtime.config import NAME, NONE, C, validate
+from pipeline.runtime.errors import UsageError
+from pipeline.student.config import StudentConfig
+from pipeline.teacher.config import TeacherConfig
+from pipeline.training.config import FitConfig, TrainConfig
+from pipeline.training.schedule import check_coverage, check_period, check_repeats
+from pipeline.views.recipe import Recipe
+
+SECTIONS = ("recipes", "teachers", "caches", "trainings", "students")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """All of params.yaml, each piece by its name."""
+
+    data: DataConfig
+    recipes: Mapping[str, Recipe]
+    teachers: Mapping[str, TeacherConfig]
+    caches: Mapping[str, CacheConfig]
+    trainings: Mapping[str, TrainConfig]
+    students: Mapping[str, StudentConfig]
+
+    def named_weights(self) -> dict[str, str | None]:
+        """The weights that the configuration names, by their key."""
+        of_teachers = {f"teachers.{name}.weights": entry.weights for name, entry in self.teachers.items()}
+        return of_teachers | {f"students.{name}.initial": entry.initial for name, entry in self.students.items()}
+
+
+def parse(params: Mapping[str, Any]) -> Pieces:
+    """The pieces of ``params``, which go together. Raises UsageError with every problem on a line of its own."""
+    problems: list[str] = []
+    known = ("data", *SECTIONS)
+    extra, missing = sorted(set(params) - set(known)), [name for name in known if name not in params]
+    if extra or missing:
+        problems.append(f"sections: unknown {', '.join(extra) or 'none'}, missing {', '.join(missing) or 'none'}")
+    with _noting(problems):
+        data = validate(DataConfig, params.get("data", {}), "data")
+    recipes = _section(params, "recipes", Recipe, problems)
+    teachers = _section(params, "teachers", TeacherConfig, problems)
+    caches = _section(params, "caches", CacheConfig, problems)
+    trainings = _section(params, "trainings", TrainConfig, problems)
+    students = _section(params, "students", StudentConfig, problems)
+    for name, teacher in teachers.items():
+        if teacher.fit is not None:
+            with _noting(problems):
+                validate(FitConfig, dict(teacher.fit), f"teachers.{name}.fit")
+    raise_all(problems)
+    pieces = Pieces(data, recipes, teachers, caches, trainings, students)
+    raise_all([*_unknown_names(pieces), *_circles(pieces)])
+    raise_all([problem for name in students for problem in _misfits(pieces, name)])
+    return pieces
+
+
+class _noting:
+    """Notes the refusals of a block in a list and goes on behind it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, trace: object) -> bool:
+        if isinstance(error, UsageError):
+            self.problems.append(str(error))
+        return isinstance(error, UsageError)
+
+
+def raise_all(problems: list[str]) -> None:
+    """Raises UsageError with every problem on a line of its own; nothing where there is none."""
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def _section(params: Mapping[str, Any], section: str, model: type[C], problems: list[str]) -> dict[str, C]:
+    entries, found = params.get(section), {}
+    may_be_empty = section in ("teachers", "caches")  # undistilled students need neither
+    if not isinstance(entries, dict) or not (entries or may_be_empty):
+        if section in params:
+            problems.append(f"{section}: expected a mapping with at least one entry, found {entries!r}")
+        return {}
+    for name, entry in entries.items():
+        if not re.fullmatch(NAME, name) or name == NONE:
+            problems.append(
+                f"{section}.{name}: expected a name of letters, digits, _ and -, since it names a directory, and not "
+                f"{NONE!r}, which stands for what a piece does not use"
+            )
+        with _noting(problems):
+            found[name] = validate(model, entry, f"{section}.{name}")
+    return found
+
+
+def _links(pieces: Pieces) -> Iterator[tuple[str, str, str, bool]]:
+    """Every name that a piece gives: (its key, section that it names, name, whether it may be ``none``)."""
+    for name, teacher in pieces.teachers.items():
+        yield f"teachers.{name}.recipe", "recipes", teacher.recipe, False
+        yield f"teachers.{name}.student", "students", teacher.student, True
+    for name, cache in pieces.caches.items():
+        yield f"caches.{name}.recipe", "recipes", cache.recipe, False
+        yield f"caches.{name}.teacher", "teachers", cache.teacher, False
+    for name, student in pieces.students.items():
+        yield f"students.{name}.recipe", "recipes", student.recipe, False
+        yield f"students.{name}.training", "trainings", student.training, False
+        yield f"students.{name}.cache", "caches", student.cache, True
+        yield f"students.{name}.teacher", "teachers", student.teacher, True
+        yield f"students.{name}.parent", "students", student.parent, True
+
+
+def _unknown_names(pieces: Pieces) -> list[str]:
+    problems = []
+    for key, section, name, optional in _links(pieces):
+        there = getattr(pieces, section)
+        if name not in there and not (optional and name == NONE):
+            known = ", ".join([*there, *([NONE] if optional else [])])
+            problems.append(f"{key}: there is no {name!r} under {section} (there is {known or 'nothing'})")
+    return problems
+
+
+def _circles(pieces: Pieces) -> list[str]:
+    """Students and teachers that wait for themselves; DVC's own sentence names no way out."""
+    waits: dict[str, list[str]] = {}
+    for key, section, name, _ in _links(pieces):
+        if name != NONE and section in ("teachers", "caches", "students"):
+            waits.setdefault(key.rpartition(".")[0], []).append(f"{section}.{name}")
+    for start in waits:
+        todo, seen = list(waits[start]), set[str]()
+        while todo:
+            piece = todo.pop()
+            if piece == start:
+                return [f"{start}: waits for itself through {', '.join(waits[start])}; break the circle"]
+            if piece not in seen:
+                seen.add(piece)
+                todo += waits.get(piece, [])
+    return []
+
+
+def _misfits(pieces: Pieces, name: str) -> Iterator[str]:
+    """What does not go together in one student: views, steps, codec, teachers."""
+    student = pieces.students[name]
+    training, key = pieces.trainings[student.training], f"students.{name}"
+    cache = pieces.caches.get(student.cache)
+    problems: list[str] = []
+    if cache is not None:
+        if cache.recipe != student.recipe:
+            yield (
+                f"{key}.cache: {student.cache} holds views of recipe {cache.recipe}, the student learns from recipe "
+                f"{student.recipe}; name a cache of that recipe"
+            )
+        if student.teacher not in (NONE, cache.teacher):
+            yield (
+                f"{key}.teacher: {student.teacher} is not the teacher of cache {student.cache}, which is {cache.teacher}; "
+                f"name that one, or {NONE}"
+            )
+        if student.distillation == "soft" and cache.codec == NONE:
+            yield (
+                f"{key}: soft distillation needs logits, and caches.{student.cache}.codec is none (hard labels only); set "
+                f"cache.codec=u8 (1 byte per class and view) or f16 (2 bytes)"
+            )
+        with _noting(problems):
+            check_repeats(training.repeats, cache.group)
+    period = training.period or (cache.views if cache is not None else training.repeats)
+    with _noting(problems):
+        check_period(period, training.repeats)
+        if cache is not None and student.supervision == "cached":
+            check_coverage(period, cache.views)
+    for problem in problems:
+        yield f"{key}: {problem}"

@@ -1,0 +1,107 @@
+"""What a student learns from, opened and checked before any work, and the key of its run in the work pool."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from pipeline.base.files import digest
+from pipeline.base.weights import state_hash
+from pipeline.cache.identity import cache_identity, check_maker, check_views, require_identity
+from pipeline.cache.layout import CacheConfig, layout_of
+from pipeline.cache.reader import Cache, open_cache
+from pipeline.data.shards import Shards
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.machine import device as pick_device
+from pipeline.student.config import StudentConfig
+from pipeline.student.initial import initial_state
+from pipeline.student.supervision import FromTeacher
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.model import Teacher
+from pipeline.training.config import TrainConfig
+from pipeline.training.loop import code_hashes
+from pipeline.views.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a student learns from. ``coverage``: V of its cache, 0 without one. ``initial``: the weights that it starts
+    from, None for new ones."""
+
+    train: Shards
+    val: Shards
+    recipe: Recipe
+    coverage: int
+    cache: Cache | None
+    live: FromTeacher | None
+    initial: Mapping[str, Tensor] | None
+
+
+def open_inputs(
+    work: Path,
+    shards: Path,
+    chosen: StudentConfig,
+    recipe: Recipe,
+    training: TrainConfig,
+    entry: CacheConfig | None,
+    maker: TeacherConfig | None,
+) -> Inputs:
+    """Opens what ``chosen`` needs below ``work``, and only that. ``entry`` and ``maker`` are what params.yaml says of its
+    cache and of the teacher, None where it has neither.
+
+    Raises UsageError for what is missing, IdentityError for a cache of another recipe, data set, image library or teacher
+    than params.yaml says.
+    """
+    device, train = pick_device(), Shards.open(shards / "train")
+    opened, live, path = None, None, work / "caches" / chosen.cache
+    # The cache is of these views and this maker.
+    if entry is not None:
+        opened = open_cache(path)
+        check_views(opened, train, recipe, device, path)
+        if maker is not None:
+            check_maker(opened, layout_of(train, entry), maker.model_dump(mode="json"), path)
+        if chosen.supervision == "cached" and training.period is None and opened.views != entry.views:
+            raise UsageError(
+                f"{path}: holds V = {opened.views} views, params.yaml says {entry.views}; run: python -m stages.precompute"
+            )
+    # The live teacher is the one that made the cache, whose codec its logits pass.
+    if chosen.supervision in ("live", "auto") and maker is not None:
+        weights = work / "teachers" / chosen.teacher / "model.safetensors"
+        model = Teacher.load(maker, weights, len(train.classes), recipe, train.block_size, device)
+        live = FromTeacher(model, recipe, entry.codec if entry is not None else chosen.codec)
+        if opened is not None and entry is not None:
+            require_identity(
+                opened, cache_identity(train, recipe, layout_of(train, entry), model.identity(), device), path
+            )
+    return Inputs(
+        train=train,
+        val=Shards.open(shards / "val"),
+        recipe=recipe,
+        coverage=opened.views if opened is not None else 0,
+        cache=opened,
+        live=live,
+        initial=initial_state(chosen, work / "students" / chosen.parent),
+    )
+
+
+def run_key(config: TrainConfig, chosen: StudentConfig, inputs: Inputs, code: list[str]) -> str:
+    """Hash of all that decides a run's result; names its checkpoints, so that changed code or data starts anew and a
+    killed or repeated run goes on. Of a cache that must be whole it holds the rows as well: labelled anew on other
+    hardware they may differ in their last bits under the same identity. Raises IntegrityError for a damaged record."""
+    cache = inputs.cache
+    rows = cache.records_hash(config.period or cache.views) if cache and chosen.supervision == "cached" else None
+    names = {"recipe", "training", "cache", "teacher", "parent"}  # what they name is in the key by its content
+    return digest(
+        {
+            "training": config.model_dump(mode="json"),
+            "student": chosen.model_dump(mode="json", exclude=names) | {"supervision": chosen.supervision},
+            "initial": state_hash(inputs.initial) if inputs.initial is not None else None,
+            "recipe": inputs.recipe.model_dump(mode="json"),
+            "shards": [inputs.train.manifest_hash, inputs.val.manifest_hash],
+            "coverage": inputs.coverage,
+            "cache": [cache.hash, rows] if cache else None,
+            "teacher": [inputs.live.teacher.identity(), inputs.live.codec] if inputs.live else None,
+            "code": code_hashes(code),
+        }
+    )
