@@ -18,6 +18,7 @@ from stages import FOLDER, params_option
 @click.option("--out", type=FOLDER, default=Path("work/shards"), show_default=True)
 @stage
 def main(params: Path, index: Path, out: Path) -> None:
+    from pipeline.base.files import write_durably
     from pipeline.data.listing import read_listing
     from pipeline.data.pack import pack
     from pipeline.data.sources import DataConfig, find_root, read_splits
@@ -27,8 +28,8 @@ def main(params: Path, index: Path, out: Path) -> None:
     classes, splits = read_splits(config, root, read_listing(index, config.source))
     with timed(out, "shard"):
         manifests = pack(config, classes, splits, out, workers() + 1)
-    for kind in ("students", "teachers", "caches"):  # what a piece that uses none of a kind depends on in dvc.yaml
-        (out.parent / kind / NONE).mkdir(parents=True, exist_ok=True)
+    for kind in ("students", "teachers", "caches", "answers"):  # DVC wants a path where a piece uses none of a kind
+        write_durably(out.parent / kind / NONE / "unused", f"Stands for no {kind}.\n".encode())
     for name, manifest in manifests.items():
         left_out = f", {len(manifest.quarantined)} quarantined" if manifest.quarantined else ""
         count = f"{manifest.samples} images, {len(manifest.classes)} classes, {len(manifest.shards)} shards"
