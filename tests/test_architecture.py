@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.runtime.code import ROOT, code_of, imported
 
@@ -22,6 +23,7 @@ ROOMS = (
 )
 FLOOR = {room: number for number, line in enumerate(ROOMS) for room in line}
 MODULES = sorted(path for path in (ROOT / "pipeline").glob("*/*.py") if path.stem != "__init__")
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 SCRIPTS = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 
 
@@ -102,3 +104,47 @@ def test_a_stage_reaches_itself_and_no_runtime() -> None:
     reached = code_of("train")
     assert reached[0] == "stages/train.py" and "pipeline/student/losses.py" in reached
     assert not any(path.startswith("pipeline/runtime/") for path in reached)
+
+
+def entry(stage: str) -> dict:
+    return DVC[stage].get("do", DVC[stage])
+
+
+def script_of(stage: str) -> str:
+    cmd = entry(stage)["cmd"]  # of a list the last makes the outs
+    found = re.match(r"python -m stages\.(\w+)", cmd if isinstance(cmd, str) else cmd[-1])
+    assert found, stage
+    return found[1]
+
+
+@pytest.mark.parametrize("stage", sorted(DVC))
+def test_a_stage_depends_on_exactly_the_folders_that_it_reaches(stage: str) -> None:
+    named = {dep for dep in entry(stage)["deps"] if dep.startswith(("pipeline", "stages"))}
+    reached = code_of(script_of(stage))
+    assert named == {reached[0], *(path.rpartition("/")[0] for path in reached[1:])}
+
+
+@pytest.mark.parametrize("stage", sorted(DVC))
+def test_a_stage_reads_exactly_the_entries_of_params_that_it_declares(stage: str) -> None:
+    """``load(params, f"recipes.{chosen.recipe}", ...)`` is declared as ``recipes.${item.recipe}``."""
+    read = set()
+    for node in ast.walk(ast.parse((ROOT / "stages" / f"{script_of(stage)}.py").read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("load", "load_each", "names"):
+            key = ast.unparse(node.args[1]).removeprefix("f").strip("'\"")
+            pattern = r"\{(?:\w+\.)?(\w+)\}"
+            read.add(re.sub(pattern, lambda found: "${key}" if found[1] == "name" else f"${{item.{found[1]}}}", key))
+    declared = {str(param) for param in entry(stage)["params"]}
+    assert {key.removesuffix(".fit") for key in read} == declared
+
+
+def test_no_out_is_persisted_or_kept_from_the_cache() -> None:
+    for stage in DVC:
+        for out in entry(stage)["outs"]:
+            assert isinstance(out, str), f"{stage}: persist and cache: false switch DVC's run cache off"
+
+
+def test_the_graph_can_be_read_aloud() -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    assert len(text.splitlines()) <= 140 and all(entry(stage)["desc"] for stage in DVC)
+    commands = re.findall(r"cmd: (.*)|^      - (python .*)", text, re.M)
+    assert all(len(re.findall(r" --", "".join(command))) <= 2 for command in commands)
