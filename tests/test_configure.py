@@ -1,5 +1,7 @@
 """Configuration: composed, complete, strict; each refusal names the key."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,11 +9,18 @@ import timm
 import torch
 import yaml
 from click.testing import CliRunner
+from pydantic import BaseModel
 
+from pipeline.cache.layout import CacheConfig
+from pipeline.data.sources import DataConfig
 from pipeline.planning.check import check
 from pipeline.planning.params import compose, write
-from pipeline.runtime.config import load, read_yaml
+from pipeline.planning.pieces import parse
+from pipeline.runtime.config import load, read_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
+from pipeline.student.config import StudentConfig
+from pipeline.teacher.config import TeacherConfig
+from pipeline.training.config import FitConfig, TrainConfig
 from pipeline.views.recipe import Recipe
 from stages.configure import main
 
@@ -196,3 +205,75 @@ def test_a_hub_teacher_of_other_classes_is_refused_before_any_work(
 def test_students_that_can_name_no_stage_are_refused(students: object) -> None:
     with pytest.raises(UsageError, match=r"^students"):
         check(compose(CONFIGS, []) | {"students": students}, {})
+
+
+def keys_of(model: type[BaseModel]) -> Iterator[str]:
+    """The keys of a config model and of the models inside it."""
+    for name, field in model.model_fields.items():
+        yield name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys_of(field.annotation)
+
+
+@pytest.mark.parametrize(
+    ("section", "models"),
+    [
+        ("data", [DataConfig]),
+        ("recipes", [Recipe]),
+        ("teachers", [TeacherConfig]),
+        ("caches", [CacheConfig]),
+        ("trainings", [TrainConfig, FitConfig]),
+        ("students", [StudentConfig]),
+    ],
+)
+def test_every_key_is_described_in_configs(section: str, models: list[type[BaseModel]]) -> None:
+    text = (CONFIGS / "README.md").read_text()
+    start = text.index(f"\n## {section}")
+    described = set(re.findall(r"`(\w+)`", text[start : text.find("\n## ", start + 1)]))
+    missing = {key for model in models for key in keys_of(model)} - described
+    assert not missing, f"configs/README.md, {section}: {sorted(missing)}"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"students.soft.cache": "cifar"},
+            "students.soft.cache: there is no 'cifar' under caches (there is digits, none)",
+        ),
+        ({"students.soft.recipe": "big"}, "students.soft.cache: digits holds views of recipe digits"),
+        ({"students.soft.teacher": "other"}, "students.soft.teacher: other is not the teacher of cache digits"),
+        ({"teachers.other.student": "soft", "caches.digits.teacher": "other"}, "waits for itself"),
+        ({"students.soft.parent": "soft"}, "students.soft: waits for itself"),
+        ({"students.soft.cache": "none"}, "a distilled student names a cache or a teacher"),
+    ],
+)
+def test_pieces_that_do_not_go_together_are_refused(change: dict[str, str], sentence: str) -> None:
+    params = compose(CONFIGS, [])
+    params["recipes"]["big"] = params["recipes"]["digits"] | {"size": 36}
+    params["teachers"]["other"] = {"recipe": "digits", "arch": "regnety_002", "fit": {"epochs": 1, "batch": 8}}
+    if "teachers.other.student" in change:
+        params["teachers"]["other"] = {"recipe": "digits", "arch": "regnety_002"}
+    for key, value in change.items():
+        section, piece, name = key.split(".")
+        params[section][piece] = params[section][piece] | {name: value}
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        parse(params)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    params = compose(CONFIGS, [])
+    params["students"]["soft"] |= {"alpha": 2.0}
+    params["trainings"]["digits"] |= {"epochs": -1}
+    params["caches"]["none"] = params["caches"].pop("digits")
+    with pytest.raises(UsageError) as refusal:
+        parse(params)
+    for part in ("students.soft.alpha", "trainings.digits.epochs", "caches.none: expected a name"):
+        assert part in str(refusal.value)
+
+
+def test_no_line_of_params_is_rewrapped_by_dvc_and_students_stand_in_block_style() -> None:
+    for data in ("digits", "imagenet", "cifar10", "folder"):
+        text = write_yaml(compose(CONFIGS, [f"data={data}"]))
+        assert max(map(len, text.splitlines())) <= 80
+        assert "{" not in text.replace("{}", "")

@@ -1,0 +1,72 @@
+"""params.yaml is YAML 1.2, read and written as DVC reads it; what DVC would pass over is refused."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from dvc.utils.serialize import parse_yaml as dvc_parse_yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.runtime.config import parse_yaml, read_yaml, write_yaml
+from pipeline.runtime.errors import UsageError
+from stages.configure import main
+
+TEXTS = st.one_of(
+    st.text(
+        st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029\ufeff"),
+        max_size=30,
+    ),
+    st.sampled_from("1e3 1e-3 224 007 0o7 0x1F .inf 2001-01-01 12:30:45 no yes true null ~ = - 1_000 <<".split()),
+)
+NUMBERS = st.one_of(
+    st.booleans(), st.integers(-(10**12), 10**12), st.floats(allow_nan=False, allow_infinity=False), st.none()
+)
+KEYS = st.one_of(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True), TEXTS)
+VALUES = st.recursive(
+    st.one_of(TEXTS, NUMBERS),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=4))
+def test_what_configure_writes_dvc_reads_back_with_equal_values_and_types(value: dict[str, object]) -> None:
+    text = write_yaml(value)
+    for read in (parse_yaml, dvc_parse_yaml):
+        found = read(text, "params.yaml")
+        assert repr(found) == repr(value), text
+
+
+@pytest.mark.parametrize("key", ["224", "1e3", "007", "2001-01-01", "12_000", "true", "null"])
+def test_a_key_that_yaml_reads_as_something_else_than_text_is_refused(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"students:\n  {key}: {{}}\n")
+    with pytest.raises(
+        UsageError, match=r"params\.yaml: YAML reads the key students\..* and not as text; write it in quotes"
+    ):
+        read_yaml(path)
+    path.write_text(f"students:\n  '{key}': {{}}\n  no: {{}}\n")
+    assert list(read_yaml(path)["students"]) == [key, "no"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: " + "9" * 5000, "4300 digits"),
+        ("a: 2001-13-45", "month must be"),
+        ("a: [", "not valid YAML"),
+        ("[1]", "expected a mapping of sections"),
+    ],
+)
+def test_a_hostile_params_file_is_refused_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and sentence in result.output, result.output
+
+
+def test_numbers_that_dvc_writes_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("a: {lr: 1e-3, min: 2e-06, name: no}\n")
+    assert read_yaml(tmp_path / "params.yaml")["a"] == {"lr": 1e-3, "min": 2e-06, "name": "no"}
