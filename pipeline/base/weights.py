@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
+from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from pipeline.base import files
@@ -19,7 +20,6 @@ from pipeline.runtime.errors import IntegrityError, UsageError, first_line
 # Where training checkpoints keep their weights, in the order of choice. DeiT's EMA is stored but was never
 # evaluated or published (main.py:447), so it is taken only when it is asked for.
 KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
-_WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
 
 def read_state(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
@@ -96,17 +96,13 @@ def _choose(content: object, key: str | None, path: Path) -> object:
 def _tensors(content: object, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not content:
         raise UsageError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__} or nothing")
-    state: dict[str, Tensor] = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise UsageError(f"{path}: expected only tensors, found {type(value).__name__} under {name!r}")
-        clean = name
-        while clean.startswith(_WRAPPERS):
-            clean = clean.split(".", 1)[1]
-        if clean in state:
-            raise UsageError(f"{path}: two tensors are named {clean!r} without their wrapper's prefix")
-        state[clean] = value.detach()
-    return state
+    state = clean_state_dict(content)  # without the prefixes of DistributedDataParallel and torch.compile
+    if len(state) < len(content):
+        raise UsageError(f"{path}: two tensors have one name without their wrapper's prefix")
+    return {name: value.detach() for name, value in state.items()}
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
