@@ -52,7 +52,7 @@ class World:
 
     @property
     def weights(self) -> Path:
-        return self.root / "teacher" / "model.safetensors"
+        return self.root / "teachers" / "t" / "model.safetensors"
 
     def label(
         self, codec: CodecName, views: int, share: str = "1/1", recipe: Recipe | None = None, workers: int = 0
@@ -89,7 +89,7 @@ def make_world(root: Path, samples: int = 349, arch: str = "test_byobnet", epoch
     if epochs:
         how = FitConfig(epochs=epochs, batch=64, optimizer=OptimizerConfig(lr=0.016, ema_decay=None))
         model, _ = fit.fit_teacher(config, how, chosen, shards, val, root / "fit", 0)
-    fit.write_teacher(model, config, "fitted", None, root / "teacher")
+    fit.write_teacher(model, config, "fitted", None, root / "teachers" / "t")
     return open_world(root, arch, **recipe)
 
 
@@ -100,7 +100,7 @@ def open_world(root: Path, arch: str = "test_byobnet", **recipe: Any) -> World:
         validate(Recipe, RECIPE | recipe, "views"),
         validate(TeacherConfig, TEACHER | {"arch": arch}, "teacher"),
     )
-    weights = root / "teacher" / "model.safetensors"
+    weights = root / "teachers" / "t" / "model.safetensors"
     teacher = Teacher.load(config, weights, 10, chosen, shards.block_size, device())
     return World(root, shards, val, chosen, teacher, config)
 

@@ -21,7 +21,7 @@ from pipeline.report.inspection import inspect
 from pipeline.runtime.errors import IdentityError, RetryError, UsageError
 from pipeline.runtime.machine import StopSignal, device
 from pipeline.teacher import precompute
-from pipeline.teacher.audit import audit
+from pipeline.teacher.audit import Maker, audit
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.precompute import Share, fill, select
 
@@ -137,12 +137,13 @@ def test_a_write_that_fails_ends_the_job_and_its_workers(world: World, tmp_path:
 
 def test_the_teacher_is_asked_again_only_if_it_made_the_cache(world: World) -> None:
     path = world.label("none", 3).path
-    found = audit(path, world.shards, world.recipe, world.config, world.weights, 1, 0, 0)
+    maker = Maker("t", world.config, world.recipe, "train")
+    found = audit(path, world.root, maker, 1, 0, 0)
     assert found.problems == [] and found.equal == found.hard_equal == found.rows > 0
     assert replace(found, pixels_equal=0).problems and replace(found, hard_equal=found.rows // 2).problems
     with pytest.raises(IdentityError, match=r"teacher.precision: expected 'bf16', found 'fp32'"):
         other = world.config.model_copy(update={"precision": "bf16"})
-        audit(path, world.shards, world.recipe, other, world.weights, 1, 0, 0)
+        audit(path, world.root, replace(maker, config=other), 1, 0, 0)
 
 
 def test_a_cache_is_not_judged_by_other_shards(world: World) -> None:

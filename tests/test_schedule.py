@@ -85,7 +85,7 @@ def test_a_step_of_broken_pairs_is_no_schedule() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"period": 7}, "period K = 7 views is no multiple of train.repeats r = 3"),
+        ({"period": 7}, "period K = 7 views is no multiple of training.repeats r = 3"),
         ({"blocks": (1, 1)}, "no block with at least two samples"),
     ],
 )
@@ -95,7 +95,9 @@ def test_impossible_schedules_are_refused(changes: dict[str, object], sentence: 
 
 
 def test_a_world_that_does_not_divide_the_lanes_is_refused_with_the_ones_that_do() -> None:
-    with pytest.raises(UsageError, match=r"world size 3 does not divide train.lanes = 8; start 1, 2, 4, 8 processes"):
+    with pytest.raises(
+        UsageError, match=r"world size 3 does not divide training.lanes = 8; start 1, 2, 4, 8 processes"
+    ):
         lanes_of(0, 3, 8)
 
 

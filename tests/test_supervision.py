@@ -63,11 +63,11 @@ def test_a_cache_that_holds_too_few_views_or_parts_is_refused_with_what_is_missi
     world: World, tmp_path: Path
 ) -> None:
     whole = open_cache(world.label("f16", 6).path)
-    with pytest.raises(UsageError, match="K = 9 views, and the cache holds V = 6"):
+    with pytest.raises(UsageError, match="K = 9 views, and its cache holds V = 6"):
         sources("cached", 9, 1.0, world.shards, whole, None)
     half = dataclasses.replace(world, root=tmp_path)
-    weights = tmp_path / "teacher" / "model.safetensors"
-    weights.parent.mkdir()
+    weights = tmp_path / "teachers" / "t" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
     weights.write_bytes(world.weights.read_bytes())
     part = open_cache(half.label("none", 6, "1/2").path, views=6)
     with pytest.raises(UsageError, match=r"every part of views 0\.\.5, and 3 are missing: .*\(0, 1\)"):
@@ -135,6 +135,6 @@ def test_the_share_of_live_labels_counts_samples_and_not_epochs() -> None:
 
 
 def test_the_period_is_what_is_asked_for_else_what_the_cache_promises_else_all_different() -> None:
-    assert period("cached", 6, 12, 4, 3) == 6
-    assert period("none", None, 12, 4, 3) == period("auto", None, 12, 4, 3) == 12
-    assert period("live", None, 12, 4, 3) == 12 and period("live", None, 30, 4, 3) == 12
+    assert period(6, 12, 4, 3) == 6
+    assert period(None, 15, 4, 3) == 15
+    assert period(None, 0, 4, 3) == 12  # no cache: four cycles of three views

@@ -136,7 +136,7 @@ def test_the_class_target_is_the_mixed_smoothed_label() -> None:
 
 def test_a_period_beyond_the_cache_is_refused_before_any_step(world: World, tmp_path: Path) -> None:
     config = training(world, 12, period=6)
-    with pytest.raises(UsageError, match="K = 6 views, and the cache holds V = 3"):
+    with pytest.raises(UsageError, match="K = 6 views, and its cache holds V = 3"):
         train.train_student("s", config, student("cached", "hard"), inputs(world), tmp_path, 0)
     assert not list(tmp_path.iterdir())
 

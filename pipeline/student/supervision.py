@@ -75,10 +75,12 @@ def sources(
     """The two suppliers of ``training.batches`` for K = ``views``. Raises UsageError that says what is missing."""
     if supervision == "none":
         return None, None
-    assert supervision == "cached" or live is not None, "open_inputs loads the teacher"
+    if supervision != "cached" and live is None:
+        raise UsageError(f"targets are {supervision}, which need the teacher's weights; run: python -m stages.fit_teacher")
     if supervision == "live":
         return None, live
-    assert cache is not None, "open_inputs opens the cache"
+    if cache is None:
+        raise UsageError(f"targets are {supervision}, which need a teacher cache; run: python -m stages.precompute")
     if supervision == "auto":
         return FromCache(cache, shards, verify, partial=True), live
     check_coverage(views, cache.views)
