@@ -57,8 +57,8 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def refuse_foreign(out: Path, marks: tuple[str, ...]) -> None:
-    """Raises UsageError (exit 2) if ``out`` holds something and none of ``marks``, names that this stage's output has:
-    what a stage replaces is its own output and never a folder of the user's."""
+    """Refuses to overwrite a folder that this stage did not write: raises UsageError (exit 2) if ``out`` holds something
+    and none of ``marks``, the names by which this stage's output is known."""
     if out.is_symlink() or not out.exists() or any((out / mark).exists() for mark in marks):
         return
     if not out.is_dir() or any(out.iterdir()):

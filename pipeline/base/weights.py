@@ -18,7 +18,7 @@ from pipeline.base import files
 from pipeline.runtime.errors import IntegrityError, UsageError, first_line
 
 # Where training checkpoints keep their weights, in the order of choice. DeiT's EMA is stored but was never
-# evaluated or published (main.py:447), so it is taken only when it is asked for.
+# evaluated or published (facebookresearch/deit main.py), so it is taken only when it is asked for.
 KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
 
 

@@ -51,7 +51,8 @@ def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[st
             "index_codecs": [bytes_codec, crc],
             "index_location": "end",
         }
-        # Keys with dots: a name in a listing is a file. With slashes a part would be a directory, there before its file.
+        # Keys with dots put every part in one folder as one file. With slashes a part would be a folder of its own, which
+        # exists before its file does, so that a listing of names could not tell which parts are there.
         arrays["logits"] = _array(
             (*shape, width),
             (*chunk, width),

@@ -7,8 +7,8 @@ commit record of a part. Steps of a commit, each named in STEPS for the kill tes
 2. the record is linked to ``commits/<g>/<s>.json``: a link is exclusive, so exactly one attempt wins;
 3. the files are renamed to their places: idempotent, and anyone may finish it for a winner that died.
 
-A record holds no attempt id: what an attempt staged belongs to the published record if its own record is equal. Nobody
-replaces a published part; ``pipeline.verification.repair`` takes a damaged one out first.
+A record holds no attempt id: staged files belong to a published record if the record that was staged with them equals it.
+Nobody replaces a published part; ``cache.repair`` takes a damaged one out first.
 """
 
 import fcntl

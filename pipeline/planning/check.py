@@ -59,7 +59,7 @@ def _key(params: Mapping[str, Any], pieces: Pieces, classes: int | None) -> str:
 
 
 def _misfits(pieces: Pieces, classes: int | None) -> Iterator[str]:
-    """What timm refuses of every model, and weights that are seen not to be for ``classes``."""
+    """What timm refuses of every model, and weights that are not for ``classes``."""
     import torch
 
     from pipeline.base.timm_models import require_known

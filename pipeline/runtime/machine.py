@@ -104,7 +104,8 @@ def distributed() -> Iterator[None]:
     except torch.distributed.DistError as error:
         raise RetryError(f"the {world_size()} ranks did not find each other: {first_line(error)}") from None
     yield
-    # A rank that refuses does not come here: it would wait for the others, and they for it. Its end is theirs.
+    # Only a run that ended well leaves the group: a rank that refuses would wait here for ranks that wait for it. When
+    # its process ends, the others fail at their next exchange.
     torch.distributed.destroy_process_group()
 
 

@@ -44,7 +44,7 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
         except KeyboardInterrupt:
             text, code = "interrupted; run the same command to go on", 130
         print(f"error: {text}\nexit code {code}", file=sys.stderr, flush=True)
-        gc.collect()  # a loader that a dead frame still holds would be waited for at exit
+        gc.collect()  # ends the processes of a loader that the traceback still holds; else exit waits for them
         sys.exit(code)
 
     return run

@@ -34,7 +34,7 @@ def initial_state(config: StudentConfig, parent: Path) -> dict[str, Tensor] | No
 def load_initial(student: Student, state: Mapping[str, Tensor]) -> None:
     """Starts ``student`` from trained weights of the same architecture, perhaps of another resolution or other classes.
 
-    Positions are resampled to the student's grid (DeiT main.py:283-308); heads for another number of classes stay as
+    Positions are resampled to the student's grid (facebookresearch/deit main.py); heads for another number of classes stay as
     initialised, all of them, and that is said. Anything else must fit strictly. Raises UsageError, also where one side
     has a distillation token and the other has not: DeiT then shifts every position by one.
     """

@@ -42,8 +42,8 @@ def create(config: TeacherConfig, classes: int, pretrained: bool) -> nn.Module:
 
 
 def require_fit(config: TeacherConfig, classes: int) -> None:
-    """Raises UsageError if the config's weights are seen not to be for C = ``classes`` without asking a network; of a
-    local file everything is seen, since it is loaded."""
+    """Raises UsageError if the config's weights are not for C = ``classes``. Asks no network: a hub's weights are judged by
+    the number of classes that timm knows, a local file by loading it."""
     if config.weights is None:
         return
     if is_hub(config.weights):

@@ -33,7 +33,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the order depends on. ``blocks``: samples of each block; the other letters are those of DESIGN's words."""
+    """What the order depends on. ``blocks``: samples of each block; the other letters are those of CONTRIBUTING.md."""
 
     seed: int
     blocks: tuple[int, ...]

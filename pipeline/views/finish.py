@@ -18,7 +18,7 @@ from pipeline.views.pairs import Pairs
 from pipeline.views.recipe import Recipe, Triple
 
 _MASK = 0xFFFFFFFF
-_BAND = 1 << 20  # values in flight on a CPU: 4 MB, which malloc keeps, where it maps 150 MB afresh each time
+_BAND = 1 << 20  # values worked on at a time on a CPU: 4 MB, small enough that malloc reuses it
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Mix(Config):
 
 
 class Recipe(Config):
-    """How views are made; the defaults are DeiT's (facts: main.py:32-188), except that mixing is off.
+    """How views are made; the defaults are DeiT's (facebookresearch/deit main.py), except that mixing is off.
 
     ``size``: R, the view's side in pixels. ``crop``: ``random_resized`` is timm's RandomResizedCrop; ``random_padded``
     scales the shorter side to R (nothing to do for CIFAR at 32 px) and takes torchvision's RandomCrop(R, padding), as

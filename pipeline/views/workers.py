@@ -41,7 +41,7 @@ def read_visits(
     window: int = 1,
 ) -> Generator[Drawn, None, None]:
     """Draws visits in the given order, ``workers`` of them at a time (0: in this process), a ``window`` ahead at least:
-    whoever needs so many at once then finds them drawn."""
+    so that a reader that takes a whole window at once need not wait for its last visits."""
     loader = DataLoader(
         _Visits(shards, recipe, lookup),
         batch_size=None,
