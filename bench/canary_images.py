@@ -1,4 +1,4 @@
-"""Made the files in pipeline/canary_images: procedural pictures, no photographs, so no licence is needed.
+"""Made the files in pipeline/views/canary_images: procedural pictures, no photographs, so no licence is needed.
 
 python -m bench.canary_images OUT     # a new set changes every cache's identity: raise VIEWS_VERSION with it
 

@@ -1,6 +1,7 @@
 """Tars read strictly: every header is walked and proven.
 
-Readers of tars end silently at a bad header (300 of 300 flipped headers lost all following samples without a word), so nothing is taken from a tar before the walk has seen it whole. Nothing is extracted, decoded or piped.
+Readers of tars end silently at a bad header (300 of 300 flipped headers lost all following samples without a word), so
+nothing is taken from a tar before the walk has seen it whole. Nothing is extracted, decoded or piped.
 """
 
 import re

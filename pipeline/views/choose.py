@@ -2,7 +2,7 @@
 
 Every decision about view v of a sample is drawn here, as plain numbers, from one keyed hash of (recipe seed, sample
 key, v), with the distributions of timm and torchvision for the same settings and no global generator. Deliberate
-differences from DeiT's code: none in a single view; for mixing see ``pipeline.views.pairs``."""
+differences from DeiT's code: none in a single view; for mixing see ``views.pairs``."""
 
 import math
 from typing import NamedTuple

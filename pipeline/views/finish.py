@@ -27,7 +27,7 @@ class Finishing:
 
     ``erase`` int32 (B, E, 4): top, left, height, width, all 0 for none. ``noise`` int64 (B,): seed of the erasing
     noise. ``partner`` int64 (B,): row of the partner in this batch. ``lam`` float32 (B,), ``box`` int32 (B, 4): as in
-    ``pipeline.pairs.Pairs``.
+    ``views.pairs.Pairs``.
     """
 
     erase: Tensor
