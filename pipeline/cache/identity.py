@@ -32,6 +32,8 @@ def views_identity(shards: Shards, recipe: Recipe, device: torch.device) -> dict
     }
     fields = recipe.model_dump(mode="json", exclude=unused.get(recipe.crop, {"scale", "ratio", "padding"}))
     engine = fields.pop("engine")
+    if fields["shared_pairing"] == 1:  # its value before there was such a field: earlier caches still open
+        del fields["shared_pairing"]
     return {
         "format": "offline-deit teacher cache 1",
         "recipe": fields,

@@ -14,6 +14,9 @@ from torch import Tensor
 from pipeline.runtime.errors import UsageError
 from pipeline.student.heads import Heads
 
+Reduction = Literal["batchmean", "elementmean"]
+Form = Literal["kl", "hinton"]
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -30,12 +33,14 @@ def smoothed_mixed_target(
     """Smoothed labels of both partners mixed by ``lam``: int64 (B,), int64 (B,), float32 (B,) -> float32 (B, C).
 
     timm's ``mixup_target``, except that each row has its own lambda and partner. Smoothing spreads ``smoothing`` over
-    all C classes, so the right one has 1 - smoothing + smoothing / C. Unmixed: lam 1.
+    all C classes, so the right one has 1 - smoothing + smoothing / C. Unmixed: lam 1. A label below 0 is not known: its
+    share of the row's target is 0, so that a cross-entropy is lam CE(own) + (1 - lam) CE(partner) over the known ones.
     """
     off = smoothing / classes
     on = 1.0 - smoothing + off
-    weight = lam.unsqueeze(1)
-    return one_hot(labels, classes, on, off) * weight + one_hot(partner_labels, classes, on, off) * (1.0 - weight)
+    shares = lam * (labels >= 0), (1.0 - lam) * (partner_labels >= 0)
+    own, other = (one_hot(known.clamp(min=0), classes, on, off) for known in (labels, partner_labels))
+    return own * shares[0].unsqueeze(1) + other * shares[1].unsqueeze(1)
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -47,16 +52,21 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def soft_distillation(
-    logits: Tensor, teacher: Tensor, tau: float, reduction: Literal["batchmean", "elementmean"]
+    logits: Tensor, teacher: Tensor, tau: float, reduction: Reduction = "batchmean", form: Form = "kl"
 ) -> Tensor:
-    """tau**2 * KL(softmax(teacher / tau) || softmax(logits / tau)), float32: (B, C), (B, C) -> scalar.
+    """The soft term, float32: (B, C), (B, C) -> scalar; p = softmax(teacher / tau), q = softmax(logits / tau).
 
-    ``batchmean`` divides the sum by B (Hinton et al. 2015). ``elementmean`` divides by B * C as DeiT's code does: with
-    1,000 classes the same alpha then weighs this term 1,000 times less, so it is no default.
+    ``kl``: tau**2 * KL(p || q), DeiT's. ``hinton``: 2 * tau**2 * CE(p, q), as in Hinton et al. 2015 with the weight 2
+    that some codes give it; CE is KL plus the teacher's entropy, which no student changes, so its gradient is twice that
+    of ``kl``. ``batchmean`` divides the sum by B (Hinton et al. 2015). ``elementmean`` divides by B * C as DeiT's code
+    does: with 1,000 classes the same alpha then weighs this term 1,000 times less, so it is no default.
     """
     student = F.log_softmax(logits.float() / tau, dim=1)
     target = F.log_softmax(teacher.float() / tau, dim=1)
-    total = F.kl_div(student, target, reduction="sum", log_target=True) * (tau * tau)
+    if form == "hinton":
+        total = -2.0 * (tau * tau) * torch.sum(target.exp() * student)
+    else:
+        total = F.kl_div(student, target, reduction="sum", log_target=True) * (tau * tau)
     return total / (student.numel() if reduction == "elementmean" else student.shape[0])
 
 
@@ -69,18 +79,22 @@ def distillation_loss(
     kind: Literal["none", "soft", "hard"],
     alpha: float = 0.5,
     tau: float = 1.0,
-    reduction: Literal["batchmean", "elementmean"] = "batchmean",
+    reduction: Reduction = "batchmean",
+    form: Form = "kl",
 ) -> Loss:
     """The loss of one batch.
 
     ``target`` float32 (B, C) is the mixed and smoothed label, for the class head. The teacher's ``hard`` labels int
     (B,) or ``logits`` float (B, C) are for the distillation head, or for the class head of a student without the token.
-    ``hard``: cross-entropy to the teacher's argmax, never smoothed (DeiT losses.py); it reads no logits.
+    ``hard``: cross-entropy to the teacher's argmax, never smoothed (DeiT losses.py); it reads no logits. ``none`` with a
+    token: both heads learn the label, half each (the paper's control of two class tokens, section 5.2).
 
     Raises UsageError when the targets hold no teacher output of the kind asked for.
     """
     task = soft_cross_entropy(heads.class_logits, target)
     if kind == "none":
+        if heads.distillation_logits is not None:
+            task = 0.5 * task + 0.5 * soft_cross_entropy(heads.distillation_logits, target)
         return Loss(task, task, torch.zeros_like(task))
     student = heads.class_logits if heads.distillation_logits is None else heads.distillation_logits
     if kind == "hard":
@@ -93,5 +107,5 @@ def distillation_loss(
                 "distillation 'soft' needs the teacher's logits, found hard labels only (codec 'none'); "
                 "set the cache's codec to u8 or f16, or the distillation to 'hard'"
             )
-        distill = soft_distillation(student, logits, tau, reduction)
+        distill = soft_distillation(student, logits, tau, reduction, form)
     return Loss(task * (1.0 - alpha) + distill * alpha, task, distill)

@@ -25,20 +25,31 @@ from pipeline.student.supervision import sources
 from pipeline.training import loop
 from pipeline.training.batches import Batch, batches, memory_needed
 from pipeline.training.config import TrainConfig
+from pipeline.training.labelled import with_labels_of
 from pipeline.training.schedule import Schedule, check_repeats, lanes_of, period
+from pipeline.training.state import Row
 from pipeline.views.recipe import Recipe
 from pipeline.views.validation import top1, validation
 
 MARKS = ("config.json", "log.csv")  # by which a student's directory is known
 
 
-def make_schedule(config: TrainConfig, shards: Shards, coverage: int) -> Schedule:
-    """The schedule with its period K decided. Raises UsageError for a batch or a period that does not fit."""
-    sizes = tuple(block.samples for block in shards.blocks)
-    draft = Schedule(config.seed, sizes, config.repeats, config.repeats, config.lanes, config.window, config.batch)
+def make_schedule(config: TrainConfig, shards: Shards, coverage: int, shared_pairing: int = 1) -> Schedule:
+    """The schedule with its period K decided; the r views of a pair stand together where the recipe's ``shared_pairing``
+    is r. ``shards`` may hold some of the samples: an epoch counts all. Raises UsageError for what does not fit."""
+    draft = Schedule(
+        seed=config.seed,
+        blocks=tuple(block.samples for block in shards.blocks),
+        repeats=config.repeats,
+        period=config.repeats,
+        lanes=config.lanes,
+        window=config.window,
+        batch=config.batch,
+        together=config.repeats == shared_pairing,
+        epoch_samples=shards.manifest.samples,
+    )
     cycles = draft.cycles(draft.steps(config.epochs))
-    views = period(config.period, coverage, cycles, config.repeats)
-    return replace(draft, period=views)
+    return replace(draft, period=period(config.period, coverage, cycles, config.repeats))
 
 
 def train_student(
@@ -56,11 +67,13 @@ def train_student(
     not the teacher's, RetryError when told to stop.
     """
     device = pick_device()
-    shards, recipe = inputs.train, inputs.recipe
+    recipe = inputs.recipe
+    # An undistilled student has nothing to learn from an image without a label; it trains as many steps on the others.
+    shards = with_labels_of(inputs.train, config, only=chosen.supervision == "none")
     if inputs.cache is not None:
         check_repeats(config.repeats, inputs.cache.layout.group)
     # The order of training, and where targets come from.
-    schedule = make_schedule(config, shards, inputs.coverage)
+    schedule = make_schedule(config, shards, inputs.coverage, recipe.shared_pairing)
     lanes = lanes_of(rank(), world_size(), config.lanes)
     verify = 1.0 if config.verify_views == "all" else config.verify_views
     lookup, label = sources(chosen.supervision, schedule.period, verify, shards, inputs.cache, inputs.live)
@@ -89,10 +102,11 @@ def train_student(
             alpha=chosen.alpha,
             tau=chosen.tau,
             reduction=chosen.soft_reduction,
+            form=chosen.soft_form,
         )
         return {"loss": loss.total, "task": loss.task.detach(), "distill": loss.distill.detach()}
 
-    def score(model: nn.Module) -> loop.Row:
+    def score(model: nn.Module) -> Row:
         model.eval()
         found = top1(lambda images: model(images).fused(), validation(inputs.val, recipe, device, workers), device)
         return {"val_top1": found}

@@ -22,6 +22,7 @@ from pipeline.teacher.model import create
 from pipeline.training import loop
 from pipeline.training.batches import Batch, batches
 from pipeline.training.config import FitConfig
+from pipeline.training.labelled import with_labels_of
 from pipeline.training.schedule import Schedule, lanes_of
 from pipeline.views.recipe import Recipe
 from pipeline.views.validation import top1, validation
@@ -40,8 +41,9 @@ def fit_teacher(
 ) -> tuple[nn.Module, float]:
     """Trains the teacher of ``config`` from scratch; its model and top-1 on ``val``. ``directory``: checkpoints."""
     device = pick_device()
+    count, train = train.samples, with_labels_of(train, fit, only=True)
     sizes = tuple(block.samples for block in train.blocks)
-    schedule = Schedule(fit.seed, sizes, 1, 1_000_000_000, fit.lanes, fit.window, fit.batch)
+    schedule = Schedule(fit.seed, sizes, 1, 1_000_000_000, fit.lanes, fit.window, fit.batch, epoch_samples=count)
     lanes = lanes_of(rank(), world_size(), fit.lanes)
     say(f"fit_teacher: {schedule.steps(fit.epochs)} steps of {fit.batch}, on {device_name()}")
     torch.manual_seed(fit.seed)

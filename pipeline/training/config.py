@@ -8,21 +8,41 @@ from pipeline.runtime.config import Config
 
 
 class OptimizerConfig(Config):
-    """``lr`` holds for a batch of 512 and is scaled linearly, as DeiT's; ``warmup_lr`` and ``min_lr`` are not
-    scaled."""
+    """``lr`` holds for a batch of 512 and is scaled linearly, as DeiT's; with ``scale_lr`` off it is used as it stands.
+    ``warmup_lr`` and ``min_lr`` are never scaled (DeiT's code; its ``cooldown_epochs`` does nothing there and is no key).
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    ``sgd`` is Nesterov's with ``momentum``; ``adam`` adds the decay to the gradient, ``adamw`` decays the weights
+    themselves. ``clip_grad``: the largest norm of the whole gradient, null for none as DeiT. ``ema_warmup``: the
+    average's decay grows as 1 - (1 + step)^(-2/3) up to ``ema_decay`` (timm's ModelEmaV3), which short runs need.
+    """
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = Field(default=5e-4, gt=0)
+    scale_lr: bool = True
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.05, ge=0)
     warmup_epochs: float = Field(default=5.0, ge=0)
     warmup_lr: float = Field(default=1e-6, ge=0)
     min_lr: float = Field(default=1e-5, ge=0)
     clip_grad: float | None = Field(default=None, gt=0)
     ema_decay: float | None = Field(default=0.99996, gt=0, lt=1)
+    ema_warmup: bool = False
+
+    def scaled_lr(self, batch: int) -> float:
+        """The learning rate after the warm-up of a training in batches of ``batch``."""
+        return self.lr * batch / 512 if self.scale_lr else self.lr
 
 
 class LoopConfig(Config):
-    """Fields that fitting a teacher and training a student share; never used by itself."""
+    """Fields that fitting a teacher and training a student share; never used by itself.
+
+    ``accumulate``: a step's gradient is the average over so many parts of its batch, one after the other, which needs
+    less memory and changes neither the order of the samples nor the learning rate (batch norms see a part).
+    ``precision``: the type of autocast; fp16 scales the loss so that small gradients survive. ``tf32``: faster and less
+    exact float32 products on NVIDIA GPUs; off, it is as torch has it (off for products, on for convolutions).
+    ``labelled_per_class``: so many images of each class keep their labels, those that a hash of (``labelled_seed``, key)
+    puts first, so that 10 per class are among 20 per class; null for all.
+    """
 
     seed: int = Field(default=0, ge=0)
     epochs: float = Field(gt=0, le=100_000)
@@ -30,8 +50,12 @@ class LoopConfig(Config):
     lanes: int = Field(default=1, ge=1)  # L; the world size must divide it
     window: int = Field(default=4, ge=1)  # W
     optimizer: OptimizerConfig = OptimizerConfig()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    accumulate: int = Field(default=1, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tf32: bool = False
     compile: bool = False
+    labelled_per_class: int | None = Field(default=None, ge=1)
+    labelled_seed: int = Field(default=0, ge=0)
     checkpoint_steps: int = Field(default=1000, ge=1)
     score_epochs: int = Field(default=1, ge=1)  # the last epoch is scored in any case
 
@@ -40,6 +64,11 @@ class LoopConfig(Config):
         if self.batch % (2 * self.lanes):
             raise ValueError(
                 f"batch: expected a multiple of 2 x lanes = {2 * self.lanes} (each lane gives whole pairs), found {self.batch}"
+            )
+        if self.batch % (self.lanes * self.accumulate):
+            raise ValueError(
+                f"batch: expected a multiple of lanes x accumulate = {self.lanes * self.accumulate} (equal parts on each "
+                f"of up to {self.lanes} processes), found {self.batch}"
             )
         return self
 

@@ -8,12 +8,10 @@ asked for again only hands out its result.
 
 import errno
 import fcntl
-import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -21,17 +19,16 @@ from torch import nn
 
 from pipeline.base.files import sha256_file
 from pipeline.runtime.code import ROOT
-from pipeline.runtime.errors import IntegrityError, RetryError, UsageError
+from pipeline.runtime.errors import RetryError
 from pipeline.runtime.machine import StopSignal, rank, world_size
 from pipeline.runtime.progress import progress, say
-from pipeline.training import checkpoint
 from pipeline.training.batches import Batch
 from pipeline.training.config import LoopConfig
-from pipeline.training.optimizer import make_average, make_optimizer, make_scheduler
+from pipeline.training.journal import Journal
+from pipeline.training.optimizer import make_average, make_scheduler, update_average
 from pipeline.training.schedule import Schedule
-
-Row = dict[str, float]
-Compute = Callable[[nn.Module, Batch], dict[str, torch.Tensor]]  # scalars by name; "loss" is the one to minimise
+from pipeline.training.state import Row, State
+from pipeline.training.step import Compute, Stepper, tensor_float32
 
 
 @dataclass(frozen=True)
@@ -65,44 +62,38 @@ def run(
     steps, per_epoch = schedule.steps(config.epochs), schedule.steps_per_epoch()
     # Optimiser, schedule and average, from the newest checkpoint on.
     torch.manual_seed(config.seed + rank())  # stochastic depth and dropout; views never use it
-    optimizer = make_optimizer(model, config.optimizer, config.batch)
-    scheduler = make_scheduler(optimizer, config.optimizer, steps, per_epoch)
+    stepper = Stepper(model, config, device)
+    scheduler = make_scheduler(stepper.optimizer, config.optimizer, steps, per_epoch)
     average = make_average(model, config.optimizer)
-    state = _State(title, directory, model, optimizer, average, device)
+    # Where an earlier run stopped, this one goes on.
+    state = State(title, directory, stepper, average)
     start = state.restore()
+    say(f"{title}: {_rate(config)}")
     if start:
         say(f"{title}: goes on from step {start} of {steps}")
-    # The model as it is stepped: compiled, spread over ranks, in its precision.
-    stepped = cast(nn.Module, torch.compile(model)) if config.compile else model
-    if world_size() > 1:
-        stepped = nn.parallel.DistributedDataParallel(stepped, device_ids=[device] if device.type == "cuda" else None)
-    autocast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
-    stop = StopSignal()
+    journal, stop = Journal(title, directory, start), StopSignal()
     model.train()
-    with progress(title, steps - start, "steps") as tick:
-        for step, batch in zip(range(start, steps), batches(start, steps)):
-            # One step.
+    with progress(title, steps - start, "steps") as tick, tensor_float32(config.tf32), closing(journal):
+        for step, batch in zip(range(start, steps), journal.watched(batches(start, steps))):
+            # One step, and its share of the average and of the log.
             scheduler.step_update(step)
-            with autocast:
-                values = compute(stepped, batch)
-            optimizer.zero_grad(set_to_none=True)
-            values["loss"].backward()
-            if config.optimizer.clip_grad is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_grad)
-            optimizer.step()
+            values = stepper(compute, batch)
             if average is not None:
-                average.update(model)
+                update_average(average, model, config.optimizer, step)
             state.add(values, batch)
             if observe is not None:
-                observe(step, float(values["loss"].detach()))
-            # The end of an epoch: a row of the log, and a score.
+                observe(step, float(values["loss"]))
             done, note = step + 1, ""
+            # The end of an epoch: a row of the log, and a score.
             if done % per_epoch == 0 or done == steps:
                 row = state.end_epoch(done, per_epoch)
+                speed = journal.note(row)
                 if score is not None and (len(state.rows) % config.score_epochs == 0 or done == steps):
                     row |= score(model)
                     model.train()
-                note = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
+                journal.draw(row, speed)
+                note = "  ".join(f"{name} {value:.4g}" for name, value in (row | speed).items() if name != "step")
+                journal.resume()
             # Save where it is due, and stop where told to.
             stopping = _agreed(stop, done, device)
             if stopping or done == steps or done % config.checkpoint_steps == 0:
@@ -114,6 +105,14 @@ def run(
                     f"run the same command to go on"
                 )
     return Trained(model, average.module.state_dict() if average is not None else None, state.rows)
+
+
+def _rate(config: LoopConfig) -> str:
+    """The learning rate that is really used, in words."""
+    how, rate = config.optimizer, config.optimizer.scaled_lr(config.batch)
+    scaled = f"{how.lr:g} x batch {config.batch} / 512" if how.scale_lr else "not scaled with the batch"
+    warmup = f"; {how.warmup_epochs:g} epochs of warm-up from {how.warmup_lr:g}" if how.warmup_epochs else ""
+    return f"{how.name}, learning rate {rate:g} ({scaled}) down to {how.min_lr:g}{warmup}"
 
 
 def code_hashes(code: list[str]) -> dict[str, str]:
@@ -140,108 +139,6 @@ def exclusive(directory: Path) -> Iterator[None]:
                 raise
             say(f"warning: {directory}: no locks on this file system; see that no second job trains this very run")
         yield
-
-
-@dataclass
-class _State:
-    """What a checkpoint in ``directory`` holds besides the step. ``sums``: this rank's sums of the epoch so far."""
-
-    title: str
-    directory: Path
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: Any  # timm's ModelEmaV3, or None
-    device: torch.device
-    rows: list[Row] = field(default_factory=list)
-    sums: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def restore(self) -> int:
-        """Takes over the newest whole checkpoint, and returns its step; 0 where there is none. Raises UsageError, on
-        every rank, if the ranks found different steps."""
-        step, state = checkpoint.latest(self.directory) or (0, None)
-        steps = _from_all_ranks(step)
-        if len(set(steps)) > 1:
-            raise UsageError(
-                f"{self.directory}: the ranks found checkpoints of different steps, {steps}; DISTIL_POOL must be one directory "
-                f"that all nodes share"
-            )
-        if state is None:
-            return 0
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
-        self.rows = state["rows"]
-        self.sums = {name: value.to(self.device) * (rank() == 0) for name, value in state["sums"].items()}
-        if len(state["chance"]) == world_size():
-            checkpoint.restore_rng(state["chance"][rank()])
-        else:
-            ranks = len(state["chance"])
-            say(f"{self.title}: saved by {ranks} ranks, goes on with {world_size()}: same views, other rounding")
-        return step
-
-    def add(self, values: dict[str, torch.Tensor], batch: Batch) -> None:
-        one = torch.ones((), dtype=torch.float64)
-        extra = {"steps": one, "samples": one * len(batch.labels), "live": one * batch.live}
-        for name, value in (values | extra).items():
-            value = value.detach().double()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-
-    def end_epoch(self, done: int, per_epoch: int) -> Row:
-        """Means over the epoch and over all ranks, as a new row. Raises IntegrityError when the loss is not finite."""
-        total = self._totals(done)
-        steps, samples, live = total.pop("steps"), total.pop("samples"), total.pop("live")
-        means = {name: value / steps for name, value in total.items()}
-        lr = self.optimizer.param_groups[0]["lr"]
-        self.rows.append({"epoch": done / per_epoch, "step": done, "lr": lr, **means, "live_fraction": live / samples})
-        self.sums = {}
-        return self.rows[-1]
-
-    def save(self, step: int) -> None:
-        """Writes a checkpoint. Raises IntegrityError, on every rank, before a loss or weights that are not finite are
-        saved: one bad gradient makes the weights nan before any loss shows it."""
-        totals = self._totals(step) if self.sums else {}
-        if not all(bool(torch.isfinite(value).all()) for value in self.model.parameters()):
-            raise _diverged(f"{self.title}: weights became nan or inf by step {step - 1}")
-        chance = _from_all_ranks(checkpoint.rng_state())
-        if rank() == 0:
-            state = {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "average": self.average.module.state_dict() if self.average is not None else None,
-                "rows": self.rows,
-                "sums": {name: torch.tensor(value, dtype=torch.float64) for name, value in totals.items()},
-                "chance": chance,
-            }
-            checkpoint.save(self.directory, step, state)
-        if world_size() > 1:
-            dist.barrier()
-
-    def _totals(self, done: int) -> dict[str, float]:
-        """Sums over all ranks. Raises IntegrityError, on every rank, when the loss is not finite."""
-        total = {}
-        for name in sorted(self.sums):
-            value = self.sums[name].clone()
-            if world_size() > 1:
-                value = value.to(self.device)  # NCCL reduces on the GPU only
-                dist.all_reduce(value)
-            total[name] = float(value)
-        if not math.isfinite(total["loss"]):
-            first = done - int(total["steps"] / world_size())
-            raise _diverged(f"{self.title}: the loss became nan or inf somewhere within steps {first}..{done - 1}")
-        return total
-
-
-def _from_all_ranks(value: Any) -> list[Any]:
-    """Every rank's ``value``, in the order of the ranks."""
-    values = [value] * world_size()
-    if world_size() > 1:
-        dist.all_gather_object(values, value)
-    return values
-
-
-def _diverged(what: str) -> IntegrityError:
-    return IntegrityError(f"{what}; lower optimizer.lr, raise warmup_epochs or set clip_grad")
 
 
 def _agreed(stop: StopSignal, done: int, device: torch.device) -> bool:

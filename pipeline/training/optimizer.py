@@ -1,8 +1,8 @@
 """Optimiser, learning-rate schedule and weight average, all timm's, from one config.
 
 The defaults are DeiT's (facebookresearch/deit main.py). Decided differently from its code, on purpose: the rate is set
-for every step and not once an epoch (DeiT's first two epochs both run at the warm-up rate), and the average of the
-weights is evaluated as well as stored.
+for every step and not once an epoch (DeiT's first two epochs both run at the warm-up rate, and a resumed run shifts one
+epoch's), and the average of the weights is evaluated as well as stored (DeiT's is never looked at).
 """
 
 import torch
@@ -15,14 +15,14 @@ from pipeline.training.config import OptimizerConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig, batch: int) -> torch.optim.Optimizer:
-    """AdamW (eps 1e-8) or SGD (Nesterov, momentum 0.9); biases, norms and timm's ``no_weight_decay`` are not
-    decayed."""
+    """AdamW or Adam (betas 0.9 and 0.999, eps 1e-8) or SGD with Nesterov's momentum, which is timm's and so DeiT's
+    ``sgd``; biases, norms and timm's ``no_weight_decay`` are not decayed."""
     return create_optimizer_v2(
         model,
-        opt="adamw" if config.name == "adamw" else "nesterov",
-        lr=config.lr * batch / 512,
+        opt={"adamw": "adamw", "adam": "adam", "sgd": "nesterov"}[config.name],
+        lr=config.scaled_lr(batch),
         weight_decay=config.weight_decay,
-        momentum=0.9,
+        momentum=config.momentum,
         foreach=True,
     )
 
@@ -44,4 +44,12 @@ def make_scheduler(
 
 def make_average(model: nn.Module, config: OptimizerConfig) -> ModelEmaV3 | None:
     """Exponential moving average of the weights and buffers, updated after every step."""
-    return ModelEmaV3(model, decay=config.ema_decay) if config.ema_decay is not None else None
+    if config.ema_decay is None:
+        return None
+    return ModelEmaV3(model, decay=config.ema_decay, use_warmup=config.ema_warmup)
+
+
+def update_average(average: ModelEmaV3, model: nn.Module, config: OptimizerConfig, step: int) -> None:
+    """Takes the weights after step ``step``, counted from 0, into the average. timm counts from 1 and is told the step
+    for the warm-up only, since it would copy the weights at the first."""
+    average.update(model, step=step + 1 if config.ema_warmup else None)

@@ -1,8 +1,8 @@
 """Who is mixed with whom, how much and where: Mixup and CutMix as data.
 
-timm's Mixup in mode ``pair`` with a keyed permutation of the block in place of the batch's order. DeiT's code draws one
-lambda and one box per batch; here each pair has its own, a deliberate difference, so that a cached view does not depend
-on the batch size.
+timm's Mixup in mode ``pair`` with a keyed permutation of the block in place of the batch's order. DeiT's code mixes a
+batch with its flipped self, draws one lambda and one box per batch and rank, and needs an even batch; here each pair has
+its own, a deliberate difference, so that a cached view does not depend on batch size or world size.
 """
 
 import math
@@ -30,10 +30,14 @@ class Pairs:
 
 
 def pair(recipe: Recipe, block: str, view: int, n: int) -> Pairs:
-    """Pairs the n samples of ``block`` in view ``view``; with mixing off they are paired all the same, lambda
-    1."""
-    draws = Draws(recipe.seed, "pair", block, view)
-    pairs = draws.permutation(n)[: n - n % 2].reshape(-1, 2)
+    """Pairs the n samples of ``block`` in view ``view``; with mixing off they are paired all the same, lambda 1.
+
+    Views v with equal v // ``recipe.shared_pairing`` have the same ``partner`` and ``pairs``, each its own ``lam`` and
+    ``box``.
+    """
+    draws, shared = Draws(recipe.seed, "pair", block, view), recipe.shared_pairing
+    partners = draws if shared == 1 else Draws(recipe.seed, "partners", block, view // shared)
+    pairs = partners.permutation(n)[: n - n % 2].reshape(-1, 2)
     partner = np.arange(n)
     partner[pairs[:, 0]], partner[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
     lam, box = np.ones(n, np.float32), np.zeros((n, 4), np.int32)

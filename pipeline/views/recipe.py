@@ -60,6 +60,8 @@ class Recipe(Config):
     DeiT does at 32 px; ``center`` scales the shorter side to floor(R / crop_fraction) and crops the middle. ``policy``:
     a RandAugment or AutoAugment string of timm's, "" for none. ``color_jitter``: strength s of torchvision's
     ColorJitter(s, s, s); timm drops it silently when a policy other than 3a is on, here that is refused.
+    ``shared_pairing``: s consecutive views (those with equal v // s) have the same partners, each with its own lambda,
+    box and draws. Where s is the training's r, the r views of an image stand in one step, as DeiT's repeats do.
     """
 
     seed: int = Field(ge=0, lt=2**63)
@@ -77,6 +79,7 @@ class Recipe(Config):
     std: Triple = (0.229, 0.224, 0.225)
     erase: Erase = Erase()
     mix: Mix = Mix()
+    shared_pairing: int = Field(default=1, ge=1, le=64)
     engine: Literal["pil"] = "pil"
 
     @field_validator("policy")

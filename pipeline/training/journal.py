@@ -1,0 +1,82 @@
+"""What a run tells a person while it goes on: images per second, waiting, curves for TensorBoard.
+
+Times are of this machine and this run, so they are no output: they stay beside the checkpoints and in no file that DVC
+hashes, or a student trained again to the same bits would have another hash.
+
+    RUN/speed.csv            per epoch: images/s over all ranks, share of the time spent waiting for data
+    RUN/tensorboard/TITLE/   the same and every number of log.csv, where TensorBoard is installed
+"""
+
+import csv
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.files import write_durably
+from pipeline.runtime.machine import rank, world_size
+from pipeline.training.batches import Batch
+
+_COLUMNS = ("epoch", "step", "images_per_s", "waiting")
+
+
+class Journal:
+    """The journal of a run in ``directory`` that goes on from step ``start``: what it held of later steps is dropped.
+
+    Only rank 0 writes. Scoring and its waiting are not counted.
+    """
+
+    def __init__(self, title: str, directory: Path, start: int) -> None:
+        self.path = directory / "speed.csv"
+        self.rows: list[dict[str, Any]] = []
+        if self.path.is_file():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= start]
+        self.events = _events(directory / "tensorboard" / title, start) if rank() == 0 else None
+        self.resume()
+
+    def resume(self) -> None:
+        """Counts from now on."""
+        self.since, self.waited, self.samples = time.perf_counter(), 0.0, 0
+
+    def watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """``batches``, with the time noted that is spent waiting for them in this process."""
+        while True:
+            before = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - before
+            if batch is None:
+                return
+            self.samples += len(batch.labels) * world_size()
+            yield batch
+
+    def note(self, row: dict[str, float]) -> dict[str, float]:
+        """Speed since ``resume``, written down beside the epoch and step of ``row``, a row of the log."""
+        seconds = max(time.perf_counter() - self.since, 1e-9)
+        speed = {"images_per_s": self.samples / seconds, "waiting": self.waited / seconds}
+        self.rows.append({"epoch": row["epoch"], "step": row["step"], **speed})
+        if rank() == 0:
+            lines = [",".join(_COLUMNS), *(",".join(str(r[name]) for name in _COLUMNS) for r in self.rows)]
+            write_durably(self.path, ("\n".join(lines) + "\n").encode())
+        return speed
+
+    def draw(self, row: dict[str, float], speed: dict[str, float]) -> None:
+        """Adds a row of the log and its speed to TensorBoard's curves."""
+        if self.events is not None:
+            for name, value in (row | speed).items():
+                if name != "step":
+                    self.events.add_scalar(name, value, int(row["step"]))
+            self.events.flush()
+
+    def close(self) -> None:
+        if self.events is not None:
+            self.events.close()
+
+
+def _events(directory: Path, start: int) -> Any:
+    """TensorBoard's writer, None where it is not installed; it hides what a killed run wrote after ``start``."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(directory), purge_step=start + 1)

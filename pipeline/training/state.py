@@ -1,0 +1,127 @@
+"""What a checkpoint of a run holds, and the sums of the epoch that it is in."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.runtime.machine import rank, world_size
+from pipeline.runtime.progress import say
+from pipeline.training import checkpoint
+from pipeline.training.batches import Batch
+from pipeline.training.step import Stepper
+
+Row = dict[str, float]
+
+
+@dataclass
+class State:
+    """What a checkpoint in ``directory`` holds besides the step. ``sums``: this rank's sums of the epoch so far."""
+
+    title: str
+    directory: Path
+    stepper: Stepper
+    average: Any  # timm's ModelEmaV3, or None
+    rows: list[Row] = field(default_factory=list)
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def restore(self) -> int:
+        """Takes over the newest whole checkpoint, and returns its step; 0 where there is none. Raises UsageError, on
+        every rank, if the ranks found different steps."""
+        step, state = checkpoint.latest(self.directory) or (0, None)
+        steps = _from_all_ranks(step)
+        if len(set(steps)) > 1:
+            raise UsageError(
+                f"{self.directory}: the ranks found checkpoints of different steps, {steps}; DISTIL_POOL must be one directory "
+                f"that all nodes share"
+            )
+        if state is None:
+            return 0
+        self.stepper.model.load_state_dict(state["model"])
+        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+        self.rows = state["rows"]
+        self.sums = {name: value.to(self.stepper.device) * (rank() == 0) for name, value in state["sums"].items()}
+        if len(state["chance"]) == world_size():
+            checkpoint.restore_rng(state["chance"][rank()])
+        else:
+            ranks = len(state["chance"])
+            say(f"{self.title}: saved by {ranks} ranks, goes on with {world_size()}: same views, other rounding")
+        return step
+
+    def add(self, values: dict[str, torch.Tensor], batch: Batch) -> None:
+        """Adds the ``values`` of a step; the norm of a gradient that fp16's scaling refused is left out and counted."""
+        one = torch.ones((), dtype=torch.float64)
+        extra = {"steps": one, "samples": one * len(batch.labels), "live": one * batch.live}
+        if self.stepper.scaler.is_enabled():
+            taken = torch.isfinite(values["grad_norm"])
+            extra |= {"grad_norm": torch.where(taken, values["grad_norm"], 0.0), "skipped": ~taken}
+        for name, value in (values | extra).items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def end_epoch(self, done: int, per_epoch: int) -> Row:
+        """Means over the epoch and over all ranks, as a new row. Raises IntegrityError when the loss is not finite."""
+        total = self._totals(done)
+        steps, samples, live = total.pop("steps"), total.pop("samples"), total.pop("live")
+        scaled = {"skipped": total.pop("skipped") / world_size()} if "skipped" in total else {}
+        if scaled:  # the mean norm of the steps that were taken
+            total["grad_norm"] *= steps / max(1.0, steps - scaled["skipped"] * world_size())
+        means = {name: value / steps for name, value in total.items()} | scaled
+        lr = self.stepper.optimizer.param_groups[0]["lr"]
+        self.rows.append({"epoch": done / per_epoch, "step": done, "lr": lr, **means, "live_fraction": live / samples})
+        self.sums = {}
+        return self.rows[-1]
+
+    def save(self, step: int) -> None:
+        """Writes a checkpoint. Raises IntegrityError, on every rank, before a loss or weights that are not finite are
+        saved: one bad gradient makes the weights nan before any loss shows it."""
+        totals = self._totals(step) if self.sums else {}
+        if not all(bool(torch.isfinite(value).all()) for value in self.stepper.model.parameters()):
+            raise _diverged(f"{self.title}: weights became nan or inf by step {step - 1}")
+        chance = _from_all_ranks(checkpoint.rng_state())
+        if rank() == 0:
+            state = {
+                "model": self.stepper.model.state_dict(),
+                "optimizer": self.stepper.optimizer.state_dict(),
+                "scaler": self.stepper.scaler.state_dict(),
+                "average": self.average.module.state_dict() if self.average is not None else None,
+                "rows": self.rows,
+                "sums": {name: torch.tensor(value, dtype=torch.float64) for name, value in totals.items()},
+                "chance": chance,
+            }
+            checkpoint.save(self.directory, step, state)
+        if world_size() > 1:
+            dist.barrier()
+
+    def _totals(self, done: int) -> dict[str, float]:
+        """Sums over all ranks. Raises IntegrityError, on every rank, when the loss is not finite."""
+        total = {}
+        for name in sorted(self.sums):
+            value = self.sums[name].clone()
+            if world_size() > 1:
+                value = value.to(self.stepper.device)  # NCCL reduces on the GPU only
+                dist.all_reduce(value)
+            total[name] = float(value)
+        if not math.isfinite(total["loss"]):
+            first = done - int(total["steps"] / world_size())
+            raise _diverged(f"{self.title}: the loss became nan or inf somewhere within steps {first}..{done - 1}")
+        return total
+
+
+def _from_all_ranks(value: Any) -> list[Any]:
+    """Every rank's ``value``, in the order of the ranks."""
+    values = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def _diverged(what: str) -> IntegrityError:
+    return IntegrityError(f"{what}; lower optimizer.lr, raise warmup_epochs or set clip_grad")
