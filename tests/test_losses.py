@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -117,6 +118,88 @@ def test_losses_are_computed_in_float32_under_autocast():
         value = soft_cross_entropy(logits, target)
     assert value.dtype == torch.float32
     assert torch.equal(value, soft_cross_entropy(logits.float(), target))
+
+
+def softmax64(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def cross_entropy64(logits: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+    """-sum(p log q) / B in float64, and its gradient (q sum(p) - p) / B by hand."""
+    q = softmax64(logits)
+    return float(-(target * np.log(q)).sum() / len(q)), (q * target.sum(1, keepdims=True) - target) / len(q)
+
+
+def formula64(kind, form, reduction, alpha, tau, outputs, outputs_kd, teacher, labels):
+    """The loss and the gradients of both heads in float64, from the formulas; ``outputs_kd`` None: no token."""
+    task, towards = cross_entropy64(outputs, labels)
+    if kind == "none":
+        if outputs_kd is None:
+            return task, towards, None
+        other, towards_kd = cross_entropy64(outputs_kd, labels)
+        return (task + other) / 2, towards / 2, towards_kd / 2
+    student = outputs if outputs_kd is None else outputs_kd
+    if kind == "hard":
+        term, pull = cross_entropy64(student, np.eye(student.shape[1])[teacher.argmax(1)])
+    else:
+        p = softmax64(teacher / tau)
+        term, pull = cross_entropy64(student / tau, p)
+        share = tau * tau / (student.shape[1] if reduction == "elementmean" else 1)
+        entropy = float(-(p * np.log(p)).sum() / len(p))
+        # the chain rule through logits / tau leaves one tau
+        term, pull = (2 * term, 2 * pull / tau) if form == "hinton" else (term - entropy, pull / tau)
+        term, pull = share * term, share * pull
+    if outputs_kd is None:
+        return (1 - alpha) * task + alpha * term, (1 - alpha) * towards + alpha * pull, None
+    return (1 - alpha) * task + alpha * term, (1 - alpha) * towards, alpha * pull
+
+
+FORMS = [
+    ("none", "kl", "batchmean"),
+    ("hard", "kl", "batchmean"),
+    *(("soft", form, how) for form in ("kl", "hinton") for how in ("batchmean", "elementmean")),
+]
+
+
+@pytest.mark.parametrize("token", [False, True])
+@pytest.mark.parametrize(("kind", "form", "reduction"), FORMS)
+@pytest.mark.parametrize(("alpha", "tau"), [(0.5, 1.0), (0.1, 3.0), (1.0, 3.0), (0.0, 1.0)])
+def test_every_form_and_its_gradients_are_the_float64_formulas(token, kind, form, reduction, alpha, tau):
+    outputs, teacher, labels = 2 * draw(16, 10), 3 * draw(16, 10, seed=2), draw(16, 10, seed=3).softmax(1)
+    labels[3] = 0.0  # a row whose label is not known
+    labels[4] *= 0.3  # and one of which the partner's is not
+    outputs_kd = 2 * draw(16, 10, seed=1) if token else None
+    leaves = [value.requires_grad_() for value in (outputs, outputs_kd) if value is not None]
+    loss = distillation_loss(
+        Heads(outputs, outputs_kd), labels, teacher.argmax(1), teacher,
+        kind=kind, alpha=alpha, tau=tau, reduction=reduction, form=form,
+    )  # fmt: skip
+    loss.total.backward()
+    plain = [
+        None if value is None else value.detach().double().numpy() for value in (outputs, outputs_kd, teacher, labels)
+    ]
+    value, *gradients = formula64(kind, form, reduction, alpha, tau, *plain)
+    assert loss.total.item() == pytest.approx(value, rel=1e-6, abs=1e-6)
+    for leaf, expected in zip(leaves, gradients):
+        found = np.zeros_like(expected) if leaf.grad is None else leaf.grad.double().numpy()
+        assert np.abs(found - expected).max() < 1e-6
+
+
+def test_hintons_form_pulls_twice_as_hard():
+    teacher, pulls = draw(4, 5, seed=1), []
+    for form in ("kl", "hinton"):
+        outputs = draw(4, 5).requires_grad_()
+        soft_distillation(outputs, teacher, 3.0, form=form).backward()
+        pulls.append(outputs.grad)
+    assert torch.allclose(pulls[1], 2 * pulls[0], atol=1e-7) and pulls[0].abs().max() > 0.01
+
+
+def test_an_unknown_label_leaves_its_share_of_the_target_empty():
+    labels, partners, lam = torch.tensor([0, -1, 0, -1]), torch.tensor([1, 1, -1, -1]), torch.full((4,), 0.75)
+    target = smoothed_mixed_target(labels, partners, lam, 2, 0.0)
+    assert torch.equal(target, torch.tensor([[0.75, 0.25], [0.0, 0.25], [0.75, 0.0], [0.0, 0.0]]))
+    assert soft_cross_entropy(draw(4, 2)[3:], target[3:]) == 0, "a row without labels asks for nothing"
 
 
 def test_gradients_reach_the_heads_and_not_the_teacher():

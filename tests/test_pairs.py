@@ -33,6 +33,17 @@ def test_pairing_depends_on_block_and_view_only() -> None:
         assert np.array_equal(again.lam, other.lam) is same
 
 
+def test_views_that_share_their_pairing_have_the_same_partners_and_their_own_mixing() -> None:
+    shared = DEIT.model_copy(update={"shared_pairing": 3})
+    first, *others = (pair(shared, "block", view, 65) for view in (3, 4, 5))
+    for other in others:
+        assert np.array_equal(first.partner, other.partner) and np.array_equal(first.pairs, other.pairs)
+        assert not np.array_equal(first.lam, other.lam) and not np.array_equal(first.box, other.box)
+    for view in (2, 6):
+        assert not np.array_equal(first.partner, pair(shared, "block", view, 65).partner)
+    assert np.array_equal(first.partner[first.partner], np.arange(65)) and len(first.pairs) == 32
+
+
 @pytest.mark.parametrize("mix", [Mix(), Mix(mixup=0.8, cutmix=1.0, probability=0.0)])
 def test_without_mixing_pairs_are_formed_all_the_same(mix: Mix) -> None:
     found = pair(Recipe(seed=0, size=32, mix=mix), "block", 0, 10)

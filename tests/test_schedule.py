@@ -2,11 +2,15 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
+from timm.data.distributed_sampler import RepeatAugSampler
 
 from pipeline.runtime.errors import UsageError
 from pipeline.training.schedule import Schedule, lanes_of, windows
 from pipeline.views.chance import Draws
+from pipeline.views.pairs import pair
+from pipeline.views.recipe import Recipe
 
 BLOCKS = (8, 8, 8, 8, 8, 8, 5)  # a short, odd last block; N = 53 is prime
 
@@ -20,16 +24,20 @@ def pairs_by_lane(plan: Schedule, lanes: range, start: int, stop: int) -> dict[i
     """Every pair that steps start..stop-1 take, per lane: (block, view, pair)."""
     given: dict[int, list[tuple]] = {lane: [] for lane in lanes}
     for window in windows(plan, lanes, start, stop):
-        for visit, view, pair in window.order.tolist():
+        for visit, view, mates in window.order.tolist():
             chosen = window.visits[visit]
-            given[window.lane].append((chosen.block, chosen.first_view + view, pair))
+            given[window.lane].append((chosen.block, chosen.first_view + view, mates))
     count = (stop - start) * plan.pairs_per_step
     return {lane: pairs[:count] for lane, pairs in given.items()}
 
 
+TOGETHER = {"together": True, "batch": 48}
+
+
+@pytest.mark.parametrize("changes", [{}, TOGETHER], ids=["apart", "together"])
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
-def test_global_sequence_is_the_same_for_every_world_size_that_divides_the_lanes(world: int) -> None:
-    plan = schedule()
+def test_global_sequence_is_the_same_for_every_world_size_that_divides_the_lanes(world: int, changes: dict) -> None:
+    plan = schedule(**changes)
     steps = 3 * plan.pairs_per_cycle // (plan.batch // 2)
     whole = pairs_by_lane(plan, range(8), 0, steps)
     parts: dict[int, list[tuple]] = {}
@@ -38,8 +46,9 @@ def test_global_sequence_is_the_same_for_every_world_size_that_divides_the_lanes
     assert parts == whole
 
 
-def test_each_pair_of_each_block_comes_once_per_view_in_every_cycle() -> None:
-    plan = schedule(lanes=1, window=1, batch=2)
+@pytest.mark.parametrize("changes", [{"batch": 2}, {"together": True, "batch": 6}], ids=["apart", "together"])
+def test_each_pair_of_each_block_comes_once_per_view_in_every_cycle(changes: dict) -> None:
+    plan = schedule(lanes=1, window=1, **changes)
     per_cycle = plan.pairs_per_cycle
     taken = pairs_by_lane(plan, range(1), 0, 3 * per_cycle)[0]
     for cycle in range(3):
@@ -55,8 +64,9 @@ def test_each_pair_of_each_block_comes_once_per_view_in_every_cycle() -> None:
         assert set(found.values()) == {1}
 
 
-def test_resume_at_any_step_continues_the_same_sequence() -> None:
-    plan = schedule()
+@pytest.mark.parametrize("changes", [{}, TOGETHER], ids=["apart", "together"])
+def test_resume_at_any_step_continues_the_same_sequence(changes: dict) -> None:
+    plan = schedule(**changes)
     steps = 60
     whole = pairs_by_lane(plan, range(8), 0, steps)
     for start in (Draws("starts", i).below(steps) for i in range(50)):
@@ -104,3 +114,41 @@ def test_a_world_that_does_not_divide_the_lanes_is_refused_with_the_ones_that_do
 def test_more_batch_than_data_is_refused() -> None:
     with pytest.raises(UsageError, match="no step at all"):
         schedule(batch=64).steps(0.5)
+
+
+def test_views_together_need_room_for_all_of_an_image_in_a_step() -> None:
+    assert schedule(together=True, batch=48).pairs_per_step == 3
+    with pytest.raises(UsageError, match=r"2 pairs per lane and step, fewer than repeats r = 3.*take at most 5 lanes"):
+        schedule(together=True, batch=32)
+
+
+def images_of_steps(plan: Schedule, steps: int, recipe: Recipe) -> list[np.ndarray]:
+    """The samples of each step, both of every pair, as the views' own pairing has them."""
+    given = pairs_by_lane(plan, range(plan.lanes), 0, steps)
+    partners = {
+        (b, v): pair(recipe, str(b), v, plan.blocks[b]).pairs for b, v in {p[:2] for l in given.values() for p in l}
+    }
+    rows = {lane: [partners[b, v][p] + 256 * b for b, v, p in pairs] for lane, pairs in given.items()}
+    each = plan.pairs_per_step
+    return [np.concatenate([np.ravel(rows[lane][s * each : (s + 1) * each]) for lane in rows]) for s in range(steps)]
+
+
+def with_sibling(batch: np.ndarray) -> float:
+    counts = Counter(batch.tolist())
+    return sum(count for count in counts.values() if count > 1) / len(batch)
+
+
+def test_repeated_views_stand_in_one_step_and_an_epoch_shows_as_many_images_as_deits_sampler() -> None:
+    samples, batch, ranks = 128 * 256, 1024, 8
+    sampler = [list(RepeatAugSampler(range(samples), ranks, rank)) for rank in range(ranks)]
+    theirs = [np.concatenate([own[i : i + batch // ranks] for own in sampler]) for i in range(0, 4096, batch // ranks)]
+    plan = Schedule(0, (256,) * 128, 3, 300, lanes=8, window=4, batch=batch, together=True)
+    ours = images_of_steps(plan, plan.steps_per_epoch(), Recipe(seed=0, size=224, shared_pairing=3))
+    assert np.mean([with_sibling(rows) for rows in ours]) > 0.985  # 99.0 %: the last of a step may be a seam
+    assert min(with_sibling(rows) for rows in ours) > 0.95
+    unique = [np.mean([len(set(rows.tolist())) / batch for rows in way]) for way in (ours, theirs)]
+    assert unique[0] == pytest.approx(0.344, abs=0.004) and unique[1] == pytest.approx(1 / 3, abs=0.004)
+    epoch = [len(set(np.concatenate(way).tolist())) / samples for way in (ours, theirs)]
+    assert epoch[0] == pytest.approx(epoch[1], rel=0.05), "images per epoch"
+    apart = images_of_steps(Schedule(0, (256,) * 128, 3, 300, 8, 4, batch), 4, Recipe(seed=0, size=224))
+    assert with_sibling(apart[0]) < 0.2, "without the shared pairing they do not"
