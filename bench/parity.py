@@ -1,6 +1,7 @@
 """A cached run is the live run: the same student trained from the cache, live, and half and half, bit for bit.
 
     python -m bench.parity                   200 steps, hard labels and soft targets through each codec: the README's table
+    python -m bench.parity --shared-pairing 1   the same with partners of its own for every view
     python -m bench.parity --steps 8 --views 6 --samples 349 --epochs 0     a small size, as in the tests
 
 Everything is real: digits packed into shards, DeiT's whole recipe (RandAugment, pixel erasing, Mixup and CutMix on every
@@ -64,12 +65,13 @@ def compare(
 @click.option("--views", default=12, show_default=True, help="V, a multiple of 6")
 @click.option("--samples", default=1437, show_default=True)
 @click.option("--arch", default="regnety_002", show_default=True, help="The teacher.")
+@click.option("--shared-pairing", default=3, show_default=True, help="r, so that an image's views stand together; or 1")
 @click.option("--epochs", default=4.0, show_default=True, help="For which the teacher is fitted.")
-def main(steps: int, views: int, samples: int, arch: str, epochs: float) -> None:
+def main(steps: int, views: int, samples: int, arch: str, shared_pairing: int, epochs: float) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # on a GPU no two trainings are equal without these two
     torch.use_deterministic_algorithms(True)
     with tempfile.TemporaryDirectory() as folder:
-        world = make_world(Path(folder), samples, arch, epochs)
+        world = make_world(Path(folder), samples, arch, epochs, shared_pairing=shared_pairing)
         rows = [row for kind, codec in KINDS for row in compare(world, steps, views, kind, codec, workers=1)]
     print("\n| distillation | codec | cached against | equal losses | final weights |\n|---|---|---|---|---|")
     for row in rows:

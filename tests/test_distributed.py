@@ -1,4 +1,5 @@
-"""Two ranks over gloo: the same views as one process, the same losses up to rounding, in step under ``auto``."""
+"""Two ranks over gloo: the same views as one process, the same losses up to rounding, in step under ``auto``; an image's
+views together, and gradients accumulated."""
 
 import json
 import os
@@ -25,12 +26,12 @@ def trained(world: World, folder: Path) -> list[dict[str, float]]:
         world.label("none", 3, "1/2")
     cache = open_cache(next((world.pool / "caches").iterdir()), views=3)
     inputs = Inputs(world.shards, world.val, world.recipe, 3, cache, world.live("none"), None)
-    config = training(world, STEPS, window=1, checkpoint_steps=3)
+    config = training(world, STEPS, window=1, checkpoint_steps=3, accumulate=2)
     return train.train_student("s", config, student("auto", "hard", drop_path=0.0), inputs, folder, 0).rows
 
 
 def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
-    world = make_world(tmp_path)
+    world = make_world(tmp_path, shared_pairing=3)
     alone = trained(world, tmp_path / "alone")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -57,10 +58,10 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
 if __name__ == "__main__":
     with distributed():
         root = Path(sys.argv[1])
-        rows = trained(open_world(root), root / "together")
+        rows = trained(open_world(root, shared_pairing=3), root / "together")
         if rank() == 0:
             (root / "rows.json").write_text(json.dumps(rows))
         try:
-            trained(open_world(root), root / ("together" if rank() == 0 else "empty"))
+            trained(open_world(root, shared_pairing=3), root / ("together" if rank() == 0 else "empty"))
         except UsageError as error:
             (root / f"apart{rank()}.txt").write_text(str(error))

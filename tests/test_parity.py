@@ -13,14 +13,16 @@ from pipeline.cache.codec import CodecName
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[int, World]:
+    """By the recipe's shared_pairing: 1, every view has its own partners; 3, the three views of an image stand together."""
+    return {shared: make_world(tmp_path_factory.mktemp("world"), shared_pairing=shared) for shared in (1, 3)}
 
 
-@pytest.mark.parametrize(("kind", "codec"), KINDS)
+@pytest.mark.parametrize(("shared", "kind", "codec"), [(1, *KINDS[0]), (1, *KINDS[1]), (3, *KINDS[2])])
 def test_cached_live_and_half_cached_runs_have_the_same_losses_and_weights_to_the_last_bit(
-    world: World, kind: str, codec: CodecName
+    worlds: dict[int, World], shared: int, kind: str, codec: CodecName
 ) -> None:
+    world = worlds[shared]
     rows = list(compare(world, steps=8, views=6, kind=kind, codec=codec, workers=1))
     assert len(rows) == 2
     for row in rows:

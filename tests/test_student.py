@@ -97,8 +97,26 @@ def test_every_parameter_learns_from_the_distillation_loss():
     assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0] == []
 
 
-def test_drop_path_acts_in_training_only():
-    model = make(drop_path=0.9)
+def test_two_class_tokens_without_a_teacher_learn_the_label_half_each():
+    model = make(drop_path=0.0, distillation="none", cache="none").train()
+    heads, target = model(views()), F.one_hot(torch.tensor([0, 1, 2, 3]), 10).float()
+    loss = distillation_loss(heads, target, None, None, kind="none")
+    each = [F.cross_entropy(logits, target) for logits in (heads.class_logits, heads.distillation_logits)]
+    assert torch.allclose(loss.total, (each[0] + each[1]) / 2) and each[0] != each[1]
+    loss.total.backward()
+    assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"drop_path": 0.9},
+        *({"drop_path": 0.0, "arch_args": {**ARGS, name: 0.5}} for name in ("proj_drop_rate", "pos_drop_rate")),
+    ],
+    ids=["drop_path", "proj_drop_rate", "pos_drop_rate"],
+)
+def test_dropout_and_drop_path_act_in_training_only(fields):
+    model = make(**fields)
     model.train()
     assert not torch.equal(model(views()).class_logits, model(views()).class_logits)
     model.eval()
@@ -126,7 +144,6 @@ def test_torch_compile_keeps_the_heads():
     [
         (DISTILLED, {"distillation": "none"}, "another one neither"),
         (DISTILLED, {"cache": "none"}, "a distilled student names a cache or a teacher"),
-        (DISTILLED, {"distillation": "none", "cache": "none"}, "a distillation token needs"),
         (DISTILLED, {"token": False}, "has a distillation token, found token: False"),
         (TWIN, {"token": True, "distillation": "hard", "teacher": "t"}, "has no distillation token"),
         (TWIN, {"alpha": 1.5}, r"students\.a\.alpha"),

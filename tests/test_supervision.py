@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.world import World, make_world, student, training
-from pipeline.cache.identity import check_views, require_identity
+from pipeline.cache.identity import check_views, require_identity, views_identity
 from pipeline.cache.reader import open_cache
 from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
 from pipeline.runtime.machine import device
@@ -17,6 +17,7 @@ from pipeline.student.inputs import Inputs
 from pipeline.student.supervision import FromCache, sources
 from pipeline.training.schedule import period
 from pipeline.views.drawn import draw_visit
+from pipeline.views.recipe import evaluation
 from pipeline.views.visits import Visit
 
 
@@ -106,6 +107,7 @@ def test_a_damaged_part_is_an_error_and_never_a_silent_fall_back(world: World, t
         ({"interpolation": "bilinear"}, "recipe.interpolation"),
         ({"policy": "rand-m8-mstd0.5-inc1"}, "recipe.policy"),
         ({"mean": (0.5, 0.5, 0.5)}, r"recipe.mean\[0\]"),
+        ({"shared_pairing": 3}, "recipe.shared_pairing"),
     ],
 )
 def test_a_cache_of_another_recipe_is_refused_with_both_values(world: World, change: dict, field: str) -> None:
@@ -113,6 +115,16 @@ def test_a_cache_of_another_recipe_is_refused_with_both_values(world: World, cha
     check_views(cache, world.shards, world.recipe, device(), cache.path)
     with pytest.raises(IdentityError, match=field):
         check_views(cache, world.shards, world.recipe.model_copy(update=change), device(), cache.path)
+
+
+def test_a_recipe_without_shared_pairing_has_the_identity_that_it_had_before_there_was_one(world: World) -> None:
+    cache = open_cache(world.label("f16", 6).path)
+    assert "shared_pairing" not in cache.identity["recipe"]
+    shared = world.recipe.model_copy(update={"shared_pairing": 3})
+    assert views_identity(world.shards, shared, device())["recipe"]["shared_pairing"] == 3
+    assert views_identity(world.val, evaluation(shared), device()) == views_identity(
+        world.val, evaluation(world.recipe), device()
+    ), "validation has no pairs"
 
 
 def test_a_cache_of_another_image_library_is_refused_with_both_ways_out(world: World) -> None:

@@ -57,7 +57,7 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
     for student, chosen in pieces.students.items():
         if chosen.recipe == cache.recipe:
             training = pieces.trainings[chosen.training]
-            schedule = make_schedule(training, shards, cache.views)
+            schedule = make_schedule(training, shards, cache.views, recipe.shared_pairing)
             rows = schedule.steps(training.epochs) * training.batch
             students[student] = _student(chosen, layout.classes, recipe, training, images, rows, drawn_at, teaching)
             students[student]["hours_teacher_live"] = rows * teaching / 3600

@@ -17,7 +17,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import TeacherConfig
 from pipeline.training.config import FitConfig, TrainConfig
-from pipeline.training.schedule import check_coverage, check_period, check_repeats
+from pipeline.training.schedule import check_coverage, check_period, check_repeats, check_together
 from pipeline.views.recipe import Recipe
 
 SECTIONS = ("recipes", "teachers", "caches", "trainings", "students")
@@ -173,6 +173,9 @@ def _misfits(pieces: Pieces, name: str) -> Iterator[str]:
         with _noting(problems):
             check_repeats(training.repeats, cache.group)
     period = training.period or (cache.views if cache is not None else training.repeats)
+    with _noting(problems):
+        if pieces.recipes[student.recipe].shared_pairing == training.repeats:
+            check_together(training.batch, training.lanes, training.repeats)
     with _noting(problems):
         check_period(period, training.repeats)
         if cache is not None and student.supervision == "cached":

@@ -19,7 +19,7 @@ class OptimizerConfig(Config):
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = Field(default=5e-4, gt=0)
     scale_lr: bool = True
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, gt=0, lt=1)
     weight_decay: float = Field(default=0.05, ge=0)
     warmup_epochs: float = Field(default=5.0, ge=0)
     warmup_lr: float = Field(default=1e-6, ge=0)

@@ -54,12 +54,8 @@ class Schedule:
     def __post_init__(self) -> None:
         assert self.batch % (2 * self.lanes) == 0, "LoopConfig refuses any other batch"
         check_period(self.period, self.repeats)
-        if self.together and self.pairs_per_step < self.repeats:
-            raise UsageError(
-                f"batch = {self.batch} over lanes = {self.lanes} gives {self.pairs_per_step} pairs per lane and step, "
-                f"fewer than repeats r = {self.repeats}: an image's views can't stand in one step; take at most "
-                f"{self.batch // (2 * self.repeats)} lanes, a larger batch, or a recipe with shared_pairing: 1"
-            )
+        if self.together:
+            check_together(self.batch, self.lanes, self.repeats)
         if self.pairs_per_cycle < 1:
             raise UsageError("the data set has no block with at least two samples, so no pair can be formed")
 
@@ -125,6 +121,17 @@ def check_period(period: int, repeats: int) -> None:
         raise UsageError(
             f"period K = {period} views is no multiple of training.repeats r = {repeats}: a visit would wrap round; set "
             f"training.period to {period - period % repeats or repeats}"
+        )
+
+
+def check_together(batch: int, lanes: int, repeats: int) -> None:
+    """Raises UsageError unless a lane's share of a step has room for the r views of a pair: B/(2L) >= r."""
+    pairs = batch // (2 * lanes)
+    if pairs < repeats:
+        raise UsageError(
+            f"batch = {batch} over lanes = {lanes} gives {pairs} pairs per lane and step, fewer than repeats r = {repeats}: "
+            f"an image's views can't stand in one step; take at most {batch // (2 * repeats)} lanes, a larger batch, or a "
+            f"recipe with shared_pairing: 1"
         )
 
 
