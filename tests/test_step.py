@@ -106,7 +106,7 @@ def test_tensorboard_shows_every_number_of_the_log(world: World, tmp_path: Path)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "s"))
     events.Reload()
     for name in {*trained.rows[0], "images_per_s", "waiting"} - {"step"}:
-        assert [event.step for event in events.Scalars(name)] == [row["step"] for row in trained.rows if name in row]
+        assert [event.step for event in events.Scalars(name)] == [row["step"] for row in trained.rows]
     assert [event.value for event in events.Scalars("loss")] == pytest.approx([row["loss"] for row in trained.rows])
 
 
