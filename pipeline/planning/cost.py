@@ -146,7 +146,8 @@ def _student(
     optimizer = make_optimizer(model, train.optimizer, train.batch)
 
     def step() -> object:
-        with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
+        dtype = torch.float16 if train.precision == "fp16" else torch.bfloat16
+        with torch.autocast(device.type, dtype, enabled=train.precision != "fp32"):
             loss = distillation_loss(model(images), target, target.argmax(1), target, kind=chosen.distillation)
         loss.total.backward()
         optimizer.step()

@@ -1,6 +1,7 @@
 """DeiT's losses on plain tensors: (1 - alpha) * task + alpha * distillation.
 
-Source: Touvron et al. 2021, section 3; facebookresearch/deit losses.py. The teacher is never in here.
+Source: Touvron et al. 2021, section 3; facebookresearch/deit losses.py. The teacher is never in here. DeiT's binary
+cross-entropy (DeiT III's ``--bce-loss``) is left out: with smoothing it makes every class a positive one.
 """
 
 from dataclasses import dataclass

@@ -76,7 +76,9 @@ def sources(
     if supervision == "none":
         return None, None
     if supervision != "cached" and live is None:
-        raise UsageError(f"targets are {supervision}, which need the teacher's weights; run: python -m stages.fit_teacher")
+        raise UsageError(
+            f"targets are {supervision}, which need the teacher's weights; run: python -m stages.fit_teacher"
+        )
     if supervision == "live":
         return None, live
     if cache is None:

@@ -28,6 +28,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.labelled import with_labels_of
 from pipeline.training.schedule import Schedule, check_repeats, lanes_of, period
 from pipeline.training.state import Row
+from pipeline.training.step import Compute
 from pipeline.views.recipe import Recipe
 from pipeline.views.validation import top1, validation
 
@@ -50,6 +51,27 @@ def make_schedule(config: TrainConfig, shards: Shards, coverage: int, shared_pai
     )
     cycles = draft.cycles(draft.steps(config.epochs))
     return replace(draft, period=period(config.period, coverage, cycles, config.repeats))
+
+
+def make_compute(config: TrainConfig, chosen: StudentConfig, classes: int) -> Compute:
+    """The loss of a batch, as the student's and its training's entries say."""
+
+    def compute(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        target = smoothed_mixed_target(batch.labels, batch.partner_labels, batch.lam, classes, config.smoothing)
+        loss = distillation_loss(
+            model(batch.images),
+            target,
+            batch.hard,
+            batch.logits,
+            kind=chosen.distillation,
+            alpha=chosen.alpha,
+            tau=chosen.tau,
+            reduction=chosen.soft_reduction,
+            form=chosen.soft_form,
+        )
+        return {"loss": loss.total, "task": loss.task.detach(), "distill": loss.distill.detach()}
+
+    return compute
 
 
 def train_student(
@@ -88,24 +110,9 @@ def train_student(
     if inputs.initial is not None:
         load_initial(model, inputs.initial)
     model.to(device)
-    classes = len(shards.classes)
+    compute = make_compute(config, chosen, len(shards.classes))
 
-    # What the loop asks for: the loss of a batch, a score, batches.
-    def compute(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        target = smoothed_mixed_target(batch.labels, batch.partner_labels, batch.lam, classes, config.smoothing)
-        loss = distillation_loss(
-            model(batch.images),
-            target,
-            batch.hard,
-            batch.logits,
-            kind=chosen.distillation,
-            alpha=chosen.alpha,
-            tau=chosen.tau,
-            reduction=chosen.soft_reduction,
-            form=chosen.soft_form,
-        )
-        return {"loss": loss.total, "task": loss.task.detach(), "distill": loss.distill.detach()}
-
+    # What else the loop asks for: a score, batches.
     def score(model: nn.Module) -> Row:
         model.eval()
         found = top1(lambda images: model(images).fused(), validation(inputs.val, recipe, device, workers), device)

@@ -4,6 +4,10 @@ Killed at any point it goes on from the last checkpoint, on a CPU in float32 to 
 the same world size and number of threads (a GPU's attention may add up in another order): the order of the data is a
 function of the step, and a checkpoint holds the rest. The last step is saved as well, so that a finished run that is
 asked for again only hands out its result.
+
+Decided otherwise than in DeiT's main.py: no "best" checkpoint is kept (its record restarts at 0 on a resume, and picking
+by validation accuracy flatters), a checkpoint holds the state of every generator (DeiT's holds none), and a loss that is
+not finite ends the run as there, but with its steps named and a whole checkpoint before it.
 """
 
 import errno

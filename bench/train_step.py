@@ -1,0 +1,160 @@
+"""What distillation costs a step of training: from a cache next to nothing, with the live teacher its forward pass.
+
+    python -m bench.train_step               50 interleaved pairs of steps of DeiT-Ti and S at 96 px, B = 32, on one thread
+
+First table: a step from the cache over the same step undistilled, both through the real batches and the real step, with
+the same model; the goal is a median of at most 1.02. Second table: a step with the live teacher over a step from the cache,
+measured against what the FLOPs of both models predict; the goal is at least 0.9 of it. Times are of the CPU where there is
+no GPU, so that a busy machine disturbs them little; drawing, which loader workers do, is in none of them.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import click
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.world import World, make_world, student, training
+from pipeline.cache.reader import open_cache
+from pipeline.runtime.config import validate
+from pipeline.runtime.machine import device, device_name
+from pipeline.student.config import StudentConfig
+from pipeline.student.model import create
+from pipeline.student.supervision import FromTeacher, sources
+from pipeline.student.train import make_compute, make_schedule
+from pipeline.teacher import fit
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.model import Teacher
+from pipeline.teacher.model import create as create_teacher
+from pipeline.training.batches import Batch, batches
+from pipeline.training.step import Stepper
+from pipeline.views.drawn import Drawn, draw_visit
+
+SIZE, VIEWS = 96, 3
+SHAPES = {"Ti": {"embed_dim": 192, "num_heads": 3}, "S": {"embed_dim": 384, "num_heads": 6}}
+TEACHERS = ("regnety_016", "regnety_040")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Of the CPU, all threads; of the clock on a GPU, which is waited for."""
+    if device().type == "cuda":
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+class Way:
+    """One way to train the same model: its batches, all drawn by the first step, and its steps."""
+
+    def __init__(self, world: World, shape: dict[str, int], chosen: StudentConfig, batch: int) -> None:
+        # one window of one lane holds all visits
+        config = training(world, 1, epochs=float(VIEWS), batch=batch, lanes=1, window=len(world.shards.blocks))
+        cache = open_cache(world.label("f16", VIEWS).path)
+        supervision = "none" if chosen.distillation == "none" else "cached"
+        lookup, _ = sources(supervision, VIEWS, 1.0, world.shards, cache, None)
+        schedule = make_schedule(config, world.shards, VIEWS, world.recipe.shared_pairing)
+        steps = schedule.pairs_per_cycle // (batch // 2)
+        self.batches: Iterator[Batch] = batches(
+            schedule, range(1), 0, steps, world.shards, world.recipe, device(), 0, lookup
+        )
+        torch.manual_seed(0)
+        model = create(chosen, 10, SIZE).to(device()).train()
+        self.step = Stepper(model, config, device())
+        self.compute = make_compute(config, chosen, 10)
+        self.batch = next(self.batches)  # the window is drawn here
+        self.take()
+
+    def take(self) -> None:
+        """A whole step: the batch gathered and finished, forward, backward, update."""
+        self.step(self.compute, next(self.batches))
+
+
+def cached_over_undistilled(
+    world: World, size: str, kind: str, token: bool, pairs: int, batch: int
+) -> tuple[float, Way]:
+    arguments = {"img_size": SIZE, "patch_size": 16, "depth": 12, **SHAPES[size]}
+    ways = {
+        name: Way(world, SHAPES[size], student(name, how, token=token, arch_args=arguments, tau=3.0), batch)
+        for name, how in (("none", "none"), ("cached", kind))
+    }
+    ratios = []
+    for number in range(pairs):
+        order = ("none", "cached") if number % 2 else ("cached", "none")
+        spent = {name: seconds(ways[name].take) for name in order}
+        ratios.append(spent["cached"] / spent["none"])
+    return statistics.median(ratios), ways["cached"]
+
+
+def flops(call: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
+def live_teacher(root: Path, world: World, arch: str) -> tuple[FromTeacher, int]:
+    """A teacher of new weights, which compute as trained ones do, and its FLOPs per view."""
+    config = validate(TeacherConfig, {"recipe": "r", "fit": {}, "arch": arch}, "teacher")
+    model = create_teacher(config, 10, pretrained=False)
+    fit.write_teacher(model, config, "fitted", None, root / arch)
+    weights = root / arch / "model.safetensors"
+    teacher = Teacher.load(config, weights, 10, world.recipe, world.shards.block_size, device())
+    one = torch.zeros(1, 3, SIZE, SIZE)
+    return FromTeacher(teacher, world.recipe, "f16"), flops(lambda: model.eval()(one))
+
+
+def live_over_cached(
+    way: Way, drawn: list[Drawn], label: FromTeacher, per_view: int, batch: int
+) -> tuple[float, float]:
+    """A step with the teacher's labelling of its rows over the step alone: as measured, and as FLOPs predict. Visits of
+    one block are labelled at the teacher's constant shape."""
+    stepping = statistics.median(seconds(lambda: way.step(way.compute, way.batch)) for _ in range(7))
+    label(drawn[0])
+    labelling = statistics.median(seconds(partial(label, visit)) for visit in drawn)
+    rows = VIEWS * drawn[0].block.samples
+    per_step = flops(lambda: way.step(way.compute, way.batch))
+    return 1 + labelling / rows * batch / stepping, 1 + per_view * batch / per_step
+
+
+@click.command(help=__doc__)
+@click.option("--pairs", default=50, show_default=True)
+@click.option("--batch", default=32, show_default=True)
+@click.option("--sizes", default="Ti,S", show_default=True)
+def main(pairs: int, batch: int, sizes: str) -> None:
+    torch.set_num_threads(1)
+    # a step uses up ``batch`` rows of VIEWS * samples; two more are for the start
+    samples = 32 * -(-(pairs + 2) * batch // (32 * VIEWS))
+    if samples > 1437:
+        raise click.UsageError(
+            f"{pairs} pairs of {batch} need {samples} digits, there are 1,437: lower --pairs or --batch"
+        )
+    print(f"{device_name()}, {pairs} pairs, B = {batch}, {SIZE} px")
+    first, second = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        world = make_world(Path(folder), samples, size=SIZE, shared_pairing=VIEWS)
+        drawn = [draw_visit(world.shards, world.recipe, block, 0, VIEWS) for block in world.shards.blocks[:4]]
+        teachers = {arch: live_teacher(Path(folder), world, arch) for arch in TEACHERS}
+        for size in sizes.split(","):
+            for kind, token in (("hard", True), ("hard", False), ("soft", False)):
+                ratio, way = cached_over_undistilled(world, size, kind, token, pairs, batch)
+                first.append((f"DeiT-{size}", kind, "yes" if token else "no", f"{ratio:.4f}"))
+            for arch, (label, per_view) in teachers.items():
+                found, said = live_over_cached(way, drawn, label, per_view, batch)
+                second.append((f"DeiT-{size}", arch, f"{found:.2f}", f"{said:.2f}", f"{found / said:.2f}"))
+    print("\n| student | distillation | token | cached / undistilled |\n|---|---|---|---|")
+    print("\n".join(f"| {' | '.join(row)} |" for row in first))
+    print("\n| student | teacher | live / cached | FLOPs predict | share |\n|---|---|---|---|---|")
+    print("\n".join(f"| {' | '.join(row)} |" for row in second))
+
+
+if __name__ == "__main__":
+    main()
