@@ -82,6 +82,11 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
         (["recipe.size=32"], "students.plain: .*takes 24x24 px, the recipe draws 32x32; set img_size: 32"),
         (["students.soft.arch_args.num_heads=3"], "students.soft: .*timm can't build it.*divisible by num_heads"),
         (["teacher.arch_args.depth=-1"], "timm can't build it"),
+        (
+            ["recipe.shared_pairing=3", "training.batch=8"],
+            "students.soft: batch = 8 over lanes = 2 gives 2 pairs per lane and step, fewer than repeats r = 3",
+        ),
+        (["training.batch=36", "training.accumulate=4"], "batch: expected a multiple of lanes x accumulate = 8"),
         (["training.repeats=2"], "r = 2 does not divide cache.group G = 15"),
         (["cache.codec=none"], "students.soft: soft distillation needs logits"),
         (["recipe.policy=rand-m9-w0x"], "recipes.digits"),

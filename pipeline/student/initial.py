@@ -36,7 +36,8 @@ def load_initial(student: Student, state: Mapping[str, Tensor]) -> None:
 
     Positions are resampled to the student's grid (facebookresearch/deit main.py); heads for another number of classes stay as
     initialised, all of them, and that is said. Anything else must fit strictly. Raises UsageError, also where one side
-    has a distillation token and the other has not: DeiT then shifts every position by one.
+    has a distillation token and the other has not: DeiT then shifts every position by one. DeiT's code refuses to fine-tune
+    with distillation at all (NotImplementedError), so that its own 384 px result can't be had from it.
     """
     model = student.model
     own = model.state_dict()

@@ -72,7 +72,7 @@ def run(
     # Where an earlier run stopped, this one goes on.
     state = State(title, directory, stepper, average)
     start = state.restore()
-    say(f"{title}: {_rate(config)}")
+    say(f"{title}: {_rate(config)}; speed and curves beside the checkpoints in {directory}")
     if start:
         say(f"{title}: goes on from step {start} of {steps}")
     journal, stop = Journal(title, directory, start), StopSignal()
