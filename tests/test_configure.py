@@ -282,3 +282,22 @@ def test_no_line_of_params_is_rewrapped_by_dvc_and_students_stand_in_block_style
         text = write_yaml(compose(CONFIGS, [f"data={data}"]))
         assert max(map(len, text.splitlines())) <= 80
         assert "{" not in text.replace("{}", "")
+
+
+@pytest.mark.parametrize("scale", ["full", "demo"])
+@pytest.mark.parametrize("study", sorted(path.stem for path in (CONFIGS / "study").glob("*.yaml")))
+def test_every_study_composes_at_both_scales(study: str, scale: str) -> None:
+    pieces = parse(compose(CONFIGS, [f"study={study}", f"scale={scale}"]))
+    for name, student in pieces.students.items():  # fine-tuned from a student of the same kind, at another size
+        if student.parent != "none":
+            parent = pieces.students[student.parent]
+            assert parent.token == student.token and parent.recipe != student.recipe, name
+
+
+def test_a_study_takes_overrides_and_another_data_set() -> None:
+    choices = ["study=distillation", "scale=demo", "data=cifar10", "training.epochs=1", "students.tiny_soft.tau=2.0"]
+    params = compose(CONFIGS, choices)
+    assert params["data"]["source"] == "cifar10" and params["students"]["tiny_soft"]["tau"] == 2.0
+    assert {entry["epochs"] for entry in params["trainings"].values()} == {1}
+    with pytest.raises(UsageError, match=r"study=tables: no such file .*; there are ablation, cifar10, distillation"):
+        compose(CONFIGS, ["study=tables"])

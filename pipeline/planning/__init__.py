@@ -2,6 +2,7 @@
 
 In: choices and the files of configs/; shards.
 Out: params.yaml, refusals of what does not fit together, hours and bytes.
-Read ``params`` (composing), ``pieces`` (which pieces go together) and ``check`` (models and files), then ``cost``.
+Read ``params`` (composing) with ``studies`` (the pieces of one question), ``pieces`` (which pieces go together) and
+``check`` (models and files), then ``cost``.
 Nothing here is reached by a stage that computes.
 """

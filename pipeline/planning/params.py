@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.base.files import sha256_file, whole_directory, write_durably
 from pipeline.base.weights_name import is_hub
 from pipeline.planning.pieces import Pieces, parse
+from pipeline.planning.studies import compose_study
 from pipeline.runtime.config import NONE, parse_yaml, read_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
 
@@ -18,19 +19,24 @@ SECTION = {
     "training": "trainings",
     "student": "students",
 }
+CHOICES = ("study", "scale", "data", *SECTION)
 
 
 def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     """The whole of ``params.yaml`` from choices and overrides.
 
-    Choices: ``data=imagenet``, ``student=deit_tiny,deit_small``; what is not chosen is what the data set's file names
-    under ``defaults``. Overrides, with values in YAML: ``trainings.deit.epochs=100`` for one piece, ``training.epochs=100``
-    for all of a kind. A piece that names no recipe, teacher, cache or training takes the first one that is chosen.
+    Choices: ``study=distillation scale=demo`` (``planning.studies``), or piece by piece: ``data=imagenet``,
+    ``student=deit_tiny,deit_small``; what is not chosen is what the data set's file names under ``defaults``. Overrides, with
+    values in YAML: ``trainings.deit.epochs=100`` for one piece, ``training.epochs=100`` for all of a kind. A piece that names
+    no recipe, teacher, cache or training takes the first one that is chosen.
 
     Raises UsageError for an unknown choice, key or value, and for pieces that do not go together.
     """
     pairs = [_split(choice) for choice in choices]
-    chosen = {name: value for name, value in pairs if name == "data" or name in SECTION}
+    named = dict(pairs)
+    if "study" in named:
+        return _composed(compose_study(configs, named["study"], named.get("scale", "full"), named.get("data")), pairs)
+    chosen = {name: value for name, value in pairs if name in CHOICES}
     data = chosen.get("data", "digits")
     params = _read(configs, "data", data)
     defaults = params.pop("defaults", {})
@@ -42,8 +48,13 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
             )
         params[section] = {name: _read(configs, group, name) for name in names if name != NONE}
     _link(params)
+    return _composed(params, pairs)
+
+
+def _composed(params: dict[str, Any], pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """``params`` with the overrides among the choices; they go together."""
     for name, value in pairs:
-        if name != "data" and name not in SECTION:
+        if name not in CHOICES:
             _override(params, name, value)
     parse(params)
     return params
@@ -87,8 +98,8 @@ def _split(choice: str) -> tuple[str, str]:
     name, equals, value = choice.partition("=")
     if not equals or not name or not value:
         raise UsageError(f"{choice!r}: expected name=value, for example data=imagenet or training.epochs=100")
-    if name != "data" and name not in SECTION and "." not in name:
-        known = ", ".join(["data", *SECTION])
+    if name not in CHOICES and "." not in name:
+        known = ", ".join(CHOICES)
         raise UsageError(f"{name}: no such choice; there are {known}, and overrides such as training.epochs=100")
     return name, value
 

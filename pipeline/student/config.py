@@ -25,7 +25,8 @@ class StudentConfig(Config):
     0.5). ``soft_form``: ``kl`` is DeiT's; ``hinton`` is (1 - alpha) CE + 2 alpha tau^2 CE, whose gradient is twice as
     large in the second term. ``codec``: of a live teacher without a cache, so that its logits are those that a cache of
     this codec returns; null keeps all bits. ``initial`` names weights to start from (a local file, "timm" or
-    "hf-hub:owner/name"), ``initial_key`` their key in a training checkpoint.
+    "hf-hub:owner/name"), ``initial_key`` their key in a training checkpoint. ``reference``: a published top-1 in percent,
+    which the report shows beside this student's; it decides nothing.
     """
 
     recipe: str
@@ -45,6 +46,7 @@ class StudentConfig(Config):
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     initial: str | None = None
     initial_key: Literal["model", "model_ema", "state_dict", "state_dict_ema"] | None = None
+    reference: float | None = Field(default=None, ge=0.0, le=100.0)
 
     @property
     def supervision(self) -> Supervision:

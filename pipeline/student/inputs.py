@@ -91,7 +91,7 @@ def run_key(config: TrainConfig, chosen: StudentConfig, inputs: Inputs, code: li
     hardware they may differ in their last bits under the same identity. Raises IntegrityError for a damaged record."""
     cache = inputs.cache
     rows = cache.records_hash(config.period or cache.views) if cache and chosen.supervision == "cached" else None
-    names = {"recipe", "training", "cache", "teacher", "parent"}  # what they name is in the key by its content
+    names = {"recipe", "training", "cache", "teacher", "parent", "reference"}  # what they name is here by its content
     return digest(
         {
             "training": config.model_dump(mode="json"),

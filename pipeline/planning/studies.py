@@ -1,0 +1,95 @@
+"""Studies: several trainings that one question needs, sharing what can be shared, as one file of ``configs/study``.
+
+A study says what its pieces change; a scale (``configs/scale``: full, demo) says what they change it of: which data,
+recipe, teacher, cache, training and models. ``full:`` and ``demo:`` inside a piece hold at that scale only.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.runtime.config import NONE, read_yaml
+from pipeline.runtime.errors import UsageError
+
+SCALES = ("full", "demo")
+GROUPS = {"recipes": "recipe", "teachers": "teacher", "caches": "cache", "trainings": "training"}
+
+
+def compose_study(configs: Path, name: str, scale: str, data: str | None = None) -> dict[str, Any]:
+    """``params.yaml`` of the study ``name`` at a scale; ``data`` in place of the scale's data set.
+
+    Raises UsageError for an unknown study or scale, and for a piece that names what is not there.
+    """
+    study, of = _read(configs, "study", name), _read(configs, "scale", scale)
+    source = _read(configs, "data", data or str(study.get("data", {}).get(scale, of["data"])))
+    params: dict[str, Any] = {"data": source["data"]}
+    for section, group in GROUPS.items():
+        pieces = study.get(section, {str(of[group]): {}})
+        params[section] = {
+            key: _piece(configs, group, entry, of, scale)
+            for key, entry in ({} if pieces == NONE else pieces).items()
+            if scale in entry.get("scales", SCALES)
+        }
+    for key, entry in params["teachers"].items():
+        params["teachers"][key] = {"recipe": _first(params, "recipes"), "student": NONE} | entry
+    for key, entry in params["caches"].items():
+        links = {"recipe": _first(params, "recipes"), "teacher": _first(params, "teachers")}
+        params["caches"][key] = links | entry
+    params["students"] = {
+        key: _student(entry, of, scale, params)
+        for key, entry in study["students"].items()
+        if scale in entry.get("scales", SCALES)
+    }
+    return params
+
+
+def _piece(configs: Path, group: str, entry: Mapping[str, Any], of: Mapping[str, Any], scale: str) -> dict[str, Any]:
+    """A recipe, teacher, cache or training: the scale's own, or ``file``'s, with the changes of the study."""
+    base = _read(configs, group, str(entry.get("file", of[group])))
+    if "file" not in entry:
+        base = merge(base, of.get(f"{group}_changes", {}))
+    if entry.get("high"):
+        base = merge(base, of["high"])
+    return _changed(base, entry, scale, ("file", "high"))
+
+
+def _student(entry: Mapping[str, Any], of: Mapping[str, Any], scale: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """A student: the model of the scale, with a token or without, and links to the first piece of each kind."""
+    model = dict(of["models"][entry.get("model", "tiny")])
+    if entry.get("token"):
+        model["arch"] = model["arch"].replace("_patch", "_distilled_patch")
+    links = {
+        "recipe": _first(params, "recipes"),
+        "training": _first(params, "trainings"),
+        "cache": NONE if entry.get("distillation", NONE) == NONE else _first(params, "caches"),
+        "teacher": NONE,
+        "parent": NONE,
+    }
+    base = links | model | {"distillation": NONE, "token": False} | dict(of.get("student_changes", {}))
+    return _changed(base, entry, scale, ("model",))
+
+
+def _changed(base: Mapping[str, Any], entry: Mapping[str, Any], scale: str, ours: tuple[str, ...]) -> dict[str, Any]:
+    changes = {key: value for key, value in entry.items() if key not in (*ours, *SCALES, "scales")}
+    return merge(merge(base, changes), entry.get(scale) or {})
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``; mappings are merged key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def _first(params: Mapping[str, Any], section: str) -> str:
+    return str(next(iter(params[section]), NONE))
+
+
+def _read(configs: Path, group: str, name: str) -> dict[str, Any]:
+    path = configs / group / f"{name}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in (configs / group).glob("*.yaml")))
+        raise UsageError(f"{group}={name}: no such file {path}; there are {there}")
+    return read_yaml(path)
