@@ -79,16 +79,11 @@ def test_a_distilled_student_learns_from_the_teacher_on_all_and_from_the_labels_
 ) -> None:
     cache = open_cache(world.label("none", 3).path)
     inputs = Inputs(world.shards, world.val, world.recipe, 3, cache, None, None)
-    tasks: dict[int | None, float] = {}
-    for count in (5, None):
-        config = training(world, 3, labelled_per_class=count)
-        chosen = student("cached", "hard")
-        trained = train.train_student("s", config, chosen, inputs, tmp_path / str(count), 0)
-        tasks[count] = trained.rows[0]["task"]
-        assert trained.rows[0]["distill"] > 1.0
+    config = training(world, 3, labelled_per_class=5)
+    trained = train.train_student("s", config, student("cached", "hard"), inputs, tmp_path, 0)
     # heads start at zero, so a known label costs ln 10 and an unknown one nothing: 50 of 349 are known
-    assert tasks[None] == pytest.approx(np.log(10), rel=0.1)
-    assert tasks[5] == pytest.approx(np.log(10) * 50 / 349, rel=0.5)
+    assert trained.rows[0]["task"] == pytest.approx(np.log(10) * 50 / 349, rel=0.5)
+    assert trained.rows[0]["distill"] == pytest.approx(np.log(10), rel=0.2)
 
 
 def test_batches_hold_unknown_labels_and_the_target_leaves_them_out(world: World) -> None:
