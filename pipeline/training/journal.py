@@ -3,7 +3,7 @@
 Times are of this machine and this run, so they are no output: they stay beside the checkpoints and in no file that DVC
 hashes, or a student trained again to the same bits would have another hash.
 
-    RUN/speed.csv            per epoch: images/s over all ranks, share of the time spent waiting for data
+    RUN/speed.csv            per epoch: images/s over all ranks, share of the time that rank 0 spent waiting for data
     RUN/tensorboard/TITLE/   the same and every number of log.csv, where TensorBoard is installed
 """
 
