@@ -10,6 +10,7 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import os
 import zipfile
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.base import files
+from pipeline.data.images import MAX_PIXELS, Rule
 from pipeline.runtime.config import Config, validate
 from pipeline.runtime.errors import IntegrityError, UsageError, first_line
 
@@ -56,6 +58,18 @@ class Manifest(Config):
     block: int = Field(ge=2)
     shards: tuple[ShardRecord, ...]
     quarantined: tuple[Quarantined, ...]
+    orientation: Literal["stored", "upright"] = "stored"
+    max_pixels: int = Field(MAX_PIXELS, ge=1)
+    val_share: float | None = Field(None, gt=0, lt=1)  # of each class, held out by a keyed hash; None: a val of its own
+
+    def content(self) -> bytes:
+        """The file's bytes. The last three fields stand there only where they are not the default, so that a manifest,
+        and all that is named after it, does not change with the code."""
+        fields = self.model_dump(mode="json")
+        for name in ("orientation", "max_pixels", "val_share"):
+            if fields[name] == type(self).model_fields[name].default:
+                del fields[name]
+        return (json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,11 @@ class Shards:
     def block_size(self) -> int:
         """b."""
         return self.manifest.block
+
+    @property
+    def rule(self) -> Rule:
+        """How the samples are decoded."""
+        return Rule(self.manifest.orientation, self.manifest.max_pixels)
 
     @property
     def names(self) -> tuple[str, ...]:

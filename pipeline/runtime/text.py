@@ -48,7 +48,7 @@ def clipped(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def listed(names: list[str], most: int = 8) -> str:
+def few(names: list[str], most: int = 8) -> str:
     """The first ``most`` names as a person reads them, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(repr(name) for name in names[:most]) + more
