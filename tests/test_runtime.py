@@ -77,7 +77,10 @@ def test_a_stage_lifts_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) 
 def test_a_timeout_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("DISTIL_TIMEOUT", "abc")
-    with pytest.raises(UsageError, match="DISTIL_TIMEOUT: expected a whole number from 1 to 2592000, found 'abc'"), distributed():
+    with (
+        pytest.raises(UsageError, match="DISTIL_TIMEOUT: expected a whole number from 1 to 2592000, found 'abc'"),
+        distributed(),
+    ):
         pass
 
 

@@ -58,9 +58,11 @@ def _characters(family: str) -> frozenset[str]:
         faces, key=lambda entry: (entry.style != "normal", abs(_weight(entry.weight) - 400), entry.fname), default=None
     )
     try:
+        if face is None:
+            return frozenset()
         place = {"face_index": face.index} if getattr(face, "index", 0) else {}  # several faces in one file
-        font = FT2Font(face.fname, **place) if face else None
-        return frozenset(map(chr, font.get_charmap())) if font and font.scalable else frozenset()
+        font = FT2Font(face.fname, **place)
+        return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
     except (OSError, RuntimeError, TypeError):  # a font file that is gone or broken
         return frozenset()
 
