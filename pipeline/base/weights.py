@@ -73,8 +73,11 @@ def _read_pickle(path: Path) -> object:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise IntegrityError(f"{path}: checksum of member {damaged!r} is wrong; copy or download it again")
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),
+            path.open("rb") as file,
+        ):  # torch goes by a path's suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or "Trying to" in str(error):
             raise UsageError(

@@ -14,12 +14,12 @@ _NOT_WRITTEN = "\u200c\u200d"  # joiners have no glyph of their own
 _LONGEST = 28  # characters of a name under a picture 1.9 inches wide
 
 
-def names_of(classes: Sequence[str]) -> tuple[str, ...]:
-    """How class names are written on this machine: control characters as escapes, long names cut, and a name with a
-    character that no font has as ``class 7``. Fonts are looked through only for characters that the usual one lacks."""
-    shown = [clipped(printable(name), _LONGEST) for name in classes]
+def names_of(names: Sequence[str], kind: str = "class") -> tuple[str, ...]:
+    """How names are written on this machine: control characters as escapes, long names cut, and a name with a character
+    that no font has as its ``kind`` and number. Fonts are looked through only for characters that the usual one lacks."""
+    shown = [clipped(printable(name), _LONGEST) for name in names]
     known = frozenset(_NOT_WRITTEN).union(*map(_characters, _families("".join(shown))))
-    return tuple(name if known.issuperset(name) else f"class {label}" for label, name in enumerate(shown))
+    return tuple(name if known.issuperset(name) else f"{kind} {number}" for number, name in enumerate(shown))
 
 
 def write(texts: Iterable[Text]) -> None:

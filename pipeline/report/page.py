@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 
 from pipeline.base.files import write_durably
 from pipeline.data.shards import Shards
-from pipeline.report import gallery
-from pipeline.report.lettering import write as write_plainly
+from pipeline.report import gallery, lettering
 from pipeline.runtime.text import printable
 from pipeline.views.recipe import Recipe
 
@@ -46,16 +45,16 @@ def write(work: Path, cache: str | None, recipe: Recipe, summary: Mapping[str, A
 def _curves(students: Path, names: list[str]) -> Figure:
     picture = Figure(figsize=(10, 3.4), layout="constrained")
     left, right = picture.subplots(1, 2)
-    for name in names:
+    for name, shown in zip(names, lettering.names_of(names, "student")):
         with (students / name / "log.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         epochs = np.array([float(row["epoch"]) for row in rows])
-        left.plot(epochs, [float(row["task"]) for row in rows], label=name)
+        left.plot(epochs, [float(row["task"]) for row in rows], label=shown)
         scored = [row["val_top1"] != "" for row in rows]
-        right.plot(epochs[scored], [100 * float(row["val_top1"]) for row in rows if row["val_top1"]], label=name)
+        right.plot(epochs[scored], [100 * float(row["val_top1"]) for row in rows if row["val_top1"]], label=shown)
     left.set(xlabel="epoch", ylabel="cross-entropy of the class head", title="Training loss (label term)")
     right.set(xlabel="epoch", ylabel="%", title="Validation top-1")
-    write_plainly(right.legend().get_texts())
+    lettering.write(right.legend().get_texts())
     return picture
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from pipeline.runtime.errors import RetryError, UsageError, first_line
-from pipeline.runtime.text import clipped
+from pipeline.runtime.text import clipped, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -32,10 +31,11 @@ _MOST_SECONDS = 30 * 24 * 3600  # a month; far larger numbers overflow in torch'
 def _whole(variable: str, default: int, least: int, most: int, note: str = "") -> int:
     """The whole number in an environment variable. Raises UsageError for anything else, such as text, -1 or 30 digits."""
     value = os.environ.get(variable) or str(default)
-    if not re.fullmatch("[0-9]{1,18}", value) or not least <= int(value) <= most:
+    number = whole_number(value)
+    if number is None or not least <= number <= most:
         found = clipped(repr(value), 60)
         raise UsageError(f"{variable}: expected a whole number from {least} to {most}{note}, found {found}")
-    return int(value)
+    return number
 
 
 def rank() -> int:

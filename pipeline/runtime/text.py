@@ -43,6 +43,12 @@ def show(text: str, stream: TextIO | None = None) -> None:
     print(safe, file=stream, flush=True)
 
 
+def whole_number(text: str) -> int | None:
+    """The whole number that ``text`` is in at most 18 plain digits; None for anything else. Python's own ``int`` takes
+    signs, underscores and digits of all scripts, and raises ValueError above 4,300 digits."""
+    return int(text) if len(text) <= 18 and text.isascii() and text.isdecimal() else None
+
+
 def clipped(text: str, most: int) -> str:
     """``text`` in at most ``most`` characters, the last one an ellipsis where it was longer."""
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.base import files
 from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.progress import say
+from pipeline.runtime.text import whole_number
 
 _VERSION = 1
 _PREFIX = "step-"
@@ -90,9 +91,9 @@ def latest(directory: Path) -> tuple[int, dict[str, Any]] | None:
 
 def _checkpoints(directory: Path) -> Iterator[tuple[int, Path]]:
     for path in directory.glob(f"{_PREFIX}*"):
-        number = path.name.removeprefix(_PREFIX)
-        if number.isdecimal() and path.is_dir():
-            yield int(number), path
+        number = whole_number(path.name.removeprefix(_PREFIX))
+        if number is not None and path.is_dir():
+            yield number, path
 
 
 def _read(path: Path, step: int) -> dict[str, Any]:
