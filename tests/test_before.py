@@ -1,4 +1,6 @@
-"""Shards and a cache written by the code before inputs of other kinds were taken: still whole, and still the same."""
+"""Shards and a cache written by the code before inputs of other kinds were taken: still whole, and still the same.
+
+The cache holds two views in one group, codec u8, of ``bench.fake_teacher``'s rows."""
 
 import tarfile
 from pathlib import Path
@@ -9,7 +11,6 @@ import torch
 from bench import fake_teacher as fake
 from pipeline.base.files import sha256_file
 from pipeline.cache.identity import check_views
-from pipeline.cache.layout import CacheConfig
 from pipeline.cache.reader import open_cache
 from pipeline.data.digits import _load_digits
 from pipeline.data.images import encode_png
@@ -20,8 +21,6 @@ from pipeline.views.recipe import Recipe
 
 CONFIG = DataConfig(source="folder", shard_size=4, block=2, seed=3)
 RECIPE = Recipe(seed=1, size=8)
-CACHE = CacheConfig(name="before", views=2, group=2, codec="u8", repeats=1)
-TEACHER = {"arch": "fake", "weights": "0" * 64, "precision": "fp32", "batch": 2}
 
 
 def make_folder(root: Path) -> None:
