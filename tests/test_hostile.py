@@ -201,6 +201,7 @@ NUMBERS: dict[str, Callable[[], object]] = {
     "LOCAL_WORLD_SIZE": cores,
     "DISTIL_WORKERS": workers,
     "DISTIL_TIMEOUT": lambda: distributed().__enter__(),
+    "MASTER_PORT": lambda: distributed().__enter__(),
 }
 
 

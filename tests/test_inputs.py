@@ -277,6 +277,11 @@ def test_bmp_tiff_and_gif_are_packed_as_png_of_the_same_pixels_and_the_size_is_s
         expected = Image.open(io.BytesIO(content)).convert("RGB")
         sample = found[f"ant/{name[0]}"]
         assert sample.data.startswith(b"\x89PNG") and np.array_equal(decode(sample.data, "x"), expected), name
+    write_tar(folder / "t" / "train" / "a.tar", [m for i in range(3) for m in (
+        member(f"{i}.cls", b"%d" % (i % 2)), member(f"{i}.BMP", contents["a.bmp"]))])  # fmt: skip
+    write_tar(folder / "t" / "val" / "a.tar", plain(1))
+    from_tar = packed(TARS, folder / "t", folder.parent / "from_tar")
+    assert np.array_equal(decode(from_tar.read(from_tar.blocks[0])[0].data, "x"), RAMP)
     with tarfile.open(shards.root / shards.names[0]) as archive:
         assert {name.rsplit(".", 1)[1] for name in archive.getnames()} == {"png", "cls"}
     grey = prepare(contents["e.TIFF"], "x").data
@@ -355,6 +360,8 @@ def test_a_rotation_in_exif_is_said_and_applied_where_asked_and_is_another_cache
     upright = Image.open(folder / "train" / "ant" / "p.png").transpose(Image.Transpose.ROTATE_270)
     rule = FOLDER.model_copy(update={"orientation": "upright"}).rule
     assert np.array_equal(decode((folder / "train" / "ant" / "p.png").read_bytes(), "x", rule), upright)
+    small = prepare((folder / "train" / "ant" / "j.jpg").read_bytes(), "x", rule, shorter=5)
+    assert small.rotated and decode(small.data, "x", rule).size == (6, 5)  # turned once, and its EXIF is gone
 
 
 # Splits

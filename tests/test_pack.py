@@ -161,6 +161,7 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_whole(
     child = multiprocessing.get_context("fork").Process(target=pack, args=(CONFIG, ("a", "b", "c"), splits, out, 1))
     child.start()
     while not list(tmp_path.glob("work/.out.*.partial/val/manifest.json")):
+        assert child.is_alive()
         time.sleep(0.01)
     child.kill()
     child.join()

@@ -188,12 +188,14 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
         except OSError as error:
             problems.damage(f"{relative or '.'!r}: unreadable directory: {error.strerror}")
             return
+        # A directory that is seen twice would give its images twice.
         first = seen.setdefault((status.st_dev, status.st_ino), relative or ".")
         if first != (relative or "."):
             problems.usage(f"{relative!r}: the same directory as {first!r} (a link, perhaps a loop); remove the link")
             return
         for name in names:
             path = f"{relative}/{name}" if relative else name
+            # Names that a listing of lines can't hold.
             odd = any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in name)
             if odd and not named_as_image(name) and (root / path).is_file():
                 problems.aside(path)  # such as macOS's "Icon\r"
@@ -201,6 +203,7 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
             if odd:
                 problems.usage(f"{path!r}: a name with control characters or not in UTF-8; rename it")
                 continue
+            # What stands there: a directory, an image, or something else.
             try:
                 status = (root / path).stat()
             except OSError as error:

@@ -122,7 +122,8 @@ def distributed() -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    rank()  # is refused here, with its name, and not by torch
+    rank()  # is refused here, with its name, and not by torch; so is the port
+    _whole("MASTER_PORT", 29500, 1, 65535)
     timeout = timedelta(seconds=_whole("DISTIL_TIMEOUT", 600, 1, _MOST_SECONDS))
     try:
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)

@@ -17,14 +17,14 @@ _HIDDEN = (
 def printable(text: str, lines: bool = False) -> str:
     """``text`` with every control character as a visible escape such as ``\\x1b`` or ``\\u202e``; newlines stay where
     ``lines`` says that the text has several."""
+    if lines:
+        return "\n".join(map(printable, text.split("\n")))
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c.isprintable() or _harmless(c, lines) else _escape(c) for c in text)
+    return "".join(c if c.isprintable() or _harmless(c) else _escape(c) for c in text)
 
 
-def _harmless(character: str, lines: bool) -> bool:
-    if character == "\n":
-        return lines
+def _harmless(character: str) -> bool:
     return character in _JOINERS or unicodedata.category(character) not in _HIDDEN
 
 
