@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 from pipeline.cache.identity import views_identity
 from pipeline.data.images import Undecodable, decode, prepare
@@ -23,6 +23,7 @@ from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import Recipe
 from stages import index, shard
 from tests.test_foreign import PNG, member, plain, write_tar
+from tests.test_sources import _cifar
 
 FOLDER = DataConfig(source="folder", shard_size=4, block=2)
 TARS = DataConfig(source="webdataset", shard_size=4, block=2)
@@ -364,6 +365,19 @@ def test_a_rotation_in_exif_is_said_and_applied_where_asked_and_is_another_cache
     assert small.rotated and decode(small.data, "x", rule).size == (6, 5)  # turned once, and its EXIF is gone
 
 
+def test_every_orientation_is_made_upright_as_pillow_does_it() -> None:
+    upright = FOLDER.model_copy(update={"orientation": "upright"}).rule
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for kind, options in (("PNG", {}), ("MPO", {"save_all": True, "append_images": FRAMES[:1]})):
+            data = coded(kind, exif=exif, **options)
+            expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+            assert np.array_equal(decode(data, "x", upright), expected), orientation
+            assert decode(data, "x").size == (10, 12)
+            assert prepare(data, "x").rotated == (orientation in range(2, 9))
+
+
 # Splits
 
 
@@ -466,6 +480,15 @@ def test_a_tar_or_a_label_list_that_changed_since_the_listing_is_refused(tars: P
                 pack(TARS, classes, splits, tars / "out", 1)
         os.utime(tars / name, ns=(status.st_atime_ns, status.st_mtime_ns))
     read_splits(TARS, tars, listed)
+
+
+def test_a_cifar_batch_that_changed_since_the_listing_is_refused(tmp_path: Path) -> None:
+    config = DataConfig(source="cifar10", shard_size=4, block=2)
+    directory = _cifar(tmp_path)
+    listed = scan(config, tmp_path)
+    os.utime(directory / "test_batch", ns=(0, 1))
+    with pytest.raises(PipelineError, match="'cifar-10-batches-py/test_batch': it was written again since the index"):
+        read_splits(config, tmp_path, listed)
 
 
 def test_a_root_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:

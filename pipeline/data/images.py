@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pipeline.runtime.errors import UsageError
 
@@ -26,7 +26,16 @@ UNREAD_SUFFIXES = ("heic", "heif", "avif", "jxl", "jp2", "psd", "svg", "ico", "t
 MAX_PIXELS = 50_000_000
 _MODES = {"1", "L", "P", "RGB", "CMYK"}
 _BITS = 258  # TIFF's BitsPerSample
-_ORIENTATION = 0x0112  # EXIF's tag; 2 to 8 are mirrored or rotated
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what makes an image of this orientation upright
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # hold no pixel; Pillow refuses images with more than 1 MB in one
 
@@ -49,7 +58,7 @@ STORED = Rule()
 @dataclass(frozen=True)
 class Prepared:
     """An image as it is packed. ``kind``: its member's suffix, "" for that of the file's name; ``rotated``: EXIF notes a
-    rotation; ``converted``: it was BMP, TIFF or GIF."""
+    rotation; ``converted``: it was BMP, TIFF or GIF and is exact PNG now."""
 
     data: bytes
     kind: str
@@ -87,7 +96,7 @@ def prepare(data: bytes, name: str, rule: Rule = STORED, shorter: int | None = N
         size = (max(shorter, round(image.width * scale)), max(shorter, round(image.height * scale)))
         buffer = io.BytesIO()
         image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95, subsampling=0)
-        return Prepared(buffer.getvalue(), "jpg", rotated, converted)
+        return Prepared(buffer.getvalue(), "jpg", rotated, False)
     if converted:
         pixels = np.asarray(image)
         grey = (pixels == pixels[..., :1]).all()  # a third of the bytes, and the same pixels when decoded
@@ -122,9 +131,10 @@ def _decode(data: bytes, rule: Rule, formats: tuple[str, ...], look: bool) -> tu
     if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
         raise ValueError("several pages" if kind == "TIFF" else "animated")
     image.load()
-    rotated = look and _rotated(image)
-    if rotated and rule.orientation == "upright":
-        image = ImageOps.exif_transpose(image)
+    turn = _TURNS.get(_orientation(image)) if look else None
+    rotated = turn is not None
+    if turn is not None and rule.orientation == "upright":
+        image = image.transpose(turn)
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB"), kind, rotated
@@ -141,14 +151,15 @@ def _bits(image: Image.Image) -> int:
     return max(tags.tag_v2.get(_BITS, (8,)))
 
 
-def _rotated(image: Image.Image) -> bool:
-    """Whether EXIF notes a mirroring or rotation that is not yet applied (Pillow applies TIFF's own). Damaged EXIF: no."""
+def _orientation(image: Image.Image) -> Any:
+    """EXIF's orientation that is not yet applied (Pillow applies TIFF's own); 1, none, where EXIF is damaged."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "Corrupt EXIF data", without a file's name
-            return image.getexif().get(_ORIENTATION) in range(2, 9)
+            found = image.getexif().get(_ORIENTATION)
+            return found if isinstance(found, int) else 1
     except Exception:  # whatever Pillow's parser raises; the pixels are whole
-        return False
+        return 1
 
 
 def _without_text(data: bytes) -> bytes:
