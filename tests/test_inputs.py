@@ -228,6 +228,14 @@ def test_a_class_that_only_looks_the_same_is_named_with_what_differs(folder: Pat
     assert ("Unicode form: " in text) == (unicodedata.normalize("NFC", other) == "café")
 
 
+def test_an_image_and_a_label_under_names_that_look_the_same_are_named_with_what_differs(tars: Path) -> None:
+    write_tar(
+        tars / "train" / "b.tar", [member("caf\u00e9.cls", b"1"), member("cafe\u0301.png", PNG[0])], tarfile.PAX_FORMAT
+    )
+    code, text = refused(TARS, tars)
+    assert code == 3 and r"which only has another Unicode form: 'cafe\u0301' and not 'caf\xe9'" in text
+
+
 def test_one_class_in_two_unicode_forms_is_refused(folder: Path) -> None:
     for name in ("café", "cafe\u0301"):
         picture(folder / "train" / name / "1.png")

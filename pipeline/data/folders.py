@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.data.label_lists import difference_of, read_lines, read_pairs
+from pipeline.data.label_lists import Lookalikes, difference_of, lookalikes, read_lines, read_pairs
 from pipeline.data.listing import (
     HIDDEN,
     Entry,
@@ -62,8 +62,9 @@ def scan(root: Path, problems: Problems, imagenet: bool, share: bool) -> list[Fi
             _check_classes(f"{split}/", directories, found, imagenet, problems)
         listed += found
     if len(classes) == 2:
+        alike = lookalikes(classes["train"])
         for name in sorted(classes["val"] - classes["train"]):
-            problems.usage(f"{'val/' + name!r}: {_no_class(name, classes['train'])}")
+            problems.usage(f"{'val/' + name!r}: {_no_class(name, alike)}")
     return listed
 
 
@@ -110,8 +111,8 @@ def _check_classes(below: str, directories: set[str], found: list[File], imagene
         problems.usage(f"{below or 'the root'} has no class directories")
 
 
-def _no_class(name: str, names: set[str]) -> str:
-    likely = difference_of(name, names)
+def _no_class(name: str, alike: Lookalikes) -> str:
+    likely = difference_of(name, alike)
     return f"there is no class {name!r} in train/" + (f"; {likely}; rename one of them" if likely else "")
 
 
@@ -148,7 +149,7 @@ def read(
         return (), splits
     stems = {split: [file.path.removeprefix(below[split]) for file in found] for split, found in images.items()}
     classes = tuple(sorted({path.split("/")[0] for path in stems["train"] if "/" in path}))
-    labels = {name: label for label, name in enumerate(classes)}
+    labels, alike = {name: label for label, name in enumerate(classes)}, lookalikes(classes)
     flat = imagenet and not share and all("/" not in path for path in stems["val"])
     for split, found in images.items():
         entries = splits[split].entries
@@ -161,7 +162,7 @@ def read(
                     continue
                 name = labelled[stem]
             if name not in labels:
-                problems.usage(f"{file.path!r}: {_no_class(name, set(classes))}")
+                problems.usage(f"{file.path!r}: {_no_class(name, alike)}")
                 continue
             where, kind = str(root / file.path), suffix(file.path)
             entry = Entry(file.path, content_key(stem), labels[name], kind, file.size, where, stamp=file.stamp)

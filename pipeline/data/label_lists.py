@@ -6,6 +6,7 @@ They come from editors of all systems: with and without a byte order mark, with 
 import codecs
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.data.listing import File, Problems, changed
@@ -93,14 +94,25 @@ def _once(path: str, names: list[tuple[int, str]], problems: Problems) -> None:
             problems.usage(f"{path!r}: {name!r} stands in line {other} and in line {number}; remove or rename one")
 
 
-def difference_of(name: str, names: set[str]) -> str:
-    """How ``name`` differs from the one of ``names`` that a person would take for it: Unicode form, case, white space; ""
-    where there is none such."""
-    for other in sorted(names):
+Lookalikes = Mapping[str, list[str]]
+
+
+def lookalikes(names: Iterable[str]) -> Lookalikes:
+    """``names`` by what a person reads: without Unicode form, case and white space."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        found.setdefault(_folded(name), []).append(name)
+    return found
+
+
+def difference_of(name: str, there: Lookalikes) -> str:
+    """How ``name`` differs from the one that a person would take for it; "" where there is none such."""
+    others = [other for other in there.get(_folded(name), []) if other != name]
+    for other in others:
         if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
             return f"{other!r} is there, which only has another Unicode form: {other!a} and not {name!a}"
-        if _folded(name) == _folded(other):
-            return f"{other!r} is there, which differs in white space, case or form: {other!a} and not {name!a}"
+    for other in others:
+        return f"{other!r} is there, which differs in white space, case or form: {other!a} and not {name!a}"
     return ""
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from pipeline.base.files import parse_json
 from pipeline.data.images import PACKED_SUFFIXES, SUFFIXES
-from pipeline.data.label_lists import read_class_names
+from pipeline.data.label_lists import difference_of, lookalikes, read_class_names
 from pipeline.data.listing import Entry, File, Problems, Split, changed, content_key, list_files, suffix
 from pipeline.data.tars import REGULAR, Member, TarDamage, walk
 from pipeline.data.wds import group_by_keys, tar_file_expander
@@ -154,8 +154,13 @@ def _group(path: str, members: list[Member], problems: Problems) -> dict[str, di
         chosen = _chosen(fields)
         if len(chosen.keys() & set(_IMAGES)) == 1 and fields.keys() & {"cls", "json"}:
             whole[key] = chosen
-        else:
-            problems.damage(f"{path + ': ' + key!r}: expected one image and a .cls, found {', '.join(fields)}")
+    # What has no image or no label, perhaps since the other stands under a name that only looks the same.
+    halves = {key: fields for key, fields in samples.items() if key not in whole}
+    alike = lookalikes(halves)
+    for key, fields in halves.items():
+        likely = difference_of(key, alike)
+        hint = f"; {likely}" if likely else ""
+        problems.damage(f"{path + ': ' + key!r}: expected one image and a .cls, found {', '.join(fields)}{hint}")
     return whole
 
 
