@@ -51,11 +51,11 @@ def check_labels(classes: tuple[str, ...], splits: dict[str, Split], problems: P
 
 def _reasons(missing: list[int], classes: tuple[str, ...], train: Counter, splits: dict[str, Split]) -> list[str]:
     """The likely causes of labels without training images, each with what to do."""
-    found = []
-    only_val = {entry.label: entry for entry in reversed(splits["val"].entries) if entry.label in set(missing)}
+    found, absent = [], set(missing)
+    only_val = {entry.label: entry for entry in reversed(splits["val"].entries) if entry.label in absent}
     largest = max(train)
     below = {label for label in missing if label < largest}
-    rest = set(missing) - set(only_val)
+    rest = absent - only_val.keys()
     if rest == {0}:
         found.append("labels seem to count from 1: count them from 0")
         rest = set()
