@@ -1,6 +1,5 @@
 """The report: one HTML page and summary.json; --show prints a report's table."""
 
-import json
 from pathlib import Path
 
 import click
@@ -18,6 +17,7 @@ from stages import FOLDER, params_option, work_option
 @click.option("--show", type=FOLDER, help="Print the table of this summary.json and stop.")
 @stage
 def main(params: Path, work: Path, show: Path | None) -> None:
+    from pipeline.base.files import parse_json
     from pipeline.cache.layout import CacheConfig
     from pipeline.report.summary import Shown, summarise, table
     from pipeline.student.config import StudentConfig
@@ -28,8 +28,8 @@ def main(params: Path, work: Path, show: Path | None) -> None:
         if not show.is_file():
             raise UsageError(f"{show}: no such file; write it with: dvc repro")
         try:
-            text = table(json.loads(show.read_text()))
-        except (ValueError, KeyError, TypeError) as error:
+            text = table(parse_json(show.read_bytes()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{show}: not a summary of stages.report ({error!r}); write it with: dvc repro") from None
         say(f"\n{text}\n\nreport: {show.parent / 'index.html'}")
         return

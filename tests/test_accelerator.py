@@ -15,7 +15,7 @@ CHOSEN = [
 def on_the_device(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
     environment = {**os.environ, "DISTIL_DEVICE": "pretend", "PYTEST_ADDOPTS": ""}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
 
 
 def test_stages_losses_and_resumed_runs_are_the_same_on_another_device() -> None:

@@ -100,6 +100,13 @@ def test_stages_are_shells(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 60
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.stem)
+def test_no_test_has_a_deadline_that_a_loaded_machine_misses(path: Path) -> None:
+    """A deadline is a guard against hanging for ever; what a test waits for is an event."""
+    given = re.findall(r"timeout=(\d+)|monotonic\(\) \+ (\d+)|\.(?:join|wait)\((\d+)\)", path.read_text())
+    assert all(int("".join(seconds)) >= 600 for seconds in given), given
+
+
 def test_a_stage_reaches_itself_and_no_runtime() -> None:
     reached = code_of("train")
     assert reached[0] == "stages/train.py" and "pipeline/student/losses.py" in reached

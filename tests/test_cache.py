@@ -72,7 +72,7 @@ def test_a_forked_process_can_read_a_cache_that_its_parent_has_read(out, shape):
     queue = fork.Queue()
     child = fork.Process(target=_read_in_child, args=(cache, block, queue))
     child.start()
-    assert np.array_equal(queue.get(timeout=20), fake.expected(shape, block, 1).hard)
+    assert np.array_equal(queue.get(timeout=600), fake.expected(shape, block, 1).hard)
     child.join()
 
 

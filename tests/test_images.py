@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from pipeline.data.images import Undecodable, decode, encode_png, shrink
+from pipeline.data.images import Undecodable, decode, encode_png, prepare
 from pipeline.runtime.errors import UsageError
 
 RAMP = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3) * 2
@@ -139,7 +139,7 @@ def test_encode_png_gives_the_same_bytes_on_every_machine() -> None:
     assert digest == "75fcbe5413f4590dd31485f8cca602eed0fb4f4e764be528ddcf6e0b0ceb7024"
 
 
-def test_shrink_makes_the_shorter_side_as_asked_and_leaves_small_images_alone() -> None:
+def test_prepare_makes_the_shorter_side_as_asked_and_leaves_small_images_alone() -> None:
     wide = saved(Image.new("RGB", (300, 100), (10, 200, 30)))
-    assert decode(shrink(wide, "x", 50), "x").size == (150, 50)
-    assert shrink(wide, "x", 100) is wide
+    assert decode(prepare(wide, "x", shorter=50).data, "x").size == (150, 50)
+    assert prepare(wide, "x", shorter=100).data is wide

@@ -108,13 +108,14 @@ def test_killed_at_any_moment_the_next_run_does_only_what_is_missing(world: Worl
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(here.root)], stderr=subprocess.DEVNULL)
     commits = here.pool / "caches"
-    deadline = time.monotonic() + 60
-    while not list(commits.glob("*/commits/*/*.json")) and time.monotonic() < deadline and child.poll() is None:
+    while (
+        not (there := list(commits.glob("*/commits/*/*.json"))) and child.poll() is None
+    ):  # its first part, or its end
         time.sleep(0.005)
+    assert there, "it ended before the first part"
     child.kill()
     child.wait()
     there = set(commits.glob("*/commits/*/*.json"))
-    assert there, "killed before the first part"
     stamps = {path: path.stat().st_mtime_ns for path in there}
     again = here.label("f16", 6)
     assert committed(again) == PARTS
@@ -131,7 +132,7 @@ def test_a_write_that_fails_ends_the_job_and_its_workers(world: World, tmp_path:
         "stage(lambda: open_world(Path(sys.argv[1])).label('none', 6, workers=2))()"
     )
     command = [sys.executable, "-c", script, str(here.root)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=100)  # it hung for ever
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)  # it hung for ever
     assert ended.returncode == 2 and "hard/c/1" in ended.stderr
 
 

@@ -8,9 +8,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.progress import say
+
+_DEEPEST = 64
+_TOO_DEEP = f"lists or objects nested more than {_DEEPEST} deep"
 
 
 def canonical_json(value: object) -> bytes:
@@ -21,6 +25,27 @@ def canonical_json(value: object) -> bytes:
 def digest(value: object) -> str:
     """sha256 in hex of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def parse_json(content: bytes | str) -> Any:
+    """The value of a JSON document. Raises ValueError, whatever is wrong with it: no JSON, no UTF-8, a number of more than
+    4,300 digits, or lists and objects nested deeper than any of ours, which Python's own functions could not walk."""
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return value
+    raise ValueError(_TOO_DEEP)
 
 
 def sha256_file(path: Path) -> str:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from timm.models import is_model
 from torch import nn
 
+from pipeline.base.files import parse_json
 from pipeline.runtime.config import ArchArgs
 from pipeline.runtime.errors import IntegrityError, UsageError, first_line
 
@@ -86,11 +87,13 @@ def from_directory(directory: Path) -> nn.Module:
         if not (directory / name).is_file():
             raise UsageError(f"{directory / name}: no such file; write it with: python -m stages.train")
     try:
-        return _create(f"local-dir:{directory}", {"pretrained": True})
-    except json.JSONDecodeError as error:
+        parse_json((directory / "config.json").read_bytes())
+    except ValueError as error:
         raise IntegrityError(
             f"{directory / 'config.json'}: damaged ({error}); write it again with stages.train"
         ) from None
+    try:
+        return _create(f"local-dir:{directory}", {"pretrained": True})
     except SafetensorError as error:
         raise IntegrityError(f"{directory}: damaged weights ({error}); run the stage that writes them again") from None
 

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +16,15 @@ from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from pipeline.base import files
-from pipeline.runtime.errors import IntegrityError, UsageError, first_line
+from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError, first_line
+from pipeline.runtime.text import clipped
 
 # Where training checkpoints keep their weights, in the order of choice. DeiT's EMA is stored but was never
 # evaluated or published (facebookresearch/deit main.py), so it is taken only when it is asked for.
 KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
+_ZIP = b"PK"
+_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # how torch's old format begins: its magic number as a pickle
+_POINTER = b"version https://git-lfs"
 
 
 def read_state(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
@@ -37,15 +42,27 @@ def read_state(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
             f"{path}: no such weights file; expected .safetensors or a torch checkpoint "
             "(python -m stages.fit_teacher writes a teacher's)"
         )
-    content: object
-    if path.suffix == ".safetensors":
-        try:
-            content = load_safetensors(path.read_bytes())
-        except SafetensorError as error:
-            raise IntegrityError(f"{path}: damaged safetensors file ({error}); copy or download it again") from None
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(_POINTER):
+        raise UsageError(f"{path}: a Git LFS pointer and not the weights; fetch them with: git lfs pull")
+    if path.suffix == ".safetensors" and not start.startswith(_ZIP):
+        content = _read_safetensors(path)
+    elif re.match(rb"\x80[\x02-\x05]", start) and len(start) > len(_MAGIC) and not start.startswith(_MAGIC):
+        raise UsageError(
+            f"{path}: a plain Python pickle and not a torch checkpoint: loading it could run any code; where you trust "
+            f"who made it, save a plain mapping of names to tensors from it, best as .safetensors"
+        )
     else:
         content = _read_pickle(path)
     return _tensors(_choose(content, key, path), path)
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return load_safetensors(path.read_bytes())
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:  # the last three: a type that torch lacks
+        raise IntegrityError(f"{path}: damaged safetensors file ({error}); copy or download it again") from None
 
 
 def _read_pickle(path: Path) -> object:
@@ -56,19 +73,32 @@ def _read_pickle(path: Path) -> object:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise IntegrityError(f"{path}: checksum of member {damaged!r} is wrong; copy or download it again")
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),
+            path.open("rb") as file,
+        ):  # torch goes by a path's suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or "Trying to" in str(error):
             raise UsageError(
                 f"{path}: refused, loading it would run code or needs classes that are not allowed"
                 f"{_globals(path)}; save a plain mapping of names to tensors, best as .safetensors"
             ) from None
-        raise IntegrityError(f"{path}: not a readable torch checkpoint ({first_line(error)})") from None
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, RuntimeError, ValueError, KeyError) as error:
         raise IntegrityError(
-            f"{path}: not a whole torch checkpoint ({first_line(error)}); copy or download it again"
+            f"{path}: not a whole torch checkpoint{_reason(error)}; copy or download it again"
         ) from None
+    except PipelineError:
+        raise
+    except Exception as error:  # zipfile, torch and its unpickler fail in many ways on damaged bytes
+        raise IntegrityError(
+            f"{path}: not a whole torch checkpoint{_reason(error)}; copy or download it again"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What torch says in its first line, but never its advice to read the file with weights_only=False."""
+    text = first_line(error)
+    return "" if "weights_only" in text else f" ({clipped(text, 200)})"
 
 
 def _globals(path: Path) -> str:

@@ -12,7 +12,6 @@ Nobody replaces a published part; ``cache.repair`` takes a damaged one out first
 """
 
 import fcntl
-import json
 import os
 import shutil
 import uuid
@@ -183,7 +182,7 @@ def _take(store: Store, record: Record, array: str) -> bool:
 def _staged_record(directory: Path) -> str:
     """The checksum of the record that an attempt has staged, "" if it has none."""
     try:
-        return str(json.loads((directory / "record.json").read_bytes())["checksum"])
+        return str(files.parse_json((directory / "record.json").read_bytes())["checksum"])
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return ""
 

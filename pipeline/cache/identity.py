@@ -34,7 +34,8 @@ def views_identity(shards: Shards, recipe: Recipe, device: torch.device) -> dict
     engine = fields.pop("engine")
     if fields["shared_pairing"] == 1:  # its value before there was such a field: earlier caches still open
         del fields["shared_pairing"]
-    return {
+    turned = {} if shards.rule.orientation == "stored" else {"orientation": shards.rule.orientation}
+    return turned | {
         "format": "offline-deit teacher cache 1",
         "recipe": fields,
         "engine": engine,

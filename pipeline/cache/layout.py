@@ -1,6 +1,5 @@
 """A teacher cache as parts and files: how many there are, where each lies, and which of them are there. Reads only."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -174,7 +173,7 @@ def read_identity(cache: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{cache}: no teacher cache (no identity.json)") from None
     try:
-        identity = json.loads(content)
+        identity = files.parse_json(content)
         whole = files.canonical_json(identity) == content and files.digest(identity)[:12] == cache.name
     except (ValueError, TypeError):
         whole = False

@@ -3,7 +3,6 @@
 A copy and never a hard link: a shared inode spreads damage into DVC's cache, and ``dvc repro -f`` restores it.
 """
 
-import json
 import os
 import shutil
 from contextlib import suppress
@@ -49,9 +48,9 @@ def refuse_other(out: Path, pool: Store) -> None:
     files.refuse_foreign(out, _MARKS)
     with suppress(OSError, ValueError, KeyError, TypeError):  # what cannot be read is damaged, and replaced
         if (out / RECEIPT).exists():
-            found = json.loads((out / RECEIPT).read_bytes())["identity"]
+            found = files.parse_json((out / RECEIPT).read_bytes())["identity"]
         else:
-            found = json.loads((out / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]["identity"]
+            found = files.parse_json((out / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]["identity"]
         difference.require_same(pool.identity, found, str(out), f"publish elsewhere, or first remove it: rm -r {out}")
 
 

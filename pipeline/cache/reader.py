@@ -3,7 +3,6 @@
 Blocks and never rows: a zarr call costs about a millisecond, so a reader of single rows spends its time there.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -230,7 +229,7 @@ def find_store(path: Path, pool: Path | None) -> Store:
 def _published(path: Path) -> Store:
     """A published cache, whose metadata must be what identity and V make them, byte for byte. Raises IntegrityError."""
     try:
-        attributes = json.loads((path / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]
+        attributes = files.parse_json((path / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]
         store = store_of(path, attributes["identity"], attributes["views"])
         expected = metadata(store.identity, store.layout, attributes["views"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

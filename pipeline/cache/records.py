@@ -6,7 +6,6 @@ checksum. A receipt stands for a cache that is too big to publish, and pins its 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +126,7 @@ def parse_record(content: bytes, store: Store, part: Part) -> Record:
     """A record that is whole and is of this store and part. Raises IntegrityError with what differs."""
     where, shape = store.record_path(part), store.layout
     try:
-        body = json.loads(content)
+        body = files.parse_json(content)
         checksum = body.pop("checksum")
         if _checksum(body) != checksum or files.canonical_json(body | {"checksum": checksum}) != content:
             raise ValueError("its checksum does not match its content")
@@ -198,7 +197,7 @@ def receipt_bytes(store: Store, views: int, checksums: Sequence[str]) -> bytes:
 def read_receipt(path: Path) -> tuple[dict[str, Any], int, Pins]:
     """Identity, V and records of the receipt in a published directory. Raises IntegrityError if it is damaged."""
     try:
-        body = json.loads((path / RECEIPT).read_bytes())
+        body = files.parse_json((path / RECEIPT).read_bytes())
         checksum = body.pop("sha256")
         if files.digest(body) != checksum:
             raise ValueError("its checksum does not match its content")

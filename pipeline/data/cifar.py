@@ -18,7 +18,7 @@ import numpy as np
 from numpy._core import multiarray
 
 from pipeline.data.images import encode_png
-from pipeline.data.listing import Entry, File, Problems, Split, list_files
+from pipeline.data.listing import Entry, File, Problems, Split, changed, list_files
 
 _LARGEST = 1 << 28  # bytes of one batch; the largest, CIFAR-100's train, has 155 MB
 _ALLOWED = {
@@ -98,8 +98,13 @@ def _contents(root: Path, layout: _Layout, listed: list[File], problems: Problem
     """The bytes of meta and batches by name; the archive is streamed, never extracted."""
     wanted = {f"{layout.directory}/{name}": name for name in layout.files}
     if [file.path for file in listed] != [layout.archive]:
-        there = [file.path for file in listed if file.path in wanted and (root / file.path).is_file()]
-        return {wanted[path]: (root / path).read_bytes() for path in there}
+        there = [file for file in listed if file.path in wanted and (root / file.path).is_file()]
+        for file in there:
+            if reason := changed(root, file):
+                problems.damage(f"{file.path!r}: {reason}")
+        return {wanted[file.path]: (root / file.path).read_bytes() for file in there}
+    if (root / layout.archive).is_file() and (reason := changed(root, listed[0])):
+        problems.damage(f"{layout.archive!r}: {reason}")
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(root / layout.archive, "r|gz") as archive:

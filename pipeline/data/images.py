@@ -1,23 +1,69 @@
 """One written rule per kind of image: bytes to RGB pixels, and exact PNG bytes for pixel sources.
 
 RGB as is; greyscale, bilevel and palette to RGB; CMYK to RGB by Pillow; alpha composited on black; of a multi-picture
-JPEG (phones) the first picture. EXIF orientation is ignored, as timm and DeiT do. 16-bit, animated, larger than 50 Mpx,
-truncated, and whatever is not JPEG, PNG or WebP by content: ``Undecodable`` with the reason.
+JPEG (phones) the first picture. A rotation noted in EXIF is left to be, as timm and DeiT do, unless ``Rule.orientation``
+says ``upright``. 16-bit, animated, larger than ``Rule.max_pixels``, truncated, and whatever is not JPEG, PNG or WebP by
+content: ``Undecodable`` with the reason. BMP, TIFF and static GIF are taken by ``prepare``, which packs them as PNG.
 """
 
 import io
 import struct
+import warnings
 import zlib
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pipeline.runtime.errors import UsageError
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-SUFFIXES = ("jpg", "jpeg", "png", "webp")
+FORMATS = ("JPEG", "PNG", "WEBP")  # kept byte for byte
+SUFFIXES = ("jpg", "jpeg", "png", "webp", "jpe", "jfif")
+PACKED_FORMATS = ("BMP", "TIFF", "GIF")  # packed as PNG: shards hold what every reader of WebDataset decodes
+PACKED_SUFFIXES = ("bmp", "dib", "tif", "tiff", "gif")
+UNREAD_SUFFIXES = ("heic", "heif", "avif", "jxl", "jp2", "psd", "svg", "ico", "tga", "ppm", "pgm", "pbm", "pnm", "dng")
 MAX_PIXELS = 50_000_000
 _MODES = {"1", "L", "P", "RGB", "CMYK"}
+_BITS = 258  # TIFF's BitsPerSample
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what makes an image of this orientation upright
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # hold no pixel; Pillow refuses images with more than 1 MB in one
+
+# Pillow's own limit would refuse what ``Rule.max_pixels`` allows; ours is checked from the header as well.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a data set decides about decoding. ``orientation``: pixels as they are stored, or turned ``upright`` as EXIF
+    says; ``max_pixels``: of one image, against files of 1 kB that claim gigabytes."""
+
+    orientation: Literal["stored", "upright"] = "stored"
+    max_pixels: int = MAX_PIXELS
+
+
+STORED = Rule()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image as it is packed. ``kind``: its member's suffix, "" for that of the file's name; ``rotated``: EXIF notes a
+    rotation; ``converted``: it was BMP, TIFF or GIF and is exact PNG now."""
+
+    data: bytes
+    kind: str
+    rotated: bool
+    converted: bool
 
 
 class Undecodable(Exception):
@@ -28,44 +74,109 @@ class Undecodable(Exception):
         self.reason = reason
 
 
-def decode(data: bytes, name: str) -> Image.Image:
+def decode(data: bytes, name: str, rule: Rule = STORED) -> Image.Image:
     """The image (H, W) in ``data`` as RGB. ``name`` is for messages only; the content decides the format.
 
     Raises Undecodable with ``name`` and the reason.
     """
+    return _decoded(data, name, rule, FORMATS, look=rule.orientation == "upright")[0]
+
+
+def prepare(data: bytes, name: str, rule: Rule = STORED, shorter: int | None = None) -> Prepared:
+    """``data`` as it is packed, proven by decoding it: verbatim where it is JPEG, PNG or WebP; as exact, uncompressed PNG
+    where it is BMP, TIFF or GIF; and with ``shorter`` and a shorter side above that as JPEG (quality 95, 4:4:4, bicubic)
+    of that side in px. Raises Undecodable.
+
+    The bytes of a resized image depend on Pillow's resize and JPEG encoder, unlike all others.
+    """
+    image, kind, rotated = _decoded(data, name, rule, (*FORMATS, *PACKED_FORMATS), look=True)
+    converted = kind in PACKED_FORMATS
+    if shorter is not None and min(image.size) > shorter:
+        scale = shorter / min(image.size)
+        size = (max(shorter, round(image.width * scale)), max(shorter, round(image.height * scale)))
+        buffer = io.BytesIO()
+        image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95, subsampling=0)
+        return Prepared(buffer.getvalue(), "jpg", rotated, False)
+    if converted:
+        pixels = np.asarray(image)
+        grey = (pixels == pixels[..., :1]).all()  # a third of the bytes, and the same pixels when decoded
+        return Prepared(encode_png(pixels[..., 0] if grey else pixels), "png", rotated, True)
+    return Prepared(data, "", rotated, False)
+
+
+def _decoded(data: bytes, name: str, rule: Rule, formats: tuple[str, ...], look: bool) -> tuple[Image.Image, str, bool]:
+    """The image, its format, and, where it is to ``look`` for it, whether EXIF notes a rotation."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UsageError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: cut images would turn grey; leave it off")
     try:
-        return _decode(data)
+        return _decode(_without_text(data), rule, formats, look)
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        reason = "not a JPEG, PNG or WebP image"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reason = "more than 50 Mpx"
+        reason = "not a JPEG, PNG or WebP image" + (" (nor BMP, TIFF or GIF)" if len(formats) > len(FORMATS) else "")
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error and others
         reason = str(error) or type(error).__name__
     raise Undecodable(reason, name)
 
 
-def _decode(data: bytes) -> Image.Image:
+def _decode(data: bytes, rule: Rule, formats: tuple[str, ...], look: bool) -> tuple[Image.Image, str, bool]:
     """Raises ValueError with the reason for what Pillow would take and we don't."""
-    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:  # known from the header, before a pixel is decoded
-        raise ValueError(f"{image.width}x{image.height} pixels, more than 50 Mpx")
-    if image.format == "PNG" and data[24] == 16:  # IHDR's bit depth; Pillow would drop the low bytes silently
-        raise ValueError("16 bits per channel")
-    if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-        raise ValueError("animated")
+    image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
+    kind = "JPEG" if image.format == "MPO" else str(image.format)
+    if image.width * image.height > rule.max_pixels:  # known from the header, before a pixel is decoded
+        size = f"{image.width}x{image.height} is {image.width * image.height / 1e6:.1f} Mpx"
+        raise ValueError(f"{size}, data.max_pixels allows {rule.max_pixels / 1e6:.6g} Mpx")
+    if (kind == "PNG" and data[24] == 16) or (kind == "TIFF" and _bits(image) > 8):
+        raise ValueError("16 bits per channel")  # by the header; Pillow would drop the low bytes silently
+    if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
+        raise ValueError("several pages" if kind == "TIFF" else "animated")
     image.load()
+    turn = _TURNS.get(_orientation(image)) if look else None
+    rotated = turn is not None
+    if turn is not None and rule.orientation == "upright":
+        image = image.transpose(turn)
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB"), kind, rotated
     if image.mode not in _MODES:
         raise ValueError(f"pixel mode {image.mode}")
     rgb = image.convert("RGB")
     rgb.info = {}
-    return rgb
+    return rgb, kind, rotated
+
+
+def _bits(image: Image.Image) -> int:
+    """The largest bit depth of a TIFF's channels."""
+    tags: Any = image  # only TIFF's class has tags
+    return max(tags.tag_v2.get(_BITS, (8,)))
+
+
+def _orientation(image: Image.Image) -> Any:
+    """EXIF's orientation that is not yet applied (Pillow applies TIFF's own); 1, none, where EXIF is damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "Corrupt EXIF data", without a file's name
+            found = image.getexif().get(_ORIENTATION)
+            return found if isinstance(found, int) else 1
+    except Exception:  # whatever Pillow's parser raises; the pixels are whole
+        return 1
+
+
+def _without_text(data: bytes) -> bytes:
+    """A PNG without its text and colour profile, whose checksums are proven first; anything else as it is."""
+    if not data.startswith(_PNG):
+        return data
+    kept, at, dropped = [_PNG], len(_PNG), False
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        whole = end <= len(data)
+        if whole and kind in _TEXT_CHUNKS and zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end]):
+            dropped = True
+        else:
+            kept.append(data[at:end])
+        at = end
+    return b"".join([*kept, data[at:]]) if dropped else data
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -89,19 +200,3 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def shrink(data: bytes, name: str, shorter: int | None) -> bytes:
-    """JPEG bytes (quality 95, 4:4:4) with the shorter side at ``shorter`` px, bicubic; smaller images verbatim, and with
-    None all of them, but proven.
-
-    Raises Undecodable. The bytes depend on Pillow's resize and JPEG encoder, unlike verbatim ones.
-    """
-    image = decode(data, name)
-    if shorter is None or min(image.size) <= shorter:
-        return data
-    scale = shorter / min(image.size)
-    size = (max(shorter, round(image.width * scale)), max(shorter, round(image.height * scale)))
-    buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.base import files
-from pipeline.data.images import SUFFIXES
+from pipeline.data.images import PACKED_SUFFIXES, SUFFIXES, UNREAD_SUFFIXES
 from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.runtime.progress import say
+from pipeline.runtime.text import few
 
 _HEADER = "#offline-deit index 1"
 HIDDEN = "._@"  # how names of hidden and system directories begin (.git, __MACOSX, _cache, @eaDir)
@@ -26,6 +28,10 @@ class File:
     size: int  # bytes
     stamp: str  # modification time in ns, or a content hash for a built-in source
 
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -39,6 +45,7 @@ class Entry:
     file: str = ""  # the file that holds the bytes, if ``data`` is None
     offset: int = 0
     data: bytes | None = None
+    stamp: str = ""  # modification time in ns of ``file`` in the listing; "" where it is not to be compared
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,8 @@ class Problems:
     def __init__(self) -> None:
         self._usage: list[str] = []
         self._damage: list[str] = []
+        self._warnings: list[str] = []
+        self._aside: list[str] = []
 
     def usage(self, text: str) -> None:
         """Something that the user set up wrongly (exit 2)."""
@@ -64,12 +73,27 @@ class Problems:
         """A file that is broken or can't be read (exit 3)."""
         self._damage.append(text)
 
+    def warn(self, text: str) -> None:
+        """Something that is said and stops nothing."""
+        self._warnings.append(text)
+
+    def aside(self, path: str) -> None:
+        """A file among the images that is not named as one."""
+        self._aside.append(path)
+
     @property
     def count(self) -> int:
         return len(self._usage) + len(self._damage)
 
     def check(self, where: object) -> None:
-        """Raises UsageError, or IntegrityError if anything is damaged, with every problem on a line of its own."""
+        """Says the warnings, once. Raises UsageError, or IntegrityError if anything is damaged, with every problem on a
+        line of its own."""
+        for text in self._warnings:
+            say(f"warning: {text}")
+        if self._aside:
+            count = f"{len(self._aside)} file{'s' if len(self._aside) > 1 else ''}"
+            say(f"{where}: {count} left aside, not named as images: {few(self._aside, 20)}")
+        self._warnings, self._aside = [], []
         texts = [*self._damage, *self._usage]  # damage first: it may be the cause of the rest
         if not texts:
             return
@@ -97,18 +121,40 @@ def content_key(stem: str) -> str:
 def suffix(name: str) -> str:
     """The lower-case last suffix without its dot, jpeg as jpg; "" where there is none."""
     last = Path(name).suffix.lower().removeprefix(".")
-    return "jpg" if last == "jpeg" else last
+    return "jpg" if last in ("jpeg", "jpe", "jfif") else last
+
+
+def named_as_image(name: str) -> bool:
+    """Whether a file's name says that it is an image, of whatever format. ``._1.jpg`` is macOS's note about an image."""
+    return not name.startswith(".") and suffix(name) in (*SUFFIXES, *PACKED_SUFFIXES, *UNREAD_SUFFIXES)
 
 
 def rejection(file: File) -> str | None:
-    """Why a file can't be a sample by its name or size alone, or None."""
-    name = file.path.rsplit("/", 1)[-1]
-    if name.startswith("."):
-        return "a hidden file, not an image"
-    if suffix(name) not in SUFFIXES:
-        return f"not an image by its name (expected {', '.join('.' + s for s in SUFFIXES)})"
+    """Why an image can't be a sample by its name or size alone, or None."""
+    if suffix(file.name) in UNREAD_SUFFIXES:
+        kinds = ", ".join(f".{kind}" for kind in (*SUFFIXES, *PACKED_SUFFIXES))
+        return f"a format that is not read; convert it to one of {kinds}"
     if file.size == 0:
         return "empty file"
+    return None
+
+
+def changed(root: Path, file: File) -> str | None:
+    """How a file differs from the listing in size or modification time, or None."""
+    try:
+        status = (root / file.path).stat()
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+    return difference_in(status, file.size, file.stamp)
+
+
+def difference_in(status: os.stat_result, size: int, stamp: str) -> str | None:
+    """The same for a file whose status is known already."""
+    again = "since the index was made; run: python -m stages.index"
+    if status.st_size != size:
+        return f"its size has changed from {size} to {status.st_size} bytes {again}"
+    if str(status.st_mtime_ns) != stamp:
+        return f"it was written again {again}"
     return None
 
 
@@ -127,9 +173,11 @@ def list_files(root: Path, paths: Iterable[str], problems: Problems) -> list[Fil
 
 
 def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
-    """Every regular file under ``root/below``, sorted by path; links are followed, loops and twins refused.
+    """Every image under ``root/below`` ("" is the root itself), sorted by path; links are followed, loops and twins
+    refused.
 
-    Reports hidden directories, loops, unreadable files and directories, dangling links, fifos and odd names.
+    Reports hidden directories, loops, unreadable files and directories, dangling links, fifos and odd names; files that
+    are not named as images are left aside.
     """
     seen: dict[tuple[int, int], str] = {}
 
@@ -138,17 +186,24 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
             status = (root / relative).stat()
             names = sorted(path.name for path in (root / relative).iterdir())
         except OSError as error:
-            problems.damage(f"{relative!r}: unreadable directory: {error.strerror}")
+            problems.damage(f"{relative or '.'!r}: unreadable directory: {error.strerror}")
             return
-        first = seen.setdefault((status.st_dev, status.st_ino), relative)
-        if first != relative:
+        # A directory that is seen twice would give its images twice.
+        first = seen.setdefault((status.st_dev, status.st_ino), relative or ".")
+        if first != (relative or "."):
             problems.usage(f"{relative!r}: the same directory as {first!r} (a link, perhaps a loop); remove the link")
             return
         for name in names:
-            path = f"{relative}/{name}"
-            if any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in name):
+            path = f"{relative}/{name}" if relative else name
+            # Names that a listing of lines can't hold.
+            odd = any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in name)
+            if odd and not named_as_image(name) and (root / path).is_file():
+                problems.aside(path)  # such as macOS's "Icon\r"
+                continue
+            if odd:
                 problems.usage(f"{path!r}: a name with control characters or not in UTF-8; rename it")
                 continue
+            # What stands there: a directory, an image, or something else.
             try:
                 status = (root / path).stat()
             except OSError as error:
@@ -158,6 +213,8 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
                 problems.usage(f"{path!r}: a hidden or system directory would become a class; remove it")
             elif stat.S_ISDIR(status.st_mode):
                 yield from visit(path)
+            elif stat.S_ISREG(status.st_mode) and not named_as_image(name):
+                problems.aside(path)
             elif not stat.S_ISREG(status.st_mode):
                 problems.usage(f"{path!r}: not a regular file (a fifo, socket or device); remove it")
             elif not os.access(root / path, os.R_OK):

@@ -1,10 +1,12 @@
 """Writes shards: WebDataset tars, indices and the manifest. Two runs give identical bytes."""
 
+import functools
 import hashlib
 import io
 import itertools
-import json
 import multiprocessing
+import operator
+import os
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,11 +16,13 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
+import xxhash
 
 from pipeline.base import files
 from pipeline.data import tars
-from pipeline.data.images import Undecodable, shrink
-from pipeline.data.listing import Entry, Problems, Split
+from pipeline.data.images import Rule, Undecodable, prepare
+from pipeline.data.listing import Entry, Problems, Split, difference_in
+from pipeline.data.seen import NOTHING, Seen, say_seen, say_twins
 from pipeline.data.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
 from pipeline.data.sources import DataConfig, check_quarantine
 from pipeline.data.wds import TarWriter
@@ -32,6 +36,7 @@ _INLINE = 4096  # fewer images than this are packed in this process: starting ot
 class _Task:
     tar: Path
     entries: list[Entry]
+    rule: Rule
     resize: int | None
 
 
@@ -44,6 +49,7 @@ def pack(
     ``max_quarantined``, and every class that has lost all its images; nothing is written then.
     """
     manifests: dict[str, Manifest] = {}
+    digests: dict[str, np.ndarray] = {}  # of each split's images, in their order
     problems = Problems()  # of both splits
     rejected: list[tuple[str, str]] = []
     with files.whole_directory(out, ("train/manifest.json", "val/manifest.json")) as directory:
@@ -54,7 +60,9 @@ def pack(
                 problems.usage(f"{name}: no images")
             with progress(f"shard {name}", len(entries), "images") as tick:
                 allowed = config.max_quarantined - len(rejected)
-                records, unusable = _write_shards(config, entries, directory / name, workers, allowed, tick)
+                records, unusable, seen = _write_shards(config, entries, directory / name, workers, allowed, tick)
+            say_seen(name, seen, config.orientation)
+            digests[name] = seen.digests
             rejected += unusable
             if len(rejected) > config.max_quarantined:
                 continue  # the other split's unusable files are to be listed as well
@@ -71,6 +79,7 @@ def pack(
                     raise IntegrityError(f"{name} split: {counts} do not add up to {len(entries)}")
         check_quarantine(rejected, config.max_quarantined, problems)
         problems.check("nothing written")
+    say_twins(splits, manifests["val"].quarantined, digests)
     return manifests
 
 
@@ -86,24 +95,26 @@ def order(entries: list[Entry], seed: int) -> list[Entry]:
 
 def _write_shards(
     config: DataConfig, entries: list[Entry], directory: Path, workers: int, allowed: int, tick: Callable[..., None]
-) -> tuple[list[ShardRecord], list[tuple[str, str]]]:
+) -> tuple[list[ShardRecord], list[tuple[str, str]], Seen]:
     """Writes the shards of ``entries`` without the unusable ones, which are returned with their reasons. Gives up, with
     whatever is written by then, where these are more than ``allowed``."""
     (directory / "index").mkdir(parents=True)
     records: list[ShardRecord] = []
+    total = [NOTHING]
     rejected: list[tuple[str, str]] = []
     size = config.shard_size
     while len(records) * size < len(entries):
         tasks = [
-            _Task(directory / shard_name(at // size), entries[at : at + size], config.resize)
+            _Task(directory / shard_name(at // size), entries[at : at + size], config.rule, config.resize)
             for at in range(len(records) * size, len(entries), size)
         ]
         bad: list[tuple[str, str]] = []
         with _mapper(workers if len(entries) >= _INLINE else 1) as mapper:
-            for task, (record, reasons) in zip(tasks, mapper(_write_shard, tasks)):
+            for task, (record, reasons, seen) in zip(tasks, mapper(_write_shard, tasks)):
                 bad += reasons
                 if record is not None and not bad:
                     records.append(record)
+                    total.append(seen)
                 elif record is not None:  # samples after an unusable one move up, so their shards are written again
                     task.tar.unlink()
                     index_path(directory, task.tar.name).unlink()
@@ -113,7 +124,7 @@ def _write_shards(
             break
         left_out = {path for path, _ in bad}
         entries = [entry for entry in entries if entry.path not in left_out]
-    return records, rejected
+    return records, rejected, functools.reduce(operator.add, total)
 
 
 def _write_manifest(
@@ -132,9 +143,11 @@ def _write_manifest(
         block=config.block,
         shards=tuple(records),
         quarantined=tuple(Quarantined(path=path, reason=reason) for path, reason in sorted(rejected)),
+        orientation=config.orientation,
+        max_pixels=config.max_pixels,
+        val_share=config.val_share,
     )
-    text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=True) + "\n"
-    files.write_durably(directory / "manifest.json", text.encode("ascii"))
+    files.write_durably(directory / "manifest.json", manifest.content())
     files.fsync_directory(directory / "index")
     return manifest
 
@@ -153,33 +166,45 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator]]:
         pool.shutdown(cancel_futures=True)  # a full disk must not wait for all the other shards
 
 
-def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]]]:
+def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]], Seen]:
     """Writes one tar and its index. Without a record, but with the reasons, if any image is unusable."""
     bad: list[tuple[str, str]] = []
+    digests: list[int] = []
+    rotated = 0
+    sizes: list[tuple[int, int]] = []  # of converted images, before and after
     with task.tar.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as writer:
         for entry in task.entries:
             try:
                 original = read_entry(entry)
-                data = shrink(original, entry.path, task.resize)
+                image = prepare(original, entry.path, task.rule, task.resize)
             except Undecodable as error:
                 bad.append((entry.path, error.reason))
             except OSError as error:
                 bad.append((entry.path, f"unreadable: {error.strerror}"))
             else:
-                kind = entry.kind if data is original else "jpg"
+                digests.append(xxhash.xxh3_64_intdigest(original))
+                rotated += image.rotated
+                if image.converted:
+                    sizes.append((len(original), len(image.data)))
                 if not bad:  # else the tar is going to be written again without the bad ones
-                    writer.write({"__key__": entry.key, kind: data, "cls": str(entry.label).encode("ascii")})
+                    member = {image.kind or entry.kind: image.data, "cls": str(entry.label).encode("ascii")}
+                    writer.write({"__key__": entry.key} | member)
     if bad:
         task.tar.unlink()
-        return None, bad
-    return _index(task), []
+        return None, bad, NOTHING
+    found, packed = (sum(size) for size in zip(*sizes)) if sizes else (0, 0)
+    return _index(task), [], Seen(np.array(digests, np.uint64), rotated, len(sizes), found, packed)
 
 
 def read_entry(entry: Entry) -> bytes:
-    """The image's bytes as listed. Raises Undecodable if the file has another size by now, OSError."""
+    """The image's bytes as listed. Raises Undecodable if its file was changed or replaced since then, OSError."""
     if entry.data is not None:
         return entry.data
     with Path(entry.file).open("rb") as file:
+        status = os.fstat(file.fileno())
+        size = status.st_size if entry.offset else entry.size  # of a tar only the time is known, and its own headers
+        if entry.stamp and (reason := difference_in(status, size, entry.stamp)):
+            raise Undecodable(reason)
         file.seek(entry.offset)
         data = file.read(entry.size)
         whole_file = entry.offset == 0

@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,8 +22,9 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.base import files
+from pipeline.data.images import MAX_PIXELS, Rule
 from pipeline.runtime.config import Config, validate
-from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.runtime.errors import IntegrityError, UsageError, first_line
 
 INDEX_DTYPES = {"keys": "S", "kinds": "S4", "labels": "<i4", "offsets": "<i8", "sizes": "<i8", "checksums": "<u4"}
 _KEPT_INDICES = 16  # about 50 kB each for 1,024 samples
@@ -56,6 +58,18 @@ class Manifest(Config):
     block: int = Field(ge=2)
     shards: tuple[ShardRecord, ...]
     quarantined: tuple[Quarantined, ...]
+    orientation: Literal["stored", "upright"] = "stored"
+    max_pixels: int = Field(MAX_PIXELS, ge=1)
+    val_share: float | None = Field(None, gt=0, lt=1)  # of each class, held out by a keyed hash; None: a val of its own
+
+    def content(self) -> bytes:
+        """The file's bytes. The last three fields stand there only where they are not the default, so that a manifest,
+        and all that is named after it, does not change with the code."""
+        fields = self.model_dump(mode="json")
+        for name in ("orientation", "max_pixels", "val_share"):
+            if fields[name] == type(self).model_fields[name].default:
+                del fields[name]
+        return (json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,11 @@ class Shards:
     def block_size(self) -> int:
         """b."""
         return self.manifest.block
+
+    @property
+    def rule(self) -> Rule:
+        """How the samples are decoded."""
+        return Rule(self.manifest.orientation, self.manifest.max_pixels)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -183,8 +202,36 @@ class Shards:
             raise IntegrityError(f"{path}: {error.strerror}; {_REPAIR}") from None
         if (found := hashlib.sha256(content).hexdigest()) != record.index_sha256:
             raise IntegrityError(f"{path}: sha256 is {found}, the manifest says {record.index_sha256}; {_REPAIR}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in INDEX_DTYPES}
+        try:
+            return _parse_index(content, record, len(self.classes))
+        except Exception as error:  # numpy and zipfile fail in many ways on bytes that are no .npz
+            raise IntegrityError(f"{path}: not the index of {record.name}: {first_line(error)}; {_REPAIR}") from None
+
+
+def _parse_index(content: bytes, record: ShardRecord, classes: int) -> dict[str, np.ndarray]:
+    """The columns of an index. Raises ValueError for another type, length or range, and whatever numpy raises."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # columns are stored: nothing may unpack to more
+        if sum(member.file_size for member in archive.infolist()) > len(content):
+            raise ValueError("its columns claim more bytes than it has")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        index = {name: arrays[name] for name in INDEX_DTYPES}
+    for name, column in index.items():
+        wanted = np.dtype(INDEX_DTYPES[name])
+        if column.shape != (record.samples,) or (
+            column.dtype != wanted and not (wanted == "S" and column.dtype.kind == "S")
+        ):
+            raise ValueError(f"column {name} is {column.dtype} {column.shape}, expected {wanted} ({record.samples},)")
+    starts, ends = index["offsets"], index["offsets"] + index["sizes"]
+    if (
+        (index["sizes"] < 0).any()
+        or (starts < 512).any()
+        or (ends > record.bytes).any()
+        or (starts[1:] < ends[:-1]).any()
+    ):
+        raise ValueError("an image lies outside the tar or inside another")
+    if (index["labels"] < 0).any() or (index["labels"] >= classes).any():
+        raise ValueError(f"a label is outside 0..{classes - 1}")
+    return index
 
 
 def index_path(root: Path, name: str) -> Path:
@@ -195,7 +242,7 @@ def index_path(root: Path, name: str) -> Path:
 def read_manifest(content: bytes, path: Path) -> Manifest:
     """Checks form, version and sums of a manifest. Raises IntegrityError that names the field."""
     try:
-        manifest = validate(Manifest, json.loads(content), str(path))
+        manifest = validate(Manifest, files.parse_json(content), str(path))
     except ValueError as error:
         raise IntegrityError(f"{path}: not a manifest: {error}; {_REPAIR}") from None
     except UsageError as error:

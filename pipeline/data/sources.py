@@ -12,11 +12,13 @@ from pydantic import Field, model_validator
 
 from pipeline.data import cifar, folders, webdataset_tars
 from pipeline.data.digits import _digits, _digits_file
-from pipeline.data.listing import Entry, File, Problems, Split, rejection
+from pipeline.data.images import MAX_PIXELS, Rule
+from pipeline.data.listing import Entry, File, Problems, Split, named_as_image, rejection
+from pipeline.data.splits import check_labels, hold_out
 from pipeline.runtime.config import Config
 from pipeline.runtime.errors import UsageError
+from pipeline.runtime.machine import home_expanded
 
-SPLITS = ("train", "val")
 _ROOT = "set DATA_ROOT (data=imagenet: IMAGENET_ROOT) to where the images are"
 
 
@@ -39,12 +41,22 @@ class DataConfig(Config):
     block: int = Field(256, ge=2)  # b
     seed: int = Field(0, ge=0, lt=2**63)  # of the order of training samples
     resize: int | None = Field(None, ge=16)  # shorter side in px; None keeps the bytes verbatim
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=2**31)  # of one image; larger ones are unusable
+    orientation: Literal["stored", "upright"] = "stored"  # a rotation noted in EXIF: left to be (DeiT's) or applied
+    val_share: float | None = Field(None, gt=0, lt=1)  # of each class's images, where the source has no val of its own
 
     @model_validator(mode="after")
     def _divides(self) -> "DataConfig":
         if self.block % 2 or self.shard_size % self.block:
             raise ValueError(f"block {self.block} must be even and divide shard_size {self.shard_size}")
+        if self.val_share is not None and self.source not in ("folder", "imagenet", "webdataset"):
+            raise ValueError(f"val_share: source {self.source} has its own validation images; leave val_share out")
         return self
+
+    @property
+    def rule(self) -> Rule:
+        """How the images are decoded."""
+        return Rule(self.orientation, self.max_pixels)
 
 
 def find_root(source: str, environment: Mapping[str, str]) -> Path:
@@ -55,7 +67,7 @@ def find_root(source: str, environment: Mapping[str, str]) -> Path:
     value = environment.get(variable, "")
     if not value:
         raise UsageError(f"{variable} is not set: data source {source!r} needs it, e.g. {variable}=/data/{source}")
-    return Path(value)
+    return home_expanded(variable, value)
 
 
 def _variable(source: str) -> str:
@@ -67,8 +79,11 @@ def expected_classes(config: DataConfig, environment: Mapping[str, str]) -> int 
     if config.classes is not None or config.source == "webdataset":
         return config.classes
     if config.source in ("folder", "imagenet"):
-        root = environment.get(_variable(config.source))
-        return len(folders.class_names(Path(root) / "train")) or None if root else None
+        if not environment.get(_variable(config.source)):
+            return None
+        root = find_root(config.source, environment)
+        below = "train" if config.val_share is None else folders.whole_tree(root)
+        return len(folders.class_names(root / below)) or None
     return 100 if config.source == "cifar100" else 10
 
 
@@ -78,16 +93,17 @@ def scan(config: DataConfig, root: Path) -> list[File]:
         return [_digits_file()]
     problems = Problems()
     _check_root(root)
+    share = config.val_share is not None
     match config.source:
         case "folder" | "imagenet":
-            listed = folders.scan(root, problems, imagenet=config.source == "imagenet")
-            images = [file for file in listed if file.path.split("/", 1)[0] in SPLITS]  # not the label lists
+            listed = folders.scan(root, problems, config.source == "imagenet", share)
+            images = [file for file in listed if named_as_image(file.name)]  # not the label lists
             rejected = [(file.path, reason) for file in images if (reason := rejection(file))]
             check_quarantine(rejected, config.max_quarantined, problems)
         case "cifar10" | "cifar100":
             listed = cifar.scan(root, config.source, problems)
         case _:
-            listed = webdataset_tars.scan(root, problems)
+            listed = webdataset_tars.scan(root, problems, share)
     problems.check(root)
     return listed
 
@@ -99,16 +115,19 @@ def read_splits(config: DataConfig, root: Path, listed: list[File]) -> tuple[tup
     """
     problems = Problems()
     _check_root(root)
+    share = config.val_share is not None
     match config.source:
         case "digits":
             classes, splits = _digits(listed, problems)
         case "folder" | "imagenet":
-            classes, splits = folders.read(root, listed, problems, imagenet=config.source == "imagenet")
+            classes, splits = folders.read(root, listed, problems, config.source == "imagenet", share)
         case "cifar10" | "cifar100":
             classes, splits = cifar.read(root, config.source, listed, config.md5, problems)
         case _:
             classes, splits = webdataset_tars.read(root, listed, problems)
     problems.check(root)
+    if config.val_share is not None:
+        splits = hold_out(splits["train"], config.val_share, config.seed)
     if config.classes is not None and len(classes) != config.classes:
         problems.usage(f"data.classes is {config.classes}, but the source has {len(classes)} classes")
     if len(classes) == 1:
@@ -122,6 +141,7 @@ def read_splits(config: DataConfig, root: Path, listed: list[File]) -> tuple[tup
             problems.usage(f"{name}: data.expected.{name} is {wanted}, but the source has {found} files")
         if not split.entries:
             problems.usage(f"{name}: no images")
+    check_labels(classes, splits, problems)
     problems.check(root)
     return classes, splits
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.runtime.text import whole_number
+
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _LARGEST_EXTENSION = 1 << 20  # bytes of an extended header
@@ -95,9 +97,9 @@ def _extension(kind: bytes, body: bytes) -> dict[str, Any]:
         if key == b"path":
             found["path"] = value.decode("utf-8", "surrogateescape")
         elif key == b"size":
-            if not value.isdigit():
+            found["size"] = whole_number(value.decode("latin-1"))
+            if found["size"] is None:
                 raise TarDamage("bad pax header: size")
-            found["size"] = int(value)
         elif key.startswith(b"GNU.sparse"):
             raise TarDamage("a sparse member, which can't be read in place")
         body = body[length:]

@@ -1,27 +1,31 @@
-"""Existing WebDataset tars as a source. Only jpg, jpeg, png, webp, cls and json members are read, by name.
+"""Existing WebDataset tars as a source. Only images, cls and json members are read, by name.
 
 Nothing is extracted, unpickled or piped, and no tar gives a sample before all of it has been seen whole: a strict walk
 of the headers first, then the webdataset library, whose samples must be the same.
 """
 
-import json
+import codecs
 import re
 import tarfile
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.data.images import SUFFIXES
-from pipeline.data.listing import Entry, File, Problems, Split, content_key, list_files, suffix
+from pipeline.base.files import parse_json
+from pipeline.data.images import PACKED_SUFFIXES, SUFFIXES
+from pipeline.data.label_lists import difference_of, lookalikes, read_class_names
+from pipeline.data.listing import Entry, File, Problems, Split, changed, content_key, list_files, suffix
 from pipeline.data.tars import REGULAR, Member, TarDamage, walk
 from pipeline.data.wds import group_by_keys, tar_file_expander
 from pipeline.runtime.progress import progress
+from pipeline.runtime.text import clipped
 
-_FIELDS = frozenset({*SUFFIXES, "cls", "json"})
+_IMAGES = (*SUFFIXES, *PACKED_SUFFIXES)  # in the order of choice: a kind that is kept byte for byte goes before others
+_FIELDS = frozenset({*_IMAGES, "cls", "json"})
 _LARGEST_LABEL = 1 << 20  # bytes of a .cls or .json
 
 
-def scan(root: Path, problems: Problems) -> list[File]:
-    """The tars of both splits and ``classes.txt`` if there is one.
+def scan(root: Path, problems: Problems, share: bool) -> list[File]:
+    """The tars of both splits and ``classes.txt`` if there is one. ``share``: there are none for val.
 
     A tar belongs to ``train`` or ``val`` by its directory (``train/*.tar``) or else its name (``*train*.tar``);
     ``validation`` is ``val``. Compressed tars are refused: their members can't be read in place.
@@ -30,8 +34,11 @@ def scan(root: Path, problems: Problems) -> list[File]:
     listed = list_files(root, [path.relative_to(root).as_posix() for path in paths], problems)
     found = {split: [file for file in listed if _split_of(file.path) == split] for split in ("train", "val")}
     for split, tars in found.items():
-        if not tars:
-            problems.usage(f"no tars for {split}: expected {split}/*.tar or *{split}*.tar")
+        if share and split == "val" and tars:
+            problems.usage(f"{tars[0].path!r} is for val and data.val_share is set as well; remove one of the two")
+        elif not tars and not (share and split == "val"):
+            hint = "; or set data.val_share to hold out a share of the training images" if split == "val" else ""
+            problems.usage(f"no tars for {split}: expected {split}/*.tar or *{split}*.tar{hint}")
     for file in listed:
         if file.path.endswith((".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")):
             problems.usage(f"{file.path!r}: compressed; unpack it to a plain .tar")
@@ -50,15 +57,17 @@ def read(root: Path, listed: list[File], problems: Problems) -> tuple[tuple[str,
     with progress("check tars", len(listed), "files") as tick:
         for file in listed:
             if split := _split_of(file.path):
-                splits[split].entries.extend(_read_tar(root, file.path, problems))
+                splits[split].entries.extend(_read_tar(root, file, problems))
             tick()
     largest = max((entry.label for split in splits.values() for entry in split.entries), default=-1)
     classes = tuple(str(label) for label in range(largest + 1))
-    if any(file.path == "classes.txt" for file in listed):
-        classes = tuple((root / "classes.txt").read_text(encoding="utf-8").split("\n"))
-        classes = classes[:-1] if classes and not classes[-1] else classes
-        if not 0 <= largest < len(classes):
-            problems.usage(f"classes.txt names {len(classes)} classes, but there is a label {largest}")
+    for file in listed:
+        if file.path == "classes.txt" and (names := read_class_names(root, file, problems)) is not None:
+            classes = names
+            if largest >= len(names):
+                entries = [entry for split in splits.values() for entry in split.entries if entry.label == largest]
+                what = f"but {entries[0].path!r} has label {largest}; labels count from 0"
+                problems.usage(f"'classes.txt' names {len(names)} classes, {what}")
     return classes, splits
 
 
@@ -75,7 +84,11 @@ def _split_of(path: str) -> str:
     return ""
 
 
-def _read_tar(root: Path, path: str, problems: Problems) -> list[Entry]:
+def _read_tar(root: Path, listed: File, problems: Problems) -> list[Entry]:
+    path = listed.path
+    if reason := changed(root, listed):
+        problems.damage(f"{path!r}: {reason}")
+        return []
     try:
         members = walk(root / path)
     except (TarDamage, OSError) as error:
@@ -89,75 +102,114 @@ def _read_tar(root: Path, path: str, problems: Problems) -> list[Entry]:
     with (root / path).open("rb") as file:
         for key, fields in samples.items():
             label, where = _label(file, fields), f"{path}: {key}"
-            if label is None:
-                problems.damage(f"{where!r}: no label: expected a whole number of at least 0 in .cls")
+            if isinstance(label, str):
+                problems.damage(f"{where!r}: no label: expected a whole number from 0 to 999999, found {label}")
                 continue
-            [image] = (member for field, member in fields.items() if field in SUFFIXES)
-            kind = suffix(image.name)
-            entries.append(Entry(where, content_key(key), label, kind, image.size, str(root / path), image.offset))
+            [image] = (member for field, member in fields.items() if field in _IMAGES)
+            place = str(root / path), image.offset
+            entry = Entry(where, content_key(key), label, suffix(image.name), image.size, *place, stamp=listed.stamp)
+            entries.append(entry)
     return entries
 
 
 def _group(path: str, members: list[Member], problems: Problems) -> dict[str, dict[str, Member]]:
     """Members of the whole samples by key and field (the name from its last part's first dot on, as webdataset splits)."""
     samples: dict[str, dict[str, Member]] = {}
+    dotted: dict[str, dict[str, list[Member]]] = {}  # by key and what stands between it and the last suffix
     last = ""
     for member in members:
+        # What is no file of a sample.
         where, base = f"{path}: {member.name}", member.name.rsplit("/", 1)[-1]
         if member.kind == tarfile.DIRTYPE:
             continue
         if member.kind not in REGULAR:
             problems.damage(f"{where!r}: a link or device, not a file")
             continue
+        if base.startswith(".") and suffix(base) in (*_FIELDS, ""):
+            problems.aside(where)  # "._x.jpg" and ".DS_Store", which macOS puts into tars and webdataset skips
+            continue
         stem, dot, field = base.partition(".")
         key, field = member.name[: len(member.name) - len(dot + field)], field.lower()
-        if suffix(base) not in _FIELDS:
+        if suffix(base) not in _FIELDS and field not in _FIELDS:
             continue  # captions, masks and so on: nothing that we read
-        if field not in _FIELDS:
-            problems.usage(f"{where!r}: a dot inside the key: webdataset would cut the key there")
-        elif not stem or member.name.startswith(("/", "__")) or ".." in member.name.split("/"):
+        # What is one, and can't be.
+        if not stem or member.name.startswith(("/", "__")) or ".." in member.name.split("/"):
             problems.usage(f"{where!r}: not a key (hidden, absolute, leaving its directory, or __special__)")
         elif not member.name.isprintable():
             problems.usage(f"{where!r}: a key with control characters or not in UTF-8")
+        elif field not in _FIELDS:
+            dotted.setdefault(key, {}).setdefault(field.rpartition(".")[0], []).append(member)
         elif field in samples.get(key, {}):
             problems.usage(f"{where!r}: twice in one tar")
         elif key in samples and key != last:
             problems.usage(f"{where!r}: its sample is not in one piece; webdataset would hand out two halves")
-        elif field in SUFFIXES and member.size == 0:
+        elif field in _IMAGES and member.size == 0:
             problems.damage(f"{where!r}: empty image")
         else:
             samples.setdefault(key, {})[field] = member
             last = key
+    _check_dotted(path, samples, dotted, problems)
     whole = {}
     for key, fields in samples.items():
-        if len(fields.keys() & SUFFIXES) == 1 and fields.keys() & {"cls", "json"}:
-            whole[key] = fields
-        else:
-            problems.damage(f"{path + ': ' + key!r}: expected one image and a .cls, found {', '.join(fields)}")
+        chosen = _chosen(fields)
+        if len(chosen.keys() & set(_IMAGES)) == 1 and fields.keys() & {"cls", "json"}:
+            whole[key] = chosen
+    # What has no image or no label, perhaps since the other stands under a name that only looks the same.
+    halves = {key: fields for key, fields in samples.items() if key not in whole}
+    alike = lookalikes(halves)
+    for key, fields in halves.items():
+        likely = difference_of(key, alike)
+        hint = f"; {likely}" if likely else ""
+        problems.damage(f"{path + ': ' + key!r}: expected one image and a .cls, found {', '.join(fields)}{hint}")
     return whole
 
 
-def _label(file: BinaryIO, fields: dict[str, Member]) -> int | None:
-    """The label in .cls, or "label" in .json: digits only (Python would take "1_000" and "-1" as well)."""
+def _chosen(fields: dict[str, Member]) -> dict[str, Member]:
+    """The fields of a sample that count: of a .jpg with a .tif beside it the .jpg, which is kept byte for byte."""
+    if not fields.keys() & set(SUFFIXES):
+        return fields
+    return {field: member for field, member in fields.items() if field not in PACKED_SUFFIXES}
+
+
+def _check_dotted(
+    path: str, samples: dict[str, dict[str, Member]], dotted: dict[str, dict[str, list[Member]]], problems: Problems
+) -> None:
+    """``x.seg.png`` beside ``x.jpg`` is another field of sample x, not read; ``x.v1.png`` with a label of its own or without
+    such an x is a sample with a dot in its key, which webdataset would cut there."""
+    for key, groups in dotted.items():
+        beside = samples.get(key, {}).keys()
+        for members in groups.values():
+            kinds = {suffix(member.name) for member in members}
+            sample_of_its_own = kinds & set(_IMAGES) and kinds & {"cls", "json"}
+            if sample_of_its_own or not beside & set(_IMAGES):
+                for member in members:
+                    where = f"{path}: {member.name}"
+                    problems.usage(f"{where!r}: a dot inside the key: webdataset would cut the key there")
+
+
+def _label(file: BinaryIO, fields: dict[str, Member]) -> int | str:
+    """The label in .cls, or "label" in .json: digits only (Python would take "1_000" and "-1" as well), white space around
+    them and a byte order mark being an editor's. Else what was found."""
     member = fields.get("cls") or fields["json"]
     if member.size > _LARGEST_LABEL:
-        return None
-    text = _bytes(file, member)
+        return f"{member.size} bytes"
+    text = _bytes(file, member).removeprefix(codecs.BOM_UTF8)
     if "cls" not in fields:
         try:
-            text = str(json.loads(text)["label"]).encode()
-        except (ValueError, KeyError, TypeError):  # no JSON, no "label", no object
-            return None
-    return int(text) if re.fullmatch(rb"\d{1,6}", text.strip(b"\n")) else None
+            text = str(parse_json(text)["label"]).encode()
+        except (ValueError, KeyError, TypeError) as error:  # no JSON, no "label", no object
+            return f"in .json {type(error).__name__}: {clipped(str(error), 80)}"
+    return int(text) if re.fullmatch(rb"[0-9]{1,6}", text.strip(b" \t\r\n")) else clipped(repr(text), 80)
 
 
 def _compare(path: Path, name: str, samples: dict[str, dict[str, Member]], problems: Problems) -> None:
     """Checks that webdataset hands out exactly these samples and bytes, in this order."""
     expected = iter(samples.items())
+    known = {member.name for fields in samples.values() for member in fields.values()}
     handed = 0
     with path.open("rb") as file, path.open("rb") as stream:
         # An open file, so that no name is taken for a URL or a command; known fields only, never decoded.
-        members = tar_file_expander([{"url": name, "stream": stream}], select_files=lambda m: suffix(m) in _FIELDS)
+        members = tar_file_expander([{"url": name, "stream": stream}], select_files=lambda m: m in known)
         try:
             for sample in group_by_keys(members):
                 key, fields = next(expected, ("", {}))

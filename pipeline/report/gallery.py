@@ -1,5 +1,6 @@
 """Looking at views: a grid of samples x views as the teacher saw them, mixed, erased and labelled."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from pipeline.cache.identity import check_views
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Shards
+from pipeline.report.lettering import names_of, write
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.views.drawn import Drawn, draw_visit
@@ -42,11 +44,14 @@ def cells(
     if block >= len(shards.blocks):
         raise UsageError(f"--block: expected 0 to {len(shards.blocks) - 1}, found {block}")
     drawn = draw_visit(shards, recipe, shards.blocks[block], first_view, views)
-    columns = [_column(shards, recipe, cache, drawn, i, samples) for i in range(views)]
+    names = names_of(shards.classes)
+    columns = [_column(shards, names, recipe, cache, drawn, i, samples) for i in range(views)]
     return [[column[row] for column in columns] for row in range(len(columns[0]))]
 
 
-def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i: int, samples: int) -> list[Cell]:
+def _column(
+    shards: Shards, names: Sequence[str], recipe: Recipe, cache: Cache | None, drawn: Drawn, i: int, samples: int
+) -> list[Cell]:
     plan, view = drawn.plan.view(i), drawn.first_view + i
     images = finish(drawn.pixels[i], plan, recipe)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
@@ -58,18 +63,18 @@ def _column(shards: Shards, recipe: Recipe, cache: Cache | None, drawn: Drawn, i
     column = []
     for row in range(min(samples, len(images))):
         partner, lam = int(plan.partner[row]), float(plan.lam[row])
-        title = shards.classes[int(drawn.labels[row])]
+        title = names[int(drawn.labels[row])]
         if lam < 1.0:
             kind = "cut" if int(plan.box[row, 2]) > int(plan.box[row, 0]) else "mix"
-            title += f" {lam:.3g} {kind} {shards.classes[int(drawn.labels[partner])]}"
+            title += f" {lam:.3g} {kind} {names[int(drawn.labels[partner])]}"
         if targets is None:
             answer = "not cached"
         elif targets.logits is None:
-            answer = shards.classes[int(targets.hard[0, row])]
+            answer = names[int(targets.hard[0, row])]
         else:
             shares = torch.from_numpy(targets.logits[0, row]).softmax(0)
             best = shares.topk(min(3, len(shares)))
-            named = [f"{shards.classes[c]} {p:.2f}" for p, c in zip(best.values.tolist(), best.indices.tolist())]
+            named = [f"{names[c]} {p:.2f}" for p, c in zip(best.values.tolist(), best.indices.tolist())]
             answer = ", ".join(named)
         column.append(Cell(images[row].permute(1, 2, 0).numpy(), title, answer))
     return column
@@ -89,11 +94,12 @@ def figure(grid: list[list[Cell]]) -> Figure:
     picture = Figure(figsize=(1.9 * columns, 2.25 * rows))
     picture.set_layout_engine("constrained", h_pad=0.08)
     axes = picture.subplots(rows, columns, squeeze=False)
+    written = []
     for line, cell_row in zip(axes, grid):
         for place, cell in zip(line, cell_row):
             place.imshow(cell.image, interpolation="nearest")
-            place.set_title(cell.title, fontsize=7)
-            place.set_xlabel(cell.answer, fontsize=6)
+            written += [place.set_title(cell.title, fontsize=7), place.set_xlabel(cell.answer, fontsize=6)]
             place.set_xticks([])
             place.set_yticks([])
+    write(written)
     return picture

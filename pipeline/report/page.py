@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from pipeline.base.files import write_durably
 from pipeline.data.shards import Shards
-from pipeline.report import gallery
+from pipeline.report import gallery, lettering
+from pipeline.runtime.text import printable
 from pipeline.views.recipe import Recipe
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -25,7 +26,9 @@ def write(work: Path, cache: str | None, recipe: Recipe, summary: Mapping[str, A
     train, val = Shards.open(work / "shards" / "train"), Shards.open(work / "shards" / "val")
     path = work / "caches" / cache if cache is not None else None
     grid = gallery.cells(train, recipe, path, block=0, samples=6, first_view=0, views=6)
-    environment = Environment(autoescape=True)
+    environment = Environment(
+        autoescape=True, finalize=lambda value: printable(value) if isinstance(value, str) else value
+    )
     environment.filters["pct"] = lambda value: "" if value is None else f"{value:.2f}"
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         samples=train.samples,
@@ -42,16 +45,16 @@ def write(work: Path, cache: str | None, recipe: Recipe, summary: Mapping[str, A
 def _curves(students: Path, names: list[str]) -> Figure:
     picture = Figure(figsize=(10, 3.4), layout="constrained")
     left, right = picture.subplots(1, 2)
-    for name in names:
+    for name, shown in zip(names, lettering.names_of(names, "student")):
         with (students / name / "log.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         epochs = np.array([float(row["epoch"]) for row in rows])
-        left.plot(epochs, [float(row["task"]) for row in rows], label=name)
+        left.plot(epochs, [float(row["task"]) for row in rows], label=shown)
         scored = [row["val_top1"] != "" for row in rows]
-        right.plot(epochs[scored], [100 * float(row["val_top1"]) for row in rows if row["val_top1"]], label=name)
+        right.plot(epochs[scored], [100 * float(row["val_top1"]) for row in rows if row["val_top1"]], label=shown)
     left.set(xlabel="epoch", ylabel="cross-entropy of the class head", title="Training loss (label term)")
     right.set(xlabel="epoch", ylabel="%", title="Validation top-1")
-    right.legend()
+    lettering.write(right.legend().get_texts())
     return picture
 
 

@@ -1,14 +1,15 @@
 """The numbers of the report, and its table for the terminal."""
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.base import files
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.runtime.progress import say
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,27 @@ def summarise(
         if not path.is_file():
             raise UsageError(f"{path}: no such file; run python -m stages.evaluate --student {name}")
         try:
-            found[name] = asdict(shown) | _scores(json.loads(path.read_text()), shown.teacher)
+            found[name] = asdict(shown) | _scores(files.parse_json(path.read_bytes()), shown.teacher)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             again = "write it again with: python -m stages.evaluate"
             raise IntegrityError(f"{path}: not the scores of a student ({error!r}); {again}") from None
-    times = [json.loads(path.read_text()) for path in sorted((work / "seconds").glob("*.json"))]
     known = ("", *students, *teachers, *caches)  # "train:soft" counts while there is a student soft
+    seconds = dict(filter(None, map(_seconds, sorted((work / "seconds").glob("*.json")))))
     return {
         "teachers": {name: {"top1": teacher_top1(open_cache(work / "answers" / name), val)} for name in teachers},
         "students": found,
-        "seconds": {time["stage"]: time["seconds"] for time in times if time["stage"].partition(":")[2] in known},
+        "seconds": {stage: taken for stage, taken in seconds.items() if stage.partition(":")[2] in known},
     }
+
+
+def _seconds(path: Path) -> tuple[str, float] | None:
+    """A stage's name and seconds; None, and a word about it, where the file is cut or another's: no output depends on it."""
+    try:
+        found = files.parse_json(path.read_bytes())
+        return str(found["stage"]), float(found["seconds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        say(f"warning: {path}: not the seconds of a stage ({error!r}); left out of the report")
+        return None
 
 
 def _scores(metrics: Mapping[str, Any], teacher: str) -> dict[str, Any]:

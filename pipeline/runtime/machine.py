@@ -17,18 +17,40 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from pipeline.runtime.errors import RetryError, UsageError, first_line
+from pipeline.runtime.text import clipped, whole_number
 
 if TYPE_CHECKING:
     import torch
 
 
+_MOST_RANKS = 1_000_000
+_MOST_WORKERS = 4096
+_MOST_SECONDS = 30 * 24 * 3600  # a month; far larger numbers overflow in torch's clocks
+
+
+def _whole(variable: str, default: int, least: int, most: int, note: str = "") -> int:
+    """The whole number in an environment variable. Raises UsageError for anything else, such as text, -1 or 30 digits."""
+    value = os.environ.get(variable) or str(default)
+    number = whole_number(value)
+    if number is None or not least <= number <= most:
+        found = clipped(repr(value), 60)
+        raise UsageError(f"{variable}: expected a whole number from {least} to {most}{note}, found {found}")
+    return number
+
+
 def rank() -> int:
-    """This process's rank: RANK, as torchrun sets it, else 0."""
-    return int(os.environ.get("RANK", "0"))
+    """This process's rank: RANK, as torchrun sets it, else 0. Raises UsageError for one outside WORLD_SIZE."""
+    ranks = world_size()
+    return _whole("RANK", 0, 0, ranks - 1, f" (WORLD_SIZE is {ranks})")
 
 
 def world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many ranks there are: WORLD_SIZE, as torchrun sets it, else 1."""
+    return _whole("WORLD_SIZE", 1, 1, _MOST_RANKS)
+
+
+def _local_rank() -> int:
+    return _whole("LOCAL_RANK", 0, 0, _MOST_RANKS)
 
 
 def device() -> torch.device:
@@ -42,11 +64,14 @@ def device() -> torch.device:
     except RuntimeError:
         found = None
     if found is None or found.type not in ("cpu", "cuda", own):
-        raise UsageError(f"DISTIL_DEVICE: expected cpu, cuda or cuda:N, found {name!r}")
-    if found.type == "cuda" and found.index is None:
-        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if found.type == "cuda" and found.index >= torch.cuda.device_count():
-        raise UsageError(f"device {found}: this machine has {torch.cuda.device_count()} GPUs; correct DISTIL_DEVICE")
+        raise UsageError(f"DISTIL_DEVICE: expected cpu, cuda or cuda:N, found {clipped(repr(name), 60)}")
+    if found.type == "cuda":
+        # The number is taken from the text: torch keeps 8 bits of it, so cuda:300 would be cuda:44.
+        index = _local_rank() if found.index is None else int(name.partition(":")[2])
+        if index >= torch.cuda.device_count():
+            there = torch.cuda.device_count()
+            raise UsageError(f"device cuda:{index}: this machine has {there} GPUs; correct DISTIL_DEVICE")
+        found = torch.device("cuda", index)
     return found
 
 
@@ -61,22 +86,26 @@ def device_name() -> str:
 def cores() -> int:
     """Cores that this rank may use: the process's own, shared out among the node's ranks."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, there // _whole("LOCAL_WORLD_SIZE", 1, 1, _MOST_RANKS))
 
 
 def workers() -> int:
     """Loader processes for this rank: DISTIL_WORKERS, else all of its cores but one."""
-    given = os.environ.get("DISTIL_WORKERS")
-    if given is not None:
-        if not given.isdecimal():
-            raise UsageError(f"DISTIL_WORKERS: expected a whole number of at least 0, found {given!r}")
-        return int(given)
-    return max(1, cores() - 1)
+    return _whole("DISTIL_WORKERS", max(1, cores() - 1), 0, _MOST_WORKERS)
 
 
 def pool_root() -> Path:
     """Root of the work pool, shared by clones and cluster jobs: DISTIL_POOL, else ``work/pool``."""
-    return Path(os.environ.get("DISTIL_POOL") or "work/pool")
+    return home_expanded("DISTIL_POOL", os.environ.get("DISTIL_POOL") or "work/pool")
+
+
+def home_expanded(what: str, path: str | Path) -> Path:
+    """``path`` with a leading ``~`` as the home directory, which a shell leaves as it is after a "=" or in quotes.
+    Raises UsageError, naming ``what`` the path is for, where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{what}: no home directory is known for {str(path)!r}; write the path in full") from None
 
 
 @contextmanager
@@ -93,10 +122,9 @@ def distributed() -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    seconds = os.environ.get("DISTIL_TIMEOUT", "600")
-    if not seconds.isdecimal():
-        raise UsageError(f"DISTIL_TIMEOUT: expected whole seconds, found {seconds!r}")
-    timeout = timedelta(seconds=int(seconds))
+    rank()  # is refused here, with its name, and not by torch; so is the port
+    _whole("MASTER_PORT", 29500, 1, 65535)
+    timeout = timedelta(seconds=_whole("DISTIL_TIMEOUT", 600, 1, _MOST_SECONDS))
     try:
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     except ValueError as error:  # MASTER_ADDR, MASTER_PORT or a rank is missing

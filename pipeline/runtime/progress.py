@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipeline.runtime.machine import rank
+from pipeline.runtime.text import printable, show
 
 
 def say(text: str) -> None:
-    """One line for the user, from rank 0 only."""
+    """A message for the user, from rank 0 only; control characters in it are shown, not sent to the terminal."""
     if rank() == 0:
-        print(text, flush=True)
+        show(text)
 
 
 @contextmanager
@@ -28,11 +29,12 @@ def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator
         yield lambda n=1, note="": None
         return
     if sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-        more = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        name, counted = TextColumn("{task.description}", markup=False), TextColumn(unit, markup=False)
+        columns = (name, BarColumn(), MofNCompleteColumn(), counted)
+        more = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
         with Progress(*columns, *more, console=Console(stderr=True)) as bar:
-            task = bar.add_task(title, total=total, note="")
-            yield lambda n=1, note="": bar.update(task, advance=n, note=note)
+            task = bar.add_task(printable(title), total=total, note="")
+            yield lambda n=1, note="": bar.update(task, advance=n, note=printable(note))
         return
     started, last, done = time.monotonic(), time.monotonic(), 0
 
@@ -45,6 +47,6 @@ def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator
             speed = done / max(now - started, 1e-9)
             left = (total - done) / max(speed, 1e-9)
             line = f"{title}: {done}/{total} {unit}, {speed:.3g}/s, {left:.0f} s left  {note}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
+            show(line.rstrip(), sys.stderr)
 
     yield tick

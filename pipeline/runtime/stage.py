@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from pipeline.runtime.errors import PipelineError, RetryError, UsageError
-from pipeline.runtime.machine import cores, rank
+from pipeline.runtime.machine import cores, home_expanded, rank
+from pipeline.runtime.text import printable, show
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,27 +28,33 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        _leave_cores_to_workers()
-        _allow_many_files()
         try:
-            return command(*args, **kwargs)
+            _leave_cores_to_workers()
+            _allow_many_files()
+            return command(*args, **{name: _at_home(name, value) for name, value in kwargs.items()})
         except PipelineError as error:
             text, code = str(error), error.exit_code
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 text, code = f"no space left: {error}; free some space, then run the same command", RetryError.exit_code
             elif error.errno in _WRONG_PATH and error.filename is not None:
-                text = f"{error.filename}: {error.strerror}; correct the path or its permissions"
+                name = printable(str(error.filename))
+                text = f"{name}: {error.strerror}; correct the path or its permissions"
                 code = UsageError.exit_code
             else:
                 raise
         except KeyboardInterrupt:
             text, code = "interrupted; run the same command to go on", 130
-        print(f"error: {text}\nexit code {code}", file=sys.stderr, flush=True)
+        show(f"error: {text}\nexit code {code}", sys.stderr)
         gc.collect()  # ends the processes of a loader that the traceback still holds; else exit waits for them
         sys.exit(code)
 
     return run
+
+
+def _at_home(name: str, value: Any) -> Any:
+    """An option's value; of a path a leading ``~`` is the home directory."""
+    return home_expanded(f"--{name.replace('_', '-')}", value) if isinstance(value, Path) else value
 
 
 def _leave_cores_to_workers() -> None:

@@ -1,7 +1,6 @@
 """A trained student on disk, in the form that timm loads."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,10 +69,24 @@ def _views_seen(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def _description(directory: Path) -> dict[str, Any]:
+    """``config.json`` of an exported student. Raises UsageError (there is none) or IntegrityError."""
+    path = directory / "config.json"
+    try:
+        found = files.parse_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; write it with: python -m stages.train") from None
+    except ValueError as error:
+        raise IntegrityError(f"{path}: damaged ({error}); write it again with: python -m stages.train") from None
+    if not isinstance(found, dict) or not isinstance(found.get("pretrained_cfg", {}), dict):
+        raise IntegrityError(f"{path}: not a student's description; write it again with: python -m stages.train")
+    return found
+
+
 def require_trained_for(directory: Path, classes: Sequence[str], recipe: Recipe) -> None:
     """Raises IdentityError (exit 4) naming each field in which an exported student was trained for other classes or
     other evaluation views than these; of a model that says nothing about a field, any value is taken."""
-    description = json.loads((directory / "config.json").read_bytes())
+    description = _description(directory)
     known = description.get("pretrained_cfg", {}) | {"label_names": description.get("label_names")}
     expected = {"label_names": list(classes)} | _views_seen(recipe)
     found = {name: value if known.get(name) is None else known[name] for name, value in expected.items()}
@@ -88,7 +101,7 @@ def require_trained_for(directory: Path, classes: Sequence[str], recipe: Recipe)
 def load(directory: Path) -> Student:
     """The exported student, built by timm and checked, in eval mode on the CPU. Raises UsageError or IntegrityError."""
     student = Student(timm_models.from_directory(directory))
-    expected = json.loads((directory / "config.json").read_bytes()).get("weights_hash")
+    expected = _description(directory).get("weights_hash")
     found = weights.state_hash(student.model.state_dict())
     if found != expected:
         raise IntegrityError(

@@ -25,6 +25,7 @@ from pipeline.runtime.errors import RetryError, UsageError
 from pipeline.runtime.machine import StopSignal, device_name, rank, world_size
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress, say
+from pipeline.runtime.text import clipped, whole_number
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
@@ -47,11 +48,12 @@ class Share:
 
     @classmethod
     def parse(cls, text: str, shards: str | None = None, views: str | None = None) -> "Share":
-        index, _, count = text.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise UsageError(f"--share: expected i/n with 1 <= i <= n, for example 1/8, found {text!r}")
+        index, _, count = map(whole_number, text.partition("/"))
+        if index is None or count is None or not 1 <= index <= count:
+            shown = clipped(repr(text), 60)
+            raise UsageError(f"--share: expected i/n with 1 <= i <= n, for example 1/8, found {shown}")
         only_shards, only_views = _parse_range(shards, "--only-shards"), _parse_range(views, "--only-views")
-        return cls(int(index), int(count), only_shards, only_views)
+        return cls(index, count, only_shards, only_views)
 
     @property
     def whole(self) -> bool:
@@ -66,10 +68,11 @@ def _parse_range(text: str | None, flag: str) -> range | None:
     """``a:b`` as range(a, b); None stays None. Raises UsageError."""
     if text is None:
         return None
-    low, _, high = text.partition(":")
-    if not (low.isdecimal() and high.isdecimal() and int(low) < int(high)):
-        raise UsageError(f"{flag}: expected first:end with first < end, for example 0:60, found {text!r}")
-    return range(int(low), int(high))
+    low, _, high = map(whole_number, text.partition(":"))
+    if low is None or high is None or not low < high:
+        shown = clipped(repr(text), 60)
+        raise UsageError(f"{flag}: expected first:end with first < end, for example 0:60, found {shown}")
+    return range(low, high)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@
 Writing over the last checkpoint destroyed it in 74 of 80 kills, and torch does not notice a flipped bit.
 """
 
-import json
 import os
-import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +16,9 @@ import torch
 from torch import Tensor
 
 from pipeline.base import files
-from pipeline.runtime.errors import IntegrityError, first_line
+from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.progress import say
+from pipeline.runtime.text import whole_number
 
 _VERSION = 1
 _PREFIX = "step-"
@@ -92,25 +91,28 @@ def latest(directory: Path) -> tuple[int, dict[str, Any]] | None:
 
 def _checkpoints(directory: Path) -> Iterator[tuple[int, Path]]:
     for path in directory.glob(f"{_PREFIX}*"):
-        number = path.name.removeprefix(_PREFIX)
-        if number.isdecimal() and path.is_dir():
-            yield int(number), path
+        number = whole_number(path.name.removeprefix(_PREFIX))
+        if number is not None and path.is_dir():
+            yield number, path
 
 
 def _read(path: Path, step: int) -> dict[str, Any]:
     file = path / "state.pt"
     try:
-        expected = json.loads((path / "checkpoint.json").read_bytes())
+        expected = files.parse_json((path / "checkpoint.json").read_bytes())
         found = _record(file, step)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:  # missing, unreadable, a directory in its place, a looping link, no JSON
         raise IntegrityError(f"{path}: not a whole checkpoint ({error})") from None
     if expected != found:
         wrong = [k for k in found if not isinstance(expected, dict) or expected.get(k) != found[k]]
         raise IntegrityError(f"{file}: damaged, {', '.join(wrong)} differ from checkpoint.json")
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise IntegrityError(f"{file}: torch can't read it: {first_line(error)}") from None
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a pickle is a program: it can fail in any way
+        raise IntegrityError(f"{file}: torch can't read it ({type(error).__name__})") from None
+    if not isinstance(state, dict):
+        raise IntegrityError(f"{file}: expected a training state, found {type(state).__name__}")
+    return state
 
 
 def _plain(value: object, where: str) -> None:

@@ -45,7 +45,7 @@ def draw_visit(shards: Shards, recipe: Recipe, block: Block, first_view: int, vi
     canvas = pixels.numpy()
     chosen: list[list[View]] = [[] for _ in range(views)]
     for row, sample in enumerate(samples):
-        image = decode(sample.data, sample.key)
+        image = decode(sample.data, sample.key, shards.rule)
         for i in range(views):
             view = choose(recipe, sample.key, first_view + i, image.height, image.width)
             canvas[i, row] = draw(image, view, recipe)

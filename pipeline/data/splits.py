@@ -1,0 +1,85 @@
+"""What is true of every source's samples: a share held out for validation, labels that a model can learn."""
+
+import hashlib
+from collections import Counter
+
+from pipeline.data.listing import Entry, Problems, Split
+from pipeline.runtime.text import few
+
+
+def hold_out(whole: Split, share: float, seed: int) -> dict[str, Split]:
+    """``train`` and ``val``: of each class about ``share`` of its samples is validation, at least one and never all of
+    them; of a single one none. Which ones is a keyed hash of their keys, so it does not depend on order or machine."""
+    chosen: set[str] = set()
+    for group in _by_label(whole.entries).values():
+        number = min(len(group) - 1, max(1, round(share * len(group))))
+        chosen |= set(sorted((entry.key for entry in group), key=lambda key: _rank(key, seed))[:number])
+    train = [entry for entry in whole.entries if entry.key not in chosen]
+    val = [entry for entry in whole.entries if entry.key in chosen]
+    return {"train": Split(train, whole.rejected), "val": Split(val)}
+
+
+def _rank(key: str, seed: int) -> bytes:
+    # A person of its own, else validation would be the first samples of the order in which training reads.
+    salt = seed.to_bytes(16, "little")
+    return hashlib.blake2b(key.encode("ascii"), digest_size=16, salt=salt, person=b"validation").digest()
+
+
+def _by_label(entries: list[Entry]) -> dict[int, list[Entry]]:
+    groups: dict[int, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.label, []).append(entry)
+    return groups
+
+
+def check_labels(classes: tuple[str, ...], splits: dict[str, Split], problems: Problems) -> None:
+    """Every label must have a training image; a class without validation images is only said."""
+    train = Counter(entry.label for entry in splits["train"].entries)
+    val = Counter(entry.label for entry in splits["val"].entries)
+    if twice := sorted(name for name, count in Counter(classes).items() if count > 1):
+        problems.usage(f"two labels of one class name: {few(twice)}; rename one")
+    missing = [label for label in range(len(classes)) if not train[label]]
+    if missing and train:
+        what = f"label{'s' if len(missing) > 1 else ''} without a training image: {_ranges(missing)}"
+        reasons = [*_reasons(missing, classes, train, splits)]
+        problems.usage(f"{what} of 0..{len(classes) - 1}; {'; '.join(reasons)}")
+    unseen = [repr(name) for label, name in enumerate(classes) if train[label] and not val[label]]
+    if unseen and val:
+        names = ", ".join(unseen[:8]) + (f" and {len(unseen) - 8} more" if len(unseen) > 8 else "")
+        problems.warn(f"val has no images of {len(unseen)} of {len(classes)} classes ({names}): nothing measures them")
+
+
+def _reasons(missing: list[int], classes: tuple[str, ...], train: Counter, splits: dict[str, Split]) -> list[str]:
+    """The likely causes of labels without training images, each with what to do."""
+    found, absent = [], set(missing)
+    only_val = {entry.label: entry for entry in reversed(splits["val"].entries) if entry.label in absent}
+    largest = max(train)
+    below = {label for label in missing if label < largest}
+    rest = absent - only_val.keys()
+    if rest == {0}:
+        found.append("labels seem to count from 1: count them from 0")
+        rest = set()
+    elif 2 * len(below) > largest:
+        rest -= below
+        first = next(entry for entry in splits["train"].entries if entry.label == largest)
+        count = f"{train[largest]} image{'s' if train[largest] > 1 else ''}"
+        found.append(f"a stray label? label {largest} is that of {count}, first {first.path!r}: correct it")
+    if only_val:
+        names = few([entry.path for _, entry in sorted(only_val.items())], 3)
+        found.append(f"val has images of {_ranges(sorted(only_val))} ({names}): correct or remove them")
+    if rest:
+        named = few([classes[label] for label in sorted(rest)], 5)
+        found.append(f"add training images of {named}, or number the labels without gaps")
+    return found
+
+
+def _ranges(numbers: list[int], most: int = 12) -> str:
+    """Sorted numbers as "0, 3-7, 9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:most]]
+    return ", ".join(shown) + (f" and {len(runs) - most} more ranges" if len(runs) > most else "")

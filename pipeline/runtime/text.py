@@ -1,0 +1,60 @@
+"""Any text made safe to print: a name can neither drive a terminal nor pass for another one."""
+
+import sys
+import unicodedata
+from typing import TextIO
+
+_JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji are spelled with them
+_HIDDEN = (
+    "Cc",
+    "Cf",
+    "Cs",
+    "Zl",
+    "Zp",
+)  # controls, bidi and other invisible controls, lone surrogates, line separators
+
+
+def printable(text: str, lines: bool = False) -> str:
+    """``text`` with every control character as a visible escape such as ``\\x1b`` or ``\\u202e``; newlines stay where
+    ``lines`` says that the text has several."""
+    if lines:
+        return "\n".join(map(printable, text.split("\n")))
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or _harmless(c) else _escape(c) for c in text)
+
+
+def _harmless(character: str) -> bool:
+    return character in _JOINERS or unicodedata.category(character) not in _HIDDEN
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if character in "\n\r\t":
+        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[character]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def show(text: str, stream: TextIO | None = None) -> None:
+    """Prints ``text`` to ``stream`` (standard output), safe and in what the stream can encode."""
+    stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    safe = printable(text, lines=True).encode(encoding, "backslashreplace").decode(encoding)
+    print(safe, file=stream, flush=True)
+
+
+def whole_number(text: str) -> int | None:
+    """The whole number that ``text`` is in at most 18 plain digits; None for anything else. Python's own ``int`` takes
+    signs, underscores and digits of all scripts, and raises ValueError above 4,300 digits."""
+    return int(text) if len(text) <= 18 and text.isascii() and text.isdecimal() else None
+
+
+def clipped(text: str, most: int) -> str:
+    """``text`` in at most ``most`` characters, the last one an ellipsis where it was longer."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def few(names: list[str], most: int = 8) -> str:
+    """The first ``most`` names as a person reads them, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(name) for name in names[:most]) + more

@@ -1,0 +1,494 @@
+"""Names, numbers and files that try something: nothing reaches the terminal raw, and each gets its own exit code."""
+
+import base64
+import errno
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
+from PIL import Image
+
+from bench import fake_teacher as fake
+from pipeline.base import files, weights
+from pipeline.cache.layout import Layout
+from pipeline.cache.publish import publish
+from pipeline.cache.reader import open_cache
+from pipeline.data.listing import Split
+from pipeline.data.pack import pack
+from pipeline.data.shards import Shards
+from pipeline.data.sources import DataConfig
+from pipeline.report import gallery, lettering, page
+from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
+from pipeline.runtime.machine import cores, device, distributed, pool_root, rank, workers, world_size
+from pipeline.runtime.progress import progress, say
+from pipeline.runtime.stage import stage
+from pipeline.runtime.text import printable, show
+from pipeline.student.export import load, require_trained_for
+from pipeline.teacher.precompute import Share
+from pipeline.training import checkpoint
+from pipeline.views.recipe import Recipe
+from stages import index, report
+from tests.test_pack import entries
+
+DEEP = b"[" * 100_000
+LONG = b"9" * 5000
+EVIL = "a\x1b[2J\x9b\r\nexit code 0\u202egnp.exe\u2066\u200b\udcff"
+SHOWN = r"a\x1b[2J\x9b\r\nexit code 0\u202egnp.exe\u2066\u200b\udcff"
+
+
+# Text that is printed
+
+
+def test_control_characters_are_shown_and_letters_of_all_languages_stay() -> None:
+    assert printable(EVIL) == SHOWN
+    assert printable("one\ntwo\x00", lines=True) == "one\ntwo\\x00" and printable("one\ntwo") == "one\\ntwo"
+    plain = "Katze 猫 قطة बिल्ली می\u200cخواهم 😀 $5 café cafe\u0301 a\u00a0b"
+    assert printable(plain) == plain
+    assert not set(printable("".join(map(chr, range(0xA0))))) - set(map(chr, range(32, 127)))
+
+
+def test_every_door_to_the_terminal_shows_what_would_drive_it(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"class {EVIL}")
+
+    @stage
+    def command() -> None:
+        raise UsageError(EVIL)
+
+    @stage
+    def opened() -> None:
+        raise OSError(errno.EACCES, "Permission denied", EVIL)
+
+    for one in (command, opened):
+        with pytest.raises(SystemExit):
+            one()
+    with progress(EVIL, 1, "parts") as tick:
+        tick(note=EVIL)
+    found = capsys.readouterr()
+    assert not set("\x1b\x9b\r\u202e\u2066\u200b\udcff") & set(found.out + found.err)
+    assert found.out == f"class {SHOWN}\n".replace(r"\n", "\n") and f"{SHOWN}: Permission denied" in found.err
+
+
+def test_a_bar_on_a_terminal_shows_escapes_and_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with progress("[red]x\x9b\u202e[/red]", 1, "[b]parts") as tick:
+        tick(note="[bold]n\u202e")
+    written = sys.stderr.getvalue()
+    assert not set("\x9b\u202e") & set(written)
+    for text in (r"[red]x\x9b\u202e[/red]", "[b]parts", r"[bold]n\u202e"):
+        assert text in written
+
+
+def test_a_stream_of_another_coding_gets_escapes_and_no_error() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    show("猫 \x1b ü", stream)
+    assert raw.getvalue() == rb"\u732b \x1b \xfc" + b"\n"
+
+
+# Pictures and pages
+
+
+def ink(title: str, answer: str = "") -> np.ndarray:
+    """The pixels of a picture of one black view with these texts."""
+    figure = gallery.figure([[gallery.Cell(np.zeros((4, 4, 3), np.float32), title, answer)]])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=60)
+    return np.asarray(Image.open(buffer).convert("L"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("title", ["$5", "$$", "$5 0.3 mix $10", r"$\frac$", r"\$", "a_b^c", "<b>&", r"a\x1b\n", "قطة"])
+def test_a_name_is_drawn_as_its_characters(title: str) -> None:
+    assert (ink(title) != ink("")).any()
+    figure = gallery.figure([[gallery.Cell(np.zeros((4, 4, 3), np.float32), title, title)]])
+    [place] = figure.axes
+    assert (
+        place.title.get_text() == title and not place.title.get_parse_math() and not place.xaxis.label.get_parse_math()
+    )
+
+
+def small_font(path: Path, characters: str) -> None:
+    """A font whose glyph for each of ``characters`` is a black square."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 800), (800, 800), (800, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    square = pen.glyph()
+    names = [".notdef", *(f"u{ord(character):x}" for character in characters)]
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap({ord(character): f"u{ord(character):x}" for character in characters})
+    font.setupGlyf(dict.fromkeys(names, square))
+    font.setupHorizontalMetrics(dict.fromkeys(names, (900, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    font.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    font.setupPost()
+    font.save(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_name_whose_glyphs_no_font_has_is_a_number_and_one_whose_font_is_there_is_drawn(tmp_path: Path) -> None:
+    classes = ["猫", "犬\U0001f600", EVIL, "x" * 300]
+    there = {entry.name for entry in fontManager.ttflist}
+    if not any("CJK" in name for name in there):
+        assert lettering.names_of(classes)[0] == "class 0"
+    assert lettering.names_of(["ant", "\ue123\U000f1234"]) == ("ant", "class 1")
+    assert lettering.names_of(classes)[2:] == (f"{SHOWN[:27]}…", f"{'x' * 27}…")
+    small_font(tmp_path / "squares.ttf", "猫\ue123")
+    fontManager.addfont(tmp_path / "squares.ttf")
+    try:
+        assert lettering.names_of(["ant", "猫\ue123", "\ue123\U000f1234"]) == ("ant", "猫\ue123", "class 2")
+        assert (ink("猫\ue123猫\ue123") < 128).sum() > (ink("....") < 128).sum() + 50
+    finally:
+        fontManager.ttflist[:] = [entry for entry in fontManager.ttflist if entry.name != "Squares"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("hostile") / "shards"
+    splits = {"train": Split(entries(8)), "val": Split(entries(3, "v"))}
+    pack(DataConfig(source="folder", shard_size=4, block=2), ("$5", "猫", EVIL.replace("\udcff", "")), splits, out, 1)
+    return out
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_report_of_hostile_names_is_plain_text(shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "shards")
+    student = "$<script>alert(1)</script>\u202e\x1b"
+    (tmp_path / "students" / student.replace("/", "")).mkdir(parents=True)
+    student = student.replace("/", "")
+    log = "epoch,task,val_top1\n1,0.5,0.5\n2,0.4,0.6\n"
+    (tmp_path / "students" / student / "log.csv").write_text(log)
+    scores = {"distillation": "none", "top1": 1.0, "live_fraction": 0.0}
+    scores |= dict.fromkeys(("class", "distillation_head", "fused", "ema", "agreement"))
+    summary = {"teachers": {"t\x9b": {"top1": 2.0}}, "students": {student: scores}, "seconds": {"x\u202e": 1.0}}
+    page.write(tmp_path, None, Recipe(seed=0, size=8), summary, tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "<script" not in text and not set("\x1b\x9b\u202e") & set(text)
+    assert r"$&lt;script&gt;alert(1)&lt;script&gt;\u202e\x1b" in text
+    assert all(base64.b64decode(code).startswith(b"\x89PNG") for code in re.findall('base64,([^"]*)', text))
+    assert json.loads((tmp_path / "report" / "summary.json").read_text())["students"].keys() == {student}
+
+
+# Numbers and paths of the environment
+
+
+NUMBERS: dict[str, Callable[[], object]] = {
+    "RANK": rank,
+    "WORLD_SIZE": world_size,
+    "LOCAL_WORLD_SIZE": cores,
+    "DISTIL_WORKERS": workers,
+    "DISTIL_TIMEOUT": lambda: distributed().__enter__(),
+    "MASTER_PORT": lambda: distributed().__enter__(),
+}
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "1_0", "9" * 30, LONG.decode(), "٣", "\x1b[2J"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_is_none_is_refused_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"^{name}: expected a whole number from ") as caught:
+        NUMBERS[name]()
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RANK", "2"), ("WORLD_SIZE", "0"), ("LOCAL_WORLD_SIZE", "0"), ("DISTIL_TIMEOUT", "0")]
+)
+def test_a_number_out_of_its_range_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"^{name}: "):
+        NUMBERS[name]()
+
+
+def test_a_rank_that_is_no_number_ends_a_stage_with_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text("data: {source: digits}")
+    for name in ("RANK", "LOCAL_WORLD_SIZE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "x")
+            patch.delenv("OMP_NUM_THREADS")
+            options = ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "index.tsv")]
+            result = CliRunner().invoke(index.main, options)
+        assert result.exit_code == 2 and f"error: {name}: expected a whole number" in result.output, result.output
+
+
+@pytest.mark.parametrize("name", ["cuda:300", "cuda:" + "9" * 30, "cuda:-1"])
+def test_a_device_number_is_not_cut_to_eight_bits(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("DISTIL_DEVICE", name)
+    with pytest.raises(UsageError, match=r"cuda:300: this machine has|DISTIL_DEVICE: expected cpu"):
+        device()
+
+
+@pytest.mark.parametrize("text", ["1/" + LONG.decode(), "x/2", "1/1_0", "٣/٤", "1", "0/2", "/"])
+def test_a_share_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--share: expected i/n"):
+        Share.parse(text)
+    with pytest.raises(UsageError, match="--only-views: expected first:end"):
+        Share.parse("1/1", views=text.replace("/", ":").replace("0:", "3:"))
+
+
+def test_a_tilde_is_the_home_directory_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DISTIL_POOL", "~/pool")
+    assert pool_root() == tmp_path / "pool"
+    monkeypatch.setenv("DISTIL_POOL", "~nobody-of-that-name/pool")
+    with pytest.raises(UsageError, match="DISTIL_POOL: no home directory is known for '~nobody-of-that-name/pool'"):
+        pool_root()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("data: {source: digits}")
+    assert CliRunner().invoke(index.main, ["--params=~/params.yaml", "--out=~/work/index.tsv"]).exit_code == 0
+    assert (tmp_path / "work" / "index.tsv").is_file() and not (tmp_path / "~").exists()
+
+
+# Documents
+
+
+@pytest.mark.parametrize("content", [DEEP, b'{"a":' * 70 + b"1" + b"}" * 70, LONG, b"", b"{", b"\xff", b"[1]]"])
+def test_json_that_is_none_of_ours_is_a_valueerror(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        files.parse_json(content)
+
+
+def test_json_of_ours_is_read_as_it_is() -> None:
+    value = {"a": [1, 2.5, None, True, "x", {"b": [[]]}], "c": {}}
+    assert files.parse_json(files.canonical_json(value)) == value
+    assert files.parse_json(b"5") == 5
+
+
+BAD = {"deep": DEEP, "long number": b'{"samples": ' + LONG + b"}", "a list": b"[]", "a number": b"5", "cut": b'{"a": 1'}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_every_document_of_ours_that_is_none_is_damage(shards: Path, tmp_path: Path, kind: str) -> None:
+    shutil.copytree(shards, tmp_path / "shards")
+    (tmp_path / "shards" / "train" / "manifest.json").write_bytes(BAD[kind])
+    with pytest.raises(IntegrityError, match=r"manifest\.json"):
+        Shards.open(tmp_path / "shards" / "train")
+    shape = Layout(samples=8, classes=3, shard_size=4, block=2, group=1, codec="none")
+    pool = fake.filled(tmp_path / "pool", shape, 1)
+    publish(pool, tmp_path / "cache", 1, 10**9)
+    publish(pool, tmp_path / "receipt", 1, 0)
+    record = tmp_path / "cache" / "commits" / "0" / "0.json"
+    for path in (
+        tmp_path / "cache" / "zarr.json",
+        tmp_path / "receipt" / "receipt.json",
+        record,
+        pool.path / "identity.json",
+    ):
+        whole = path.read_bytes()
+        path.write_bytes(BAD[kind])
+        where = path.parent if path != record else tmp_path / "cache"
+        with pytest.raises(IntegrityError):
+            opened = open_cache(where)
+            opened.read(opened.block(0), 0)
+        path.write_bytes(whole)
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "model.safetensors").touch()
+    (tmp_path / "student" / "config.json").write_bytes(BAD[kind])
+    with pytest.raises(IntegrityError, match=r"config\.json"):
+        require_trained_for(tmp_path / "student", ["a"], Recipe(seed=0, size=8))
+    if kind in ("deep", "long number", "cut"):  # the others are timm's to judge
+        with pytest.raises(IntegrityError, match=r"config\.json"):
+            load(tmp_path / "student")
+    result = CliRunner().invoke(report.main, ["--show", str(tmp_path / "student" / "config.json")])
+    assert result.exit_code == 2 and "not a summary of stages.report" in result.output
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 1_000, "{a: " * 100_000, "- " * 100_000 + "x", f"a: {LONG.decode()}", "a: &a [*a]", "? [a]\n: b", "a: \x1b"]
+)  # fmt: skip
+def test_yaml_that_is_none_of_ours_is_usage(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    result = CliRunner().invoke(index.main, ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "i")])
+    assert result.exit_code == 2 and result.output.endswith("exit code 2\n"), result.output[-500:]
+
+
+# Indices
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _saved(**columns: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **columns)
+    return buffer.getvalue()
+
+
+class Evil:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize(
+    "kind", ["pickled", "no zip", "cut", "raw pickle", "no column", "other type", "short", "label", "outside", "overlap", "bomb"]
+)  # fmt: skip
+def test_an_index_that_is_none_is_damage_though_its_hash_is_the_manifests(
+    shards: Path, tmp_path: Path, kind: str
+) -> None:
+    root = Path(shutil.copytree(shards / "train", tmp_path / "train"))
+    path, marker = root / "index" / "000000.npz", tmp_path / "marker"
+    columns, whole = _columns(path), path.read_bytes()
+    last = len(columns["offsets"]) - 1
+    contents: dict[str, Callable[[], bytes]] = {
+        "pickled": lambda: _saved(**{**columns, "keys": np.array([Evil(marker)] * 4, dtype=object)}),
+        "no zip": lambda: b"hello",
+        "cut": lambda: whole[:-40],
+        "raw pickle": lambda: pickle.dumps(Evil(marker)),
+        "no column": lambda: _saved(**{name: column for name, column in columns.items() if name != "sizes"}),
+        "other type": lambda: _saved(**{**columns, "labels": columns["labels"].astype(np.float64)}),
+        "short": lambda: _saved(**{name: column[:-1] for name, column in columns.items()}),
+        "label": lambda: _saved(**{**columns, "labels": columns["labels"] + 1}),
+        "outside": lambda: _saved(**{**columns, "sizes": columns["sizes"] + (np.arange(4) == last) * 10**7}),
+        "overlap": lambda: _saved(**{**columns, "offsets": columns["offsets"][::-1]}),
+        "bomb": lambda: _packed(**{**columns, "more": np.zeros(10**6)}),
+    }
+    path.write_bytes(contents[kind]())
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest["shards"][0]["index_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    opened = Shards.open(root)
+    with pytest.raises(IntegrityError, match=r"000000\.npz: not the index of 000000\.tar: .*; write the shards again"):
+        opened.read(opened.blocks[0])
+    assert not marker.exists()
+
+
+def _packed(**columns: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **columns)
+    return buffer.getvalue()
+
+
+# Weights and checkpoints
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "sentence"),
+    [
+        (pickle.dumps({"w": np.zeros(3)}), UsageError, "a plain Python pickle and not a torch checkpoint"),
+        (pickle.dumps({"w": 1}, protocol=2), UsageError, "a plain Python pickle and not a torch checkpoint"),
+        (pickle.dumps({"w": 1}, protocol=0), IntegrityError, "not a whole torch checkpoint"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", UsageError, "a Git LFS pointer"),
+        (b"<!doctype html><title>404</title>", IntegrityError, "not a whole torch checkpoint"),
+        (b"\x80", IntegrityError, "not a whole torch checkpoint"),
+        (b"", IntegrityError, "not a whole torch checkpoint"),
+        (b"PK\x03\x04 and no more", IntegrityError, "not a whole torch checkpoint"),
+    ],
+)
+def test_weights_that_are_none_are_named_for_what_they_are(
+    tmp_path: Path, content: bytes, error: type[PipelineError], sentence: str
+) -> None:
+    for name in ("w.pth", "w.pt", "w.bin"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(error, match=sentence) as caught:
+            weights.read_state(tmp_path / name)
+        assert "weights_only" not in str(caught.value) and "arbitrary code" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_no_damage_of_a_checkpoint_brings_out_torchs_advice_or_another_error(tmp_path: Path) -> None:
+    chance = np.random.default_rng(7)
+    for old in (False, True):
+        torch.save(
+            {"model": {"w": torch.arange(5.0)}, "n": [1, 2]}, tmp_path / "w", _use_new_zipfile_serialization=not old
+        )
+        whole = (tmp_path / "w").read_bytes()
+        for _ in range(60):
+            damaged = bytearray(whole[: chance.integers(len(whole) // 2, len(whole) + 1)])
+            damaged[int(chance.integers(len(damaged)))] ^= 1 << int(chance.integers(8))
+            (tmp_path / "w.pth").write_bytes(damaged)
+            try:
+                weights.read_state(tmp_path / "w.pth")
+            except PipelineError as error:
+                assert "weights_only" not in str(error)
+
+
+def test_a_torch_checkpoint_named_safetensors_is_read_as_what_it_is(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "w.safetensors")
+    assert weights.read_state(tmp_path / "w.safetensors")["w"].tolist() == [1.0, 1.0]
+
+
+def _as_saved(path: Path, content: bytes) -> None:
+    """Replaces a checkpoint's state, with the record that goes with it."""
+    (path / "state.pt").write_bytes(content)
+    step = int(path.name.removeprefix("step-"))
+    (path / "checkpoint.json").write_bytes(files.canonical_json(checkpoint._record(path / "state.pt", step)))
+
+
+def _replaced(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+def _list_state() -> bytes:
+    buffer = io.BytesIO()
+    torch.save([1, 2], buffer)
+    return buffer.getvalue()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "state is a directory": lambda path: _replaced(path / "state.pt", Path.mkdir),
+    "record is a directory": lambda path: _replaced(path / "checkpoint.json", Path.mkdir),
+    "state is a looping link": lambda path: _replaced(path / "state.pt", lambda p: p.symlink_to(p.name)),
+    "record is a dangling link": lambda path: _replaced(path / "checkpoint.json", lambda p: p.symlink_to("gone")),
+    "both are missing": lambda path: [(path / name).unlink() for name in ("state.pt", "checkpoint.json")],
+    "record is nested": lambda path: (path / "checkpoint.json").write_bytes(DEEP),
+    "record has a long number": lambda path: (path / "checkpoint.json").write_bytes(b'{"step": ' + LONG + b"}"),
+    "record is no text": lambda path: (path / "checkpoint.json").write_bytes(b"\xff\0"),
+    "state is a raw pickle": lambda path: _as_saved(path, pickle.dumps({"model": 1})),
+    "state is code": lambda path: _as_saved(path, pickle.dumps(Evil(path / "marker"))),
+    "state is text": lambda path: _as_saved(path, b"hello"),
+    "state is empty": lambda path: _as_saved(path, b""),
+    "state is a list": lambda path: _as_saved(path, _list_state()),
+    "state is half a zip": lambda path: _as_saved(path, _list_state()[:300]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch's, of plain and of damaged pickles
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_checkpoint_damaged_in_any_form_gives_way_to_the_one_before(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save(tmp_path, 1, {"w": torch.ones(3)})
+    newest = checkpoint.save(tmp_path, 2, {"w": torch.zeros(3)})
+    DAMAGES[kind](newest)
+    found = checkpoint.latest(tmp_path)
+    assert found is not None and found[0] == 1 and found[1]["w"].tolist() == [1.0] * 3
+    assert "step-00000002" in capsys.readouterr().out and not (newest / "marker").exists()
+    assert checkpoint.save(tmp_path, 2, {"w": torch.zeros(3)}) == newest
+    assert (
+        checkpoint.latest(tmp_path) == (2, {"w": pytest.approx(torch.zeros(3))}) or checkpoint.latest(tmp_path)[0] == 2
+    )
