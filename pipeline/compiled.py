@@ -1,0 +1,87 @@
+"""Functions that numba compiles, and where their machine code is kept.
+
+Machine code is kept on disk, so that a process loads it in a fraction of a second: under ``NUMBA_CACHE_DIR`` where the
+user sets it, else in a folder of this user and machine in ``XDG_CACHE_HOME`` or ``~/.cache``, else (both read-only) in
+the temporary folder. The place is chosen before numba is imported, because numba reads it then.
+
+No fastmath: numba then neither fuses nor reorders floating-point operations, and the bits are the same on every CPU.
+"""
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def cache_folder() -> Path:
+    """A folder that only this user can write, made if it is not there. Per machine, because a home may be shared by
+    machines that would lock and rewrite each other's files."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    temporary = Path(tempfile.gettempdir(), f"offline-deit-{os.getuid()}")
+    for folder in (base / "offline-deit" / platform.node(), temporary / platform.node()):
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            state = folder.stat()
+            if state.st_uid == os.getuid() and not state.st_mode & 0o022 and _writable(folder):
+                return folder
+    return Path(tempfile.mkdtemp(prefix="offline-deit-"))  # forked and spawned workers inherit the variable
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a file can be made there: ``os.access`` is wrong on some network file systems."""
+    with tempfile.TemporaryFile(dir=folder):
+        return True
+
+
+if not os.environ.get("NUMBA_CACHE_DIR"):
+    os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())
+
+import numba
+from numba.core import event
+
+numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # where something else has imported numba before
+
+_made: list[numba.core.registry.CPUDispatcher] = []
+
+
+def kernel(function: F) -> F:
+    """``function`` compiled at its first call for the types that it gets, or loaded from the disk."""
+    compiled = numba.njit(cache=True, nogil=True, boundscheck=False)(function)
+    _made.append(compiled)
+    return cast(F, compiled)
+
+
+def inlined(function: F) -> F:
+    """``function`` written out wherever a kernel calls it: a call with slices costs more than a row of pixels."""
+    return cast(F, numba.njit(inline="always", nogil=True, boundscheck=False)(function))
+
+
+def misses() -> int:
+    """How many kernels this process compiled because the disk did not have them."""
+    return sum(sum(compiled.stats.cache_misses.values()) for compiled in _made)
+
+
+class _Say(event.Listener):  # type: ignore[misc]
+    """Says once that something is compiled."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self.tell: Callable[[], None] | None = tell
+
+    def on_start(self, event: event.Event) -> None:
+        if self.tell is not None:
+            self.tell()
+        self.tell = None
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+def compile_by(run: Callable[[], None], tell: Callable[[], None]) -> None:
+    """Calls ``run``, which calls every kernel; ``tell`` is called before the first that is not on the disk."""
+    with event.install_listener("numba:compile", _Say(tell)):
+        run()
