@@ -3,5 +3,6 @@
 In: folders, archives or tars of images; params.yaml's section data.
 Out: work/index.tsv, and per split a manifest, tars and their indices; blocks of encoded samples.
 Read ``sources`` (the door to all sources) with ``listing``; one source each: ``digits``, ``folders``, ``cifar``,
-``webdataset_tars`` with ``tars`` and ``wds``; then ``images`` (bytes to RGB), ``pack`` and ``shards`` (writing, reading).
+``webdataset_tars`` with ``tars`` and ``wds``; then ``images`` (bytes to RGB) with ``resize``, ``pack`` and ``shards``
+(writing, reading).
 """

@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from pipeline.base import engine
 from pipeline.runtime.errors import UsageError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -95,7 +96,7 @@ def shrink(data: bytes, name: str, shorter: int | None) -> bytes:
     """JPEG bytes (quality 95, 4:4:4) with the shorter side at ``shorter`` px, bicubic; smaller images verbatim, and with
     None all of them, but proven.
 
-    Raises Undecodable. The bytes depend on Pillow's resize and JPEG encoder, unlike verbatim ones.
+    Raises Undecodable. The bytes depend on Pillow's JPEG encoder, unlike verbatim ones.
     """
     image = decode(data, name)
     if shorter is None or min(image.size) <= shorter:
@@ -103,5 +104,14 @@ def shrink(data: bytes, name: str, shorter: int | None) -> bytes:
     scale = shorter / min(image.size)
     size = (max(shorter, round(image.width * scale)), max(shorter, round(image.height * scale)))
     buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95, subsampling=0)
+    _resized(image, size).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """``image`` at ``size`` (width, height), bicubic, with the pixels of the views' resize under any Pillow."""
+    if not engine.kernels():
+        return image.resize(size, Image.Resampling.BICUBIC)
+    from pipeline.data.resize import resize_whole
+
+    return Image.fromarray(resize_whole(np.array(image), size[1], size[0]))

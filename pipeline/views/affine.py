@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from pipeline.compiled import inlined, kernel
+from pipeline.base.compiled import inlined, kernel
 
 _BYTE = np.uint32(255)
 

@@ -11,7 +11,7 @@ pixels it first lays side by side.
 
 import numpy as np
 
-from pipeline.compiled import inlined, kernel
+from pipeline.base.compiled import inlined, kernel
 
 _BITS = 22  # 32 - 8 - 2: Pillow's PRECISION_BITS
 _HALF = np.int32(1 << (_BITS - 1))
@@ -262,6 +262,14 @@ def resize(
         mid,
         tiles,
     )
+
+
+def resize_whole(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``image``, uint8 (H, W, 3), bicubic at another size, uint8 (height, width, 3)."""
+    out = np.empty((3, height, width), np.uint8)
+    whole = (0, 0, image.shape[0], image.shape[1])
+    resize(image, whole, (height, width), (0, 0, height, width), True, False, out, (0, 0), Room())
+    return np.ascontiguousarray(out.transpose(1, 2, 0))
 
 
 def _needed(n_in: int, n_out: int, first: int, count: int, cubic: bool) -> int:

@@ -7,7 +7,7 @@ rounded (libImaging/Blend.c); grey is 16-bit fixed point (Convert.c); smoothing 
 
 import numpy as np
 
-from pipeline.compiled import inlined, kernel
+from pipeline.base.compiled import inlined, kernel
 
 _ZERO, _MOST = np.float32(0.0), np.float32(255.0)
 _SIDE, _MIDDLE = np.float32(1.0) / np.float32(13.0), np.float32(5.0) / np.float32(13.0)  # PIL.ImageFilter.SMOOTH
@@ -126,34 +126,34 @@ def saturate(planes: np.ndarray, factor: float) -> None:
 
 
 @kernel
-def sharpen(planes: np.ndarray, factor: float, room: np.ndarray) -> None:
+def sharpen(planes: np.ndarray, factor: float) -> None:
     """PIL.ImageEnhance.Sharpness: a blend of the smoothed picture and the sharp one; edges are not smoothed.
 
-    ``room``: uint8 (3, H, W), overwritten.
+    A row's sum of three serves the row above it and the row below it, so it is worked out once.
     """
     share, half = np.float32(factor), np.float32(0.5)
     rows, columns = planes.shape[1:]
+    n = columns - 2
+    if n < 1:
+        return
+    all_sides, all_sums = np.empty((3, columns), np.float32), np.empty((3, n), np.float32)
     for c in range(3):
         for y in range(rows):
-            old, new = planes[c, y], room[c, y]
+            row, sides, sums = planes[c, y], all_sides[y % 3], all_sums[y % 3]
             for x in range(columns):
-                new[x] = old[x]
-        for y in range(1, rows - 1):
-            n = columns - 2
-            if n <= 0:
-                continue
-            above, here, below = room[c, y - 1], room[c, y], room[c, y + 1]
-            a0, a1, a2 = above[:n], above[1 : n + 1], above[2 : n + 2]
-            h0, h1, h2 = here[:n], here[1 : n + 1], here[2 : n + 2]
-            b0, b1, b2 = below[:n], below[1 : n + 1], below[2 : n + 2]
-            out = planes[c, y][1 : n + 1]
+                sides[x] = np.float32(row[x]) * _SIDE
+            left, middle, right = sides[:n], sides[1 : n + 1], sides[2 : n + 2]
             for x in range(n):
-                value = half
-                value += (np.float32(b0[x]) * _SIDE + np.float32(b1[x]) * _SIDE) + np.float32(b2[x]) * _SIDE
-                value += (np.float32(h0[x]) * _SIDE + np.float32(h1[x]) * _MIDDLE) + np.float32(h2[x]) * _SIDE
-                value += (np.float32(a0[x]) * _SIDE + np.float32(a1[x]) * _SIDE) + np.float32(a2[x]) * _SIDE
-                smooth = np.int32(min(max(value, _ZERO), _MOST))
-                out[x] = _blend(smooth, np.int32(h1[x]), share)
+                sums[x] = (left[x] + middle[x]) + right[x]
+            if y < 2:
+                continue
+            out, sides, above = planes[c, y - 1][1 : n + 1], all_sides[(y - 1) % 3], all_sums[(y - 2) % 3]
+            left, right = sides[:n], sides[2 : n + 2]
+            for x in range(n):
+                value = half + sums[x]
+                value += (left[x] + np.float32(out[x]) * _MIDDLE) + right[x]
+                value += above[x]
+                out[x] = _blend(np.int32(min(max(value, _ZERO), _MOST)), np.int32(out[x]), share)
 
 
 def blended(degenerate: int, factor: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Functions that numba compiles, and where their machine code is kept.
+"""Functions that numba compiles, and where their machine code is kept. Only code that ``engine`` allows imports this.
 
 Machine code is kept on disk, so that a process loads it in a fraction of a second: under ``NUMBA_CACHE_DIR`` where the
 user sets it, else in a folder of this user and machine in ``XDG_CACHE_HOME`` or ``~/.cache``, else (both read-only) in
@@ -59,6 +59,11 @@ def kernel(function: F) -> F:
 def inlined(function: F) -> F:
     """``function`` written out wherever a kernel calls it: a call with slices costs more than a row of pixels."""
     return cast(F, numba.njit(inline="always", nogil=True, boundscheck=False)(function))
+
+
+def kept_in() -> str:
+    """The folder of the machine code."""
+    return str(numba.config.CACHE_DIR)
 
 
 def misses() -> int:
