@@ -41,8 +41,8 @@ def _writable(folder: Path) -> bool:
 if not os.environ.get("NUMBA_CACHE_DIR"):
     os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())
 
-import numba
-from numba.core import event
+import numba  # noqa: E402
+from numba.core import event  # noqa: E402
 
 numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # where something else has imported numba before
 
@@ -71,7 +71,7 @@ def misses() -> int:
     return sum(sum(compiled.stats.cache_misses.values()) for compiled in _made)
 
 
-class _Say(event.Listener):  # type: ignore[misc]
+class _Say(event.Listener):
     """Says once that something is compiled."""
 
     def __init__(self, tell: Callable[[], None]) -> None:

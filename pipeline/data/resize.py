@@ -9,6 +9,8 @@ Both passes handle many pixels at once: the one down the columns whole rows, the
 pixels it first lays side by side.
 """
 
+import math
+
 import numpy as np
 
 from pipeline.base.compiled import inlined, kernel
@@ -20,20 +22,20 @@ LANES = 64  # rows that one step along the rows handles: 4 * 4 * 4
 
 
 @kernel
-def weigh(
-    n_in: int, n_out: int, first: int, cubic: bool, starts: np.ndarray, counts: np.ndarray, weights: np.ndarray
-) -> None:
-    """Weights of the output pixels ``first``, ``first + 1``, ... of an axis that goes from ``n_in`` to ``n_out`` pixels.
+def weigh(n_in: int, n_out: int, first: int, m: int, cubic: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights of the m output pixels from ``first`` on, of an axis that goes from ``n_in`` to ``n_out`` pixels.
 
-    ``starts``, ``counts``: int64 (m,), the source pixels of each. ``weights``: int32 (m, taps), at least as many as any
-    count. Pillow's precompute_coeffs and normalize_coeffs_8bpc.
+    Returns the first source pixel of each, int64 (m,), their counts, int64 (m,), and weights, int32 (m, taps).
+    Pillow's precompute_coeffs and normalize_coeffs_8bpc.
     """
     scale = np.float64(np.float32(n_in)) / n_out
     stretch = max(scale, 1.0)
     support = (2.0 if cubic else 1.0) * stretch
     inverse = 1.0 / stretch
-    exact = np.empty(weights.shape[1], np.float64)
-    for i in range(starts.shape[0]):
+    taps = int(math.ceil(support)) * 2 + 1
+    starts, counts, weights = np.empty(m, np.int64), np.empty(m, np.int64), np.empty((m, taps), np.int32)
+    exact = np.empty(taps, np.float64)
+    for i in range(m):
         center = (i + first + 0.5) * scale
         start = max(int(center - support + 0.5), 0)
         count = min(int(center + support + 0.5), n_in) - start
@@ -55,6 +57,7 @@ def weigh(
             weights[i, k] = int(w - 0.5) if w < 0.0 else int(w + 0.5)
         starts[i] = start
         counts[i] = count
+    return starts, counts, weights
 
 
 @inlined
@@ -124,9 +127,7 @@ def _lay_side_by_side(
     n = 4 * width
     for i in range(4):
         a, b, c, d = n * i, n * (i + 4), n * (i + 8), n * (i + 12)
-        _interleave(
-            one[a : a + n], one[b : b + n], one[c : c + n], one[d : d + n], two[4 * n * i : 4 * n * (i + 1)]
-        )
+        _interleave(one[a : a + n], one[b : b + n], one[c : c + n], one[d : d + n], two[4 * n * i : 4 * n * (i + 1)])
     n *= 4
     _interleave(two[:n], two[n : 2 * n], two[2 * n : 3 * n], two[3 * n : 4 * n], one[: 4 * n])
 
@@ -173,14 +174,12 @@ def along_rows(
                 count = min(LANES, m - i)
                 _lay_side_by_side(done, i, 0, count, LANES, back, spare)
                 for j in range(lanes):
-                    row, new = out[c, out_top + y + j][out_left + i : out_left + i + count], back[j * LANES : (j + 1) * LANES]
+                    row, new = (
+                        out[c, out_top + y + j][out_left + i : out_left + i + count],
+                        back[j * LANES : (j + 1) * LANES],
+                    )
                     for x in range(count):
                         row[x] = new[x]
-
-
-def taps(n_in: int, n_out: int, cubic: bool) -> int:
-    """The most source pixels that one output pixel has."""
-    return int(np.ceil((2.0 if cubic else 1.0) * max(n_in / n_out, 1.0))) * 2 + 1
 
 
 @kernel
@@ -193,19 +192,14 @@ def _resize(
     flip: bool,
     out: np.ndarray,
     place: tuple[int, int],
-    taps_y: int,
-    taps_x: int,
     mid: np.ndarray,
     room: np.ndarray,
 ) -> None:
     """``resize`` below with its memory at hand."""
     top, left, height, width = box
     first_y, first_x, rows, columns = window
-    starts_y, counts_y = np.empty(rows, np.int64), np.empty(rows, np.int64)
-    starts_x, counts_x = np.empty(columns, np.int64), np.empty(columns, np.int64)
-    weights_y, weights_x = np.empty((rows, taps_y), np.int32), np.empty((columns, taps_x), np.int32)
-    weigh(height, scaled[0], first_y, cubic, starts_y, counts_y, weights_y)
-    weigh(width, scaled[1], first_x, cubic, starts_x, counts_x, weights_x)
+    starts_y, counts_y, weights_y = weigh(height, scaled[0], first_y, rows, cubic)
+    starts_x, counts_x, weights_x = weigh(width, scaled[1], first_x, columns, cubic)
     # the source rows and columns that the window needs
     top, left = top + starts_y[0], left + starts_x[0]
     height_in = starts_y[-1] + counts_y[-1] - starts_y[0]
@@ -215,9 +209,7 @@ def _resize(
     if height - scaled[0] > 0 and height - scaled[0] > 2 * (width - scaled[1]):
         between = mid[: rows * 3 * width_in].reshape(rows, 3 * width_in)
         down_columns(source, top, 3 * left, starts_y, counts_y, weights_y, between, 0, 0, 3 * width_in)
-        along_rows(
-            between, 0, 0, rows, width_in, starts_x, counts_x, weights_x, flip, out, place[0], place[1], room
-        )
+        along_rows(between, 0, 0, rows, width_in, starts_x, counts_x, weights_x, flip, out, place[0], place[1], room)
     else:
         planes = mid[: 3 * height_in * columns].reshape(3, height_in, columns)
         along_rows(source, top, left, height_in, width_in, starts_x, counts_x, weights_x, flip, planes, 0, 0, room)
@@ -245,9 +237,7 @@ def resize(
     height, width = image.shape[:2]
     need_y = _needed(box[2], scaled[0], window[0], window[2], cubic)
     need_x = _needed(box[3], scaled[1], window[1], window[3], cubic)
-    mid, tiles = room.take(
-        3 * max(window[2] * need_x, need_y * window[3]), 2 * LANES * 3 * need_x + LANES * window[3]
-    )
+    mid, tiles = room.take(3 * max(window[2] * need_x, need_y * window[3]), 2 * LANES * 3 * need_x + LANES * window[3])
     _resize(
         image.reshape(height, 3 * width),
         box,
@@ -257,8 +247,6 @@ def resize(
         flip,
         out,
         place,
-        taps(box[2], scaled[0], cubic),
-        taps(box[3], scaled[1], cubic),
         mid,
         tiles,
     )

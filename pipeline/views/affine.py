@@ -77,13 +77,7 @@ def _cut_off(value: float) -> np.uint8:
 
 @kernel
 def _slide(
-    planes: np.ndarray,
-    packed: np.ndarray,
-    along_rows: bool,
-    slope: float,
-    shift: float,
-    fill: np.ndarray,
-    cubic: bool,
+    planes: np.ndarray, packed: np.ndarray, along_rows: bool, slope: float, shift: float, fill: np.ndarray, cubic: bool
 ) -> None:
     """Every pixel comes from ``slope`` * (its place on the other axis) + ``shift`` further along its own axis."""
     height, width = planes.shape[1:]
@@ -91,6 +85,7 @@ def _slide(
     place, part = np.empty(width, np.float64), np.empty(width, np.float64)
     index, four = np.empty(width, np.uint32), np.empty(width, np.uint32)
     for y in range(height):
+        # where the pixels of this row come from, along the axis
         if along_rows:
             across = slope * (y + 0.5)
             for x in range(width):
@@ -104,6 +99,7 @@ def _slide(
             first += 1
         while end > first and not 0.0 <= place[end - 1] < side:
             end -= 1
+        # the four neighbours of each place, and where it lies between them
         n = end - first
         inside, parts, where, found = place[first:end], part[:n], index[:n], four[:n]
         for x in range(n):
@@ -135,6 +131,7 @@ def _turn(planes: np.ndarray, packed: np.ndarray, matrix: np.ndarray, fill: np.n
     index, four = np.empty(width, np.uint32), np.empty(width, np.uint32)
     lines = np.empty((4, width), np.float64)
     for y in range(height):
+        # where the pixels of this row come from
         for x in range(width):
             at_x[x] = a * (x + 0.5) + b * (y + 0.5) + c0
             at_y[x] = d * (x + 0.5) + e * (y + 0.5) + f0
@@ -144,6 +141,7 @@ def _turn(planes: np.ndarray, packed: np.ndarray, matrix: np.ndarray, fill: np.n
             first += 1
         while end > first and not (0.0 <= at_x[end - 1] < width and 0.0 <= at_y[end - 1] < height):
             end -= 1
+        # the four neighbours of each place in the first of four rows, and where it lies between them
         n = end - first
         parts_x, parts_y, where = at_x[first:end], at_y[first:end], index[:n]
         for x in range(n):
@@ -156,6 +154,7 @@ def _turn(planes: np.ndarray, packed: np.ndarray, matrix: np.ndarray, fill: np.n
             pixels, row = packed[c].reshape(packed[c].size), planes[c, y]
             row[:first] = fill[c]
             row[end:] = fill[c]
+            # along each of the four rows, then across them
             for k in range(4):
                 offset, line, found = np.uint32(k * (width + 1)), lines[k], four[:n]
                 for x in range(n):

@@ -101,13 +101,11 @@ def equalized(counts: np.ndarray) -> np.ndarray:
 @kernel
 def mean_grey(planes: np.ndarray) -> int:
     """The mean of the grey picture, rounded as PIL.ImageEnhance.Contrast does."""
-    total = 0
+    total = np.int64(0)
     for y in range(planes.shape[1]):
         red, green, blue = planes[0, y], planes[1, y], planes[2, y]
-        row = np.int32(0)
         for x in range(planes.shape[2]):
-            row += _grey(red[x], green[x], blue[x])
-        total += row
+            total += _grey(red[x], green[x], blue[x])
     return int(total / (planes.shape[1] * planes.shape[2]) + 0.5)
 
 

@@ -51,9 +51,7 @@ def draw(pixels: np.ndarray, view: View, recipe: Recipe) -> np.ndarray:
     """One view, uint8 (3, R, R), of an image uint8 (H, W, 3) of the size that the view was chosen for."""
     top, left, height, width = view.box
     if not (top >= 0 and left >= 0 and top + height <= pixels.shape[0] and left + width <= pixels.shape[1]):
-        raise ValueError(
-            f"view chosen for another image: box {view.box}, image {pixels.shape[0]} x {pixels.shape[1]}"
-        )
+        raise ValueError(f"view chosen for another image: box {view.box}, image {pixels.shape[0]} x {pixels.shape[1]}")
     out = np.empty((3, recipe.size, recipe.size), np.uint8)
     _implementation().draw(np.require(pixels, np.uint8, ("C", "W")), view, recipe, out)
     return out

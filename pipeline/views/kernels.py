@@ -72,7 +72,7 @@ def _apply(op: Op, recipe: Recipe, planes: np.ndarray) -> None:
         case "Posterize":
             colour.look_up(planes, colour.posterized(int(arguments[0])))
         case "Solarize":
-            colour.look_up(planes, colour.solarized(arguments[0]))
+            colour.look_up(planes, colour.solarized(int(arguments[0])))
         case "SolarizeAdd":
             colour.look_up(planes, colour.brightened_below(int(arguments[0])))
         case "Brightness":
