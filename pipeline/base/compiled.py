@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
+from pipeline.runtime.progress import say
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -61,11 +63,6 @@ def inlined(function: F) -> F:
     return cast(F, numba.njit(inline="always", nogil=True, boundscheck=False)(function))
 
 
-def kept_in() -> str:
-    """The folder of the machine code."""
-    return str(numba.config.CACHE_DIR)
-
-
 def misses() -> int:
     """How many kernels this process compiled because the disk did not have them."""
     return sum(sum(compiled.stats.cache_misses.values()) for compiled in _made)
@@ -74,19 +71,20 @@ def misses() -> int:
 class _Say(event.Listener):
     """Says once that something is compiled."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self.tell: Callable[[], None] | None = tell
+    def __init__(self) -> None:
+        self.said = False
 
     def on_start(self, event: event.Event) -> None:
-        if self.tell is not None:
-            self.tell()
-        self.tell = None
+        if not self.said:
+            say(f"compiling the kernels that draw, once on this machine, into {numba.config.CACHE_DIR}")
+        self.said = True
 
     def on_end(self, event: event.Event) -> None:
         pass
 
 
-def compile_by(run: Callable[[], None], tell: Callable[[], None]) -> None:
-    """Calls ``run``, which calls every kernel; ``tell`` is called before the first that is not on the disk."""
-    with event.install_listener("numba:compile", _Say(tell)):
+def prepare(run: Callable[[], object]) -> None:
+    """Calls ``run``, which calls kernels, so that they are compiled or loaded before workers start; says so where one has
+    to be compiled, because that takes seconds."""
+    with event.install_listener("numba:compile", _Say()):
         run()

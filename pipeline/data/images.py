@@ -108,6 +108,15 @@ def shrink(data: bytes, name: str, shorter: int | None) -> bytes:
     return buffer.getvalue()
 
 
+def prepare() -> None:
+    """Compiles what ``shrink`` needs, or loads it, before workers start."""
+    if engine.kernels():
+        from pipeline.base import compiled
+        from pipeline.data.resize import resize_whole
+
+        compiled.prepare(lambda: resize_whole(np.zeros((2, 2, 3), np.uint8), 1, 1))
+
+
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """``image`` at ``size`` (width, height), bicubic, with the pixels of the views' resize under any Pillow."""
     if not engine.kernels():

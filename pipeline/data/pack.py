@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.base import files
 from pipeline.data import tars
-from pipeline.data.images import Undecodable, shrink
+from pipeline.data.images import Undecodable, prepare, shrink
 from pipeline.data.listing import Entry, Problems, Split
 from pipeline.data.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
 from pipeline.data.sources import DataConfig, check_quarantine
@@ -93,6 +93,8 @@ def _write_shards(
     records: list[ShardRecord] = []
     rejected: list[tuple[str, str]] = []
     size = config.shard_size
+    if config.resize is not None:
+        prepare()
     while len(records) * size < len(entries):
         tasks = [
             _Task(directory / shard_name(at // size), entries[at : at + size], config.resize)

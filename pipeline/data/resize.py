@@ -32,7 +32,7 @@ def weigh(n_in: int, n_out: int, first: int, m: int, cubic: bool) -> tuple[np.nd
     stretch = max(scale, 1.0)
     support = (2.0 if cubic else 1.0) * stretch
     inverse = 1.0 / stretch
-    taps = int(math.ceil(support)) * 2 + 1
+    taps = math.ceil(support) * 2 + 1
     starts, counts, weights = np.empty(m, np.int64), np.empty(m, np.int64), np.empty((m, taps), np.int32)
     exact = np.empty(taps, np.float64)
     for i in range(m):

@@ -16,7 +16,6 @@ import numpy as np
 
 from pipeline.base import engine
 from pipeline.data.shards import Sample
-from pipeline.runtime.progress import say
 from pipeline.views import plain
 from pipeline.views.choose import View, choose
 from pipeline.views.recipe import Recipe
@@ -58,12 +57,15 @@ def draw(pixels: np.ndarray, view: View, recipe: Recipe) -> np.ndarray:
 
 
 def prepare() -> None:
-    """Compiles the kernels, or loads them, before workers start, so that no worker compiles; says so if it takes time."""
+    """Compiles the kernels, or loads them, before workers start, so that no worker compiles. Says so where it takes time.
+
+    What workers inherit by a fork is the compiled code; others load it from the disk.
+    """
     if engine.kernels():
-        from pipeline.base.compiled import compile_by, kept_in
+        from pipeline.base import compiled
         from pipeline.views import kernels
 
-        compile_by(kernels.warm_up, lambda: say(f"compiling the drawing kernels, once on this machine, in {kept_in()}"))
+        compiled.prepare(kernels.warm_up)
 
 
 class _Implementation(Protocol):
