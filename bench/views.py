@@ -68,9 +68,11 @@ def shards_of(files: list[bytes], root: Path) -> Shards:
 
 def straightforward(shards: Shards, root: Path) -> Step:
     """One view of every sample, as floats with the teacher's row."""
-    samples = shards.samples
-    logits = zarr.create_array(root / "rows.zarr", shape=(samples, CLASSES), chunks=(1, CLASSES), dtype="float16")
-    logits[:] = np.random.default_rng(1).normal(size=(samples, CLASSES)).astype(np.float16)
+    rows = 1000  # of one Zarr chunk, as an array (views, samples, classes) is commonly cut
+    logits = zarr.create_array(
+        root / "rows.zarr", shape=(3, rows, CLASSES), chunks=(1, rows, CLASSES), dtype="float16", compressors=None
+    )
+    logits[:] = np.random.default_rng(1).normal(size=logits.shape).astype(np.float16)
     policy = "rand-m9-mstd0.5-inc1"
     transform = create_transform(
         RECIPE.size, is_training=True, auto_augment=policy, re_prob=0.25, interpolation="bicubic"
@@ -83,7 +85,7 @@ def straightforward(shards: Shards, root: Path) -> Step:
         ):
             states = random.getstate(), np.random.get_state(), torch.get_rng_state()
             random.seed(row), np.random.seed(row), torch.manual_seed(row)
-            view, answer = transform(image), torch.from_numpy(np.asarray(logits[row]))
+            view, answer = transform(image), torch.from_numpy(np.asarray(logits[0, row]))
             random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
             assert view.shape == (3, RECIPE.size, RECIPE.size) and len(answer) == CLASSES
 

@@ -61,7 +61,14 @@ def weigh(n_in: int, n_out: int, first: int, m: int, cubic: bool) -> tuple[np.nd
 
 
 @inlined
-def _add_up(sums: np.ndarray, source: np.ndarray, weight: np.int32) -> None:
+def _sum_of_three(sums: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray, weights: np.ndarray) -> None:
+    w0, w1, w2 = weights[0], weights[1], weights[2]
+    for x in range(sums.shape[0]):
+        sums[x] = _HALF + w0 * np.int32(a[x]) + w1 * np.int32(b[x]) + w2 * np.int32(c[x])
+
+
+@inlined
+def _add(sums: np.ndarray, source: np.ndarray, weight: np.int32) -> None:
     for x in range(sums.shape[0]):
         sums[x] += weight * np.int32(source[x])
 
@@ -74,26 +81,26 @@ def _round(sums: np.ndarray, out: np.ndarray) -> None:
 
 @kernel
 def down_columns(
-    source: np.ndarray,
-    top: int,
-    left: int,
-    starts: np.ndarray,
-    counts: np.ndarray,
-    weights: np.ndarray,
-    out: np.ndarray,
-    out_top: int,
-    out_left: int,
-    width: int,
-) -> None:
+    source: np.ndarray, top: int, left: int, width: int,
+    starts: np.ndarray, counts: np.ndarray, weights: np.ndarray,
+    out: np.ndarray, out_top: int, out_left: int,
+) -> None:  # fmt: skip
     """``width`` columns of ``source`` from ``left`` on, resized down the columns, into ``out`` from ``out_left`` on.
 
     Row ``starts[i]`` is counted from ``top``. Both uint8 (rows, columns); interleaved channels are columns, too.
     """
     sums = np.empty(width, np.int32)
+    end = left + width
     for i in range(starts.shape[0]):
-        sums[:] = _HALF
-        for k in range(counts[i]):
-            _add_up(sums, source[top + starts[i] + k][left : left + width], weights[i, k])
+        y, k = top + starts[i], 0
+        if counts[i] >= 3:
+            _sum_of_three(sums, source[y][left:end], source[y + 1][left:end], source[y + 2][left:end], weights[i])
+            k = 3
+        else:
+            sums[:] = _HALF
+        while k < counts[i]:
+            _add(sums, source[y + k][left:end], weights[i, k])
+            k += 1
         _round(sums, out[out_top + i][out_left : out_left + width])
 
 
@@ -134,67 +141,52 @@ def _lay_side_by_side(
 
 @kernel
 def along_rows(
-    source: np.ndarray,
-    top: int,
-    left: int,
-    rows: int,
-    width: int,
-    starts: np.ndarray,
-    counts: np.ndarray,
-    weights: np.ndarray,
-    flip: bool,
-    out: np.ndarray,
-    out_top: int,
-    out_left: int,
-    room: np.ndarray,
-) -> None:
+    source: np.ndarray, top: int, left: int, rows: int, width: int,
+    starts: np.ndarray, counts: np.ndarray, weights: np.ndarray, flip: bool,
+    out: np.ndarray, out_top: int, out_left: int, one: np.ndarray, two: np.ndarray, done: np.ndarray,
+) -> None:  # fmt: skip
     """``rows`` rows of ``source`` from ``top`` on, resized along the rows, into ``out`` from (out_top, out_left) on.
 
     ``source``: uint8 (rows, 3 * columns), channels interleaved; column ``starts[i]`` is counted from ``left``, and the
     ``width`` columns from there on are all that is needed. ``out``: uint8 (3, rows, columns). ``flip``: the last column
-    first. ``room``: uint8, at least 2 * 64 * 3 * width + 64 * len(starts).
+    first. Room, uint8: ``one`` and ``two`` of (max(width, 64) * 192,), ``done`` (len(starts), 192).
     """
-    m = starts.shape[0]
-    tile = LANES * 3 * width
-    one, two, done = room[:tile], room[tile : 2 * tile], room[2 * tile : 2 * tile + LANES * m].reshape(m, LANES)
-    back, spare = np.empty(LANES * LANES, np.uint8), np.empty(LANES * LANES, np.uint8)
-    sums_of_all = np.empty(LANES, np.int32)
+    m, n = starts.shape[0], 3 * LANES
+    sums = np.empty(n, np.int32)
     for y in range(0, rows, LANES):
+        # 64 rows and three channels side by side: 192 values that share their weights
         lanes = min(LANES, rows - y)
         _lay_side_by_side(source, top + y, 3 * left, lanes, 3 * width, one, two)
-        sums = sums_of_all[:lanes]
-        for c in range(3):
-            for i in range(m):
+        for i in range(m):
+            at, k = starts[i] * n, 0
+            if counts[i] >= 3:
+                a, b, c = one[at : at + n], one[at + n : at + 2 * n], one[at + 2 * n : at + 3 * n]
+                _sum_of_three(sums, a, b, c, weights[i])
+                k = 3
+            else:
                 sums[:] = _HALF
-                for k in range(counts[i]):
-                    at = ((starts[i] + k) * 3 + c) * LANES
-                    _add_up(sums, one[at : at + lanes], weights[i, k])
-                _round(sums, done[m - 1 - i if flip else i][:lanes])
-            for i in range(0, m, LANES):
-                count = min(LANES, m - i)
-                _lay_side_by_side(done, i, 0, count, LANES, back, spare)
+            while k < counts[i]:
+                _add(sums, one[at + k * n : at + k * n + n], weights[i, k])
+                k += 1
+            _round(sums, done[m - 1 - i if flip else i])
+        # back to rows, 64 columns at a time
+        for i in range(0, m, LANES):
+            count = min(LANES, m - i)
+            _lay_side_by_side(done, i, 0, count, n, one, two)
+            for c in range(3):
                 for j in range(lanes):
-                    row, new = (
-                        out[c, out_top + y + j][out_left + i : out_left + i + count],
-                        back[j * LANES : (j + 1) * LANES],
-                    )
+                    at = (c * LANES + j) * LANES
+                    row, new = out[c, out_top + y + j][out_left + i : out_left + i + count], one[at : at + count]
                     for x in range(count):
                         row[x] = new[x]
 
 
 @kernel
 def _resize(
-    source: np.ndarray,
-    box: tuple[int, int, int, int],
-    scaled: tuple[int, int],
-    window: tuple[int, int, int, int],
-    cubic: bool,
-    flip: bool,
-    out: np.ndarray,
-    place: tuple[int, int],
-    mid: np.ndarray,
-    room: np.ndarray,
-) -> None:
+    source: np.ndarray, box: tuple[int, int, int, int], scaled: tuple[int, int], window: tuple[int, int, int, int],
+    cubic: bool, flip: bool, out: np.ndarray, place: tuple[int, int],
+    mid: np.ndarray, one: np.ndarray, two: np.ndarray, done: np.ndarray,
+) -> None:  # fmt: skip
     """``resize`` below with its memory at hand."""
     top, left, height, width = box
     first_y, first_x, rows, columns = window
@@ -206,28 +198,25 @@ def _resize(
     width_in = starts_x[-1] + counts_x[-1] - starts_x[0]
     starts_y -= starts_y[0]
     starts_x -= starts_x[0]
+    at_y, at_x, last = place[0], place[1], done[:columns]
     if height - scaled[0] > 0 and height - scaled[0] > 2 * (width - scaled[1]):
-        between = mid[: rows * 3 * width_in].reshape(rows, 3 * width_in)
-        down_columns(source, top, 3 * left, starts_y, counts_y, weights_y, between, 0, 0, 3 * width_in)
-        along_rows(between, 0, 0, rows, width_in, starts_x, counts_x, weights_x, flip, out, place[0], place[1], room)
+        n = 3 * width_in
+        between = mid[: rows * n].reshape(rows, n)
+        down_columns(source, top, 3 * left, n, starts_y, counts_y, weights_y, between, 0, 0)
+        along_rows(between, 0, 0, rows, width_in, starts_x, counts_x, weights_x, flip, out, at_y, at_x, one, two, last)
     else:
         planes = mid[: 3 * height_in * columns].reshape(3, height_in, columns)
-        along_rows(source, top, left, height_in, width_in, starts_x, counts_x, weights_x, flip, planes, 0, 0, room)
+        along_rows(
+            source, top, left, height_in, width_in, starts_x, counts_x, weights_x, flip, planes, 0, 0, one, two, last
+        )
         for c in range(3):
-            down_columns(planes[c], 0, 0, starts_y, counts_y, weights_y, out[c], place[0], place[1], columns)
+            down_columns(planes[c], 0, 0, columns, starts_y, counts_y, weights_y, out[c], at_y, at_x)
 
 
 def resize(
-    image: np.ndarray,
-    box: tuple[int, int, int, int],
-    scaled: tuple[int, int],
-    window: tuple[int, int, int, int],
-    cubic: bool,
-    flip: bool,
-    out: np.ndarray,
-    place: tuple[int, int],
-    room: "Room",
-) -> None:
+    image: np.ndarray, box: tuple[int, int, int, int], scaled: tuple[int, int], window: tuple[int, int, int, int],
+    cubic: bool, flip: bool, out: np.ndarray, place: tuple[int, int], room: "Room",
+) -> None:  # fmt: skip
     """The part ``window`` of the crop ``box`` of ``image`` when that is resized to ``scaled``, into ``out``.
 
     ``image``: uint8 (H, W, 3), contiguous. ``box``, ``window``: (top, left, height, width), in the image and in the
@@ -235,21 +224,13 @@ def resize(
     contiguous; the window's corner goes to ``place`` (row, column).
     """
     height, width = image.shape[:2]
-    need_y = _needed(box[2], scaled[0], window[0], window[2], cubic)
-    need_x = _needed(box[3], scaled[1], window[1], window[3], cubic)
-    mid, tiles = room.take(3 * max(window[2] * need_x, need_y * window[3]), 2 * LANES * 3 * need_x + LANES * window[3])
-    _resize(
-        image.reshape(height, 3 * width),
-        box,
-        scaled,
-        window,
-        cubic,
-        flip,
-        out,
-        place,
-        mid,
-        tiles,
-    )
+    need_y = _needed(box[2], scaled[0], window[2], cubic)
+    need_x = _needed(box[3], scaled[1], window[3], cubic)
+    mid = room.take(0, 3 * max(window[2] * need_x, need_y * window[3]))
+    one, two = (room.take(i, 3 * LANES * max(need_x, LANES)) for i in (1, 2))
+    done = room.take(3, 3 * LANES * window[3]).reshape(-1, 3 * LANES)
+    rows = image.reshape(height, 3 * width)
+    _resize(rows, box, scaled, window, cubic, flip, out, place, mid, one, two, done)
 
 
 def resize_whole(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -260,7 +241,7 @@ def resize_whole(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(out.transpose(1, 2, 0))
 
 
-def _needed(n_in: int, n_out: int, first: int, count: int, cubic: bool) -> int:
+def _needed(n_in: int, n_out: int, count: int, cubic: bool) -> int:
     """At most so many source pixels are needed for ``count`` output pixels; room to spare does no harm."""
     scale = n_in / n_out
     return min(n_in, int(count * scale + 2 * (2.0 if cubic else 1.0) * max(scale, 1.0)) + 4)
@@ -270,10 +251,10 @@ class Room:
     """Memory for what stands between two passes, kept from one image to the next."""
 
     def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
+        self._memory = [np.empty(0, np.uint8)] * 4
 
-    def take(self, first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
-        """Two uint8 arrays of ``first`` and ``second`` bytes, filled with anything."""
-        if self._memory.size < first + second:
-            self._memory = np.empty(first + second, np.uint8)
-        return self._memory[:first], self._memory[first : first + second]
+    def take(self, which: int, count: int) -> np.ndarray:
+        """``count`` bytes, uint8, filled with anything."""
+        if self._memory[which].size < count:
+            self._memory[which] = np.empty(count, np.uint8)
+        return self._memory[which][:count]
