@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import ImageFile
 
 from pipeline.data import images
@@ -62,8 +61,9 @@ def _library() -> Callable[[bytes], np.ndarray] | None:
 
     None where it is not there: torchvision has announced its removal.
     """
-    package = importlib.util.find_spec("torchvision")
-    mute = _mute()
+    import torch  # here, because drawing alone needs no torch, and it takes seconds
+
+    package, mute = importlib.util.find_spec("torchvision"), _mute()
     if package is None or package.origin is None or mute is None:
         return None
     for file in ("image_stable.so", "image.so"):
@@ -73,20 +73,20 @@ def _library() -> Callable[[bytes], np.ndarray] | None:
                 decode_jpeg = torch.ops.image.decode_jpeg.default
             except (OSError, AttributeError):  # made for another torch; without a decoder
                 continue
-            return _Decoder(decode_jpeg, mute)
+            return _Decoder(decode_jpeg, mute, lambda count: torch.empty(count, dtype=torch.uint8))
     return None
 
 
 class _Decoder:
     """``decode_jpeg`` with its input at a place of its own, because a tensor can't stand on read-only bytes."""
 
-    def __init__(self, decode_jpeg: Any, mute: "Callable[[bool], None]") -> None:
-        self.decode_jpeg, self.mute = decode_jpeg, mute
-        self.room = torch.empty(0, dtype=torch.uint8)
+    def __init__(self, decode_jpeg: Any, mute: Callable[[bool], None], memory: Callable[[int], Any]) -> None:
+        self.decode_jpeg, self.mute, self.memory = decode_jpeg, mute, memory
+        self.room = memory(0)
 
     def __call__(self, data: bytes) -> np.ndarray:
         if len(self.room) < len(data):
-            self.room = torch.empty(2 * len(data), dtype=torch.uint8)
+            self.room = self.memory(2 * len(data))
         self.room.numpy()[: len(data)] = np.frombuffer(data, np.uint8)
         self.mute(True)
         try:
