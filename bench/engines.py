@@ -9,6 +9,9 @@ Views of whole recipes, from encoded bytes to pixels: DeiT's for half of them, R
 kind, portrait, panorama, tiny and large, PNG with alpha and palette, WebP. The reference is ``images.decode`` with Pillow's
 own functions under Pillow 13; the variants are fresh processes with the kernels, the last one with Pillow 12, which
 is installed into a folder of its own. Exits 1 on one difference, a crash, or an op drawn fewer than 20 times.
+
+A damaged scan has coefficients beyond all range, with which libjpeg-turbo computes otherwise without SIMD, under Pillow, too.
+Its views are left out there; that both engines decode every picture alike is shown in each process.
 """
 
 import argparse
@@ -38,6 +41,7 @@ from pipeline.views.choose import View, choose
 from pipeline.views.policies import EVERY_OP, arguments
 from pipeline.views.recipe import Recipe, evaluation
 
+NO_SIMD = {"JSIMD_FORCENONE": "1"}  # of libjpeg-turbo
 AT_ONCE = 8  # views of a picture, which is decoded once
 SELDOM = {"large": 100, "panorama": 5}  # 12 Mpx and 4 Mpx: in turn only every so many rounds
 OLD_PILLOW = "pillow==12.0.0"
@@ -50,7 +54,7 @@ VARIANTS: tuple[Variant, ...] = (
     ("kernels for a generic CPU, reversed", "kernels", "reversed", 1, {"NUMBA_CPU_NAME": "generic"}),
     (
         "kernels, no SIMD in libjpeg, torch's least capability, 2 threads, shuffled", "kernels", "shuffled", 2,
-        {"JSIMD_FORCENONE": "1", "ATEN_CPU_CAPABILITY": "default", "NUMBA_CPU_NAME": "generic"},
+        {**NO_SIMD, "ATEN_CPU_CAPABILITY": "default", "NUMBA_CPU_NAME": "generic"},
     ),
     ("kernels under Pillow 12", "kernels", "forward", 1, {}),
 )  # fmt: skip
@@ -185,7 +189,10 @@ def run(out: Path, views: int, size: int, order: str, threads: int) -> None:
     start = time.process_time()
     found = digests(size, views, os.environ["DISTIL_ENGINE"], order, ops)
     seconds = time.process_time() - start
-    np.savez(out, found=found, ops=[ops[name] for name in EVERY_OP], pillow=PIL.__version__, seconds=seconds)
+    alike = [np.array_equal(decode(data, name), draw.decode(data, name)) for name, data in pictures().items()]
+    np.savez(
+        out, found=found, alike=alike, ops=[ops[name] for name in EVERY_OP], pillow=PIL.__version__, seconds=seconds
+    )
 
 
 def old_pillow(folder: Path) -> None:
@@ -228,9 +235,12 @@ def compare(views: int, size: int) -> int:
             made = np.load(out)
             first = made["found"] if i == 0 else first
             differ = first != made["found"]
-            bad += int(differ.any(1).sum())
+            if variant[4].items() >= NO_SIMD.items():
+                differ[[number for name, numbers in rounds(views) for number in numbers if name == "damaged"]] = False
+            bad += int(differ.any(1).sum()) + int((~made["alike"]).sum())
             pillow, seconds = str(made["pillow"]), float(made["seconds"])
             told = f"decoded differ {differ[:, 0].sum()}, views differ {differ[:, 1].sum()} of {views}"
+            told += f", {(~made['alike']).sum()} pictures decoded otherwise than by Pillow here"
             print(f"{variant[0]} (Pillow {pillow}, {seconds:.0f} s): {told}", flush=True)
             explain(np.flatnonzero(differ.any(1))[:5], views, size)
             bad += _wrong_pillow(variant[0], pillow)

@@ -160,8 +160,8 @@ def along_rows(
         for i in range(m):
             at, k = starts[i] * n, 0
             if counts[i] >= 3:
-                a, b, c = one[at : at + n], one[at + n : at + 2 * n], one[at + 2 * n : at + 3 * n]
-                _sum_of_three(sums, a, b, c, weights[i])
+                first, second, third = one[at : at + n], one[at + n : at + 2 * n], one[at + 2 * n : at + 3 * n]
+                _sum_of_three(sums, first, second, third, weights[i])
                 k = 3
             else:
                 sums[:] = _HALF
