@@ -19,7 +19,7 @@ from pipeline.base import files
 from pipeline.runtime.errors import IntegrityError
 from pipeline.views.chance import Draws
 from pipeline.views.choose import View, choose
-from pipeline.views.draw import decode, draw, prepare
+from pipeline.views.draw import decode, draw
 from pipeline.views.finish import finish, finishing
 from pipeline.views.pairs import pair
 from pipeline.views.policies import EVERY_OP, arguments
@@ -42,7 +42,6 @@ def parts(recipe: Recipe, device: torch.device) -> dict[str, str]:
 
     Only ``crops`` resizes, so only it is known to depend on Pillow's version.
     """
-    prepare()
     images = pictures()
     return {
         "decode": _digest(images),

@@ -100,7 +100,7 @@ def _mute() -> Callable[[bool], None] | None:
 
     libjpeg prints warnings about damaged scans there, past Python. The switch points C's variable ``stderr`` at /dev/null:
     two writes to memory and no system call per image. File descriptor 2 stays what it is, so that neither Python nor
-    another process is muted.
+    another process is muted; what C code of another thread prints in that millisecond is lost.
     """
     try:
         libc = ctypes.CDLL(None)

@@ -10,6 +10,7 @@ with a ``draw_block`` of its own, chosen in ``_implementation``, and ``bench/eng
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,14 @@ from pipeline.data.shards import Sample
 from pipeline.views import plain
 from pipeline.views.choose import View, choose
 from pipeline.views.recipe import Recipe
+
+
+class _Implementation(Protocol):
+    """A module that draws."""
+
+    def decode(self, data: bytes, name: str) -> np.ndarray: ...
+
+    def draw(self, pixels: np.ndarray, view: View, recipe: Recipe, out: np.ndarray) -> None: ...
 
 
 def draw_block(samples: Sequence[Sample], recipe: Recipe, first_view: int, out: np.ndarray) -> list[list[View]]:
@@ -59,26 +68,20 @@ def draw(pixels: np.ndarray, view: View, recipe: Recipe) -> np.ndarray:
 def prepare() -> None:
     """Compiles the kernels, or loads them, before workers start, so that no worker compiles. Says so where it takes time.
 
-    What workers inherit by a fork is the compiled code; others load it from the disk.
+    Forked workers inherit the compiled code; others load it from the disk.
     """
     if engine.kernels():
-        from pipeline.base import compiled
-        from pipeline.views import kernels
-
-        compiled.prepare(kernels.warm_up)
+        _load_kernels()
 
 
-class _Implementation(Protocol):
-    """A module that draws."""
+@cache
+def _load_kernels() -> _Implementation:
+    from pipeline.base import compiled
+    from pipeline.views import kernels
 
-    def decode(self, data: bytes, name: str) -> np.ndarray: ...
-
-    def draw(self, pixels: np.ndarray, view: View, recipe: Recipe, out: np.ndarray) -> None: ...
+    compiled.prepare(kernels.warm_up)
+    return kernels
 
 
 def _implementation() -> _Implementation:
-    if engine.kernels():
-        from pipeline.views import kernels
-
-        return kernels
-    return plain
+    return _load_kernels() if engine.kernels() else plain
