@@ -195,6 +195,9 @@ def test_machine_code_goes_to_a_place_of_this_user_even_where_home_is_read_only(
             run, capture_output=True, text=True, env=environment | homes | {"HOME": home}, check=True
         )
         assert place.stdout.startswith(str(start)) and Path(place.stdout.strip()).stat().st_mode & 0o077 == 0
+    given = environment | {"NUMBA_CACHE_DIR": "/proc/none"}
+    refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given).stderr
+    assert "NUMBA_CACHE_DIR /proc/none: No such file or directory; name a folder to write to" in refused
     for variable in ("XDG_CACHE_HOME", "TMPDIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
         (tmp_path / variable).mkdir()

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
+from pipeline.runtime.errors import UsageError
 from pipeline.runtime.progress import say
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -24,11 +25,11 @@ def cache_folder() -> Path:
     """A folder that only this user can write, made if it is not there. Per machine, because a home may be shared by
     machines that would lock and rewrite each other's files."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    temporary = Path(tempfile.gettempdir(), f"offline-deit-{os.getuid()}")
-    for folder in (base / "offline-deit" / platform.node(), temporary / platform.node()):
+    temporary = Path(tempfile.gettempdir(), f"offline-deit-{os.getuid()}-{platform.node()}")
+    for folder in (base / "offline-deit" / platform.node(), temporary):
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            state = folder.stat()
+            state = folder.stat()  # code that others could write would run as this user
             if state.st_uid == os.getuid() and not state.st_mode & 0o022 and _writable(folder):
                 return folder
     return Path(tempfile.mkdtemp(prefix="offline-deit-"))  # forked and spawned workers inherit the variable
@@ -40,8 +41,19 @@ def _writable(folder: Path) -> bool:
         return True
 
 
-if not os.environ.get("NUMBA_CACHE_DIR"):
-    os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())
+def _choose_folder() -> str:
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    if not given:
+        return str(cache_folder())
+    try:
+        Path(given).mkdir(parents=True, exist_ok=True)
+        _writable(Path(given))
+    except OSError as error:
+        raise UsageError(f"NUMBA_CACHE_DIR {given}: {error.strerror}; name a folder to write to, or unset it") from None
+    return given
+
+
+os.environ["NUMBA_CACHE_DIR"] = _choose_folder()
 
 import numba  # noqa: E402
 from numba.core import event  # noqa: E402

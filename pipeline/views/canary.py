@@ -1,8 +1,9 @@
 """What this machine's libraries make of a recipe, as one digest: the pixel canary in a cache's identity.
 
 A seed does not name a view across library versions: Pillow 12.3 and 13.0 resize 6 to 9 % of random bicubic crops
-differently, and nothing else says so. So every part of a view is made here and now from fixed pictures, over sizes, ops
-and settings that the recipe could ask for, and hashed. Two machines with one canary give one cache.
+differently, and nothing else says so. Kernels draw as Pillow 13 does under any Pillow, but decoding stays a library's. So
+every part of a view is made here and now from fixed pictures, over sizes, ops and settings that the recipe could ask for,
+and hashed. Two machines with one canary give one cache.
 
 The pictures in ``canary_images`` are procedural (1/f noise with hard edges, ``bench/canary_images.py``): JPEGs of every
 chroma subsampling, progressive, grey and CMYK, 32 to 500 px.
