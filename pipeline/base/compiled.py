@@ -24,9 +24,13 @@ F = TypeVar("F", bound=Callable[..., object])
 def cache_folder() -> Path:
     """A folder that only this user can write, made if it is not there. Per machine, because a home may be shared by
     machines that would lock and rewrite each other's files."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    with suppress(RuntimeError):  # no home: a user of a container that nobody named; "~" is then no folder to use
+        base = base.expanduser()
     temporary = Path(tempfile.gettempdir(), f"offline-deit-{os.getuid()}-{platform.node()}")
     for folder in (base / "offline-deit" / platform.node(), temporary):
+        if not folder.is_absolute():
+            continue
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             state = folder.stat()  # code that others could write would run as this user

@@ -3,10 +3,10 @@
 One definition of a view's pixels, the arithmetic of Pillow 13 on x86-64 under timm's ops, and two implementations with
 the same bits: ``plain`` calls them, ``kernels`` computes them three times as fast. ``pipeline.base.engine`` says which.
 
-``draw_block`` is all that a faster implementation needs, because it knows the views before it decodes: one that decodes
-only a region reads the image's size from its header, chooses the views and decodes the rectangle around their boxes; one
-that draws on a GPU decodes here, sends pixels and views as one batch, and takes device memory as ``out``. It is a module
-with a ``draw_block`` of its own, chosen in ``_implementation``, and ``bench/engines.py`` shows that its bits are the same.
+``draw_block`` takes all that a still faster implementation needs, and its place is here, beside the loop over images. One
+that decodes only a region reads the image's size from its header, chooses the views and decodes the rectangle around their
+boxes; one that draws on a GPU decodes as here, sends pixels and views as one batch, and takes device memory as ``out``.
+``bench/engines.py`` is there to show that its bits are the same.
 """
 
 from collections.abc import Sequence
