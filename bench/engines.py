@@ -1,6 +1,6 @@
 """Do the kernels draw the very pixels of Pillow 13, on any CPU, in any order, under any Pillow?
 
-    python -m bench.engines                                   # 100,000 views at 224 px; 25 minutes on two cores
+    python -m bench.engines                                   # 100,000 views at 224 px; 15 minutes of CPU
     python -m bench.engines --size 32                         # 100,000 at 32 px
     python -m bench.engines --views 2000 [--size 32]          # CI
 
