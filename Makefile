@@ -22,6 +22,8 @@ check: setup
 proofs: setup  # sizes for CI; the whole sizes stand in the README
 	$(RUN) python -m bench.replay --views 2000
 	$(RUN) python -m bench.replay --views 20000 --size 32
+	$(RUN) python -m bench.engines --views 2000
+	$(RUN) python -m bench.engines --views 2000 --size 32
 	$(RUN) python -m bench.kills --kills 200
 
 setup: .venv/.ready

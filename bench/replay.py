@@ -59,7 +59,7 @@ def digests(recipe: Recipe, blocks: list[int]) -> np.ndarray:
         views = []
         for i in range(block * BLOCK, (block + 1) * BLOCK):
             image = images[i % len(images)]
-            views.append(choose(recipe, f"sample {i // 3}", i % 3, image.height, image.width))
+            views.append(choose(recipe, f"sample {i // 3}", i % 3, *image.shape[:2]))
             pixels.append(draw(image, views[-1], recipe))
         plans.append(finishing(views, pair(recipe, f"block {block}", 0, BLOCK), recipe.erase.count))
     plan = Finishing(

@@ -13,7 +13,8 @@ import zarr
 from click.testing import CliRunner, Result
 
 from pipeline.cache.reader import open_cache
-from pipeline.views.draw import draw
+from pipeline.views.draw import draw_block
+from pipeline.views.recipe import Recipe
 from stages import (
     answers,
     configure,
@@ -173,7 +174,13 @@ def test_a_student_is_not_scored_on_other_classes_or_views_than_its_own(
 
 def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of the image library that the canary's pictures do not show."""
-    monkeypatch.setattr("pipeline.views.drawn.draw", lambda *arguments: np.maximum(draw(*arguments), 1))
+
+    def other(samples: list, recipe: Recipe, first_view: int, out: np.ndarray) -> list:
+        chosen = draw_block(samples, recipe, first_view, out)
+        np.maximum(out, 1, out=out)
+        return chosen
+
+    monkeypatch.setattr("pipeline.views.drawn.draw_block", other)
     result = CliRunner().invoke(evaluate.main, ["--student", "photos_plain"])
     assert result.exit_code == 3 and "shard 000000.tar, block 0, view 0: other pixels" in result.output
     result = CliRunner().invoke(inspect.views, ["--recipe", "photos", "--cache", "photos", "--out", "x.png"])

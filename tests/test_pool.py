@@ -101,7 +101,12 @@ def test_a_cache_that_differs_only_in_what_the_machine_decides_stops_with_both_v
     open_pool(tmp_path, fake.identity(SHAPE))
     with pytest.raises(IdentityError) as refusal:
         open_pool(tmp_path, fake.identity(SHAPE, canary="decaf", engine="fast"))
-    for text in ("canary: expected 'decaf', found 'c0ffee'", "engine: expected 'fast', found 'pil'", "--new-cache"):
+    for text in (
+        "canary: expected 'decaf', found 'c0ffee'",
+        "engine: expected 'fast', found 'pil'",
+        "DISTIL_ENGINE=pil",
+        "--new-cache",
+    ):
         assert text in str(refusal.value)
     assert len(list((tmp_path / "caches").iterdir())) == 1
     fresh = open_pool(tmp_path, fake.identity(SHAPE, canary="decaf"), new_cache=True)

@@ -117,7 +117,7 @@ def test_weighted_layers_are_drawn_without_replacement() -> None:
         ({"scale": [0.5, 0.1]}, ["scale", "0.5"]),
         ({"std": [0.2, 0.0, 0.2]}, ["std"]),
         ({"size": "224"}, ["views.size"]),
-        ({"engine": "fast"}, ["views.engine", "pil"]),
+        ({"engine": "pil"}, ["views.engine", "unknown key"]),
         ({"mix": {"cutmix_minmax": [0.8, 0.2]}}, ["cutmix_minmax"]),
         ({"size": 8, "mix": {"cutmix_minmax": [0.2, 0.21]}}, ["cutmix_minmax", "size 8"]),
         ({"erase": {"min_area": 0.5}}, ["min_area 0.5", "max_area"]),

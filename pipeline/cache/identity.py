@@ -13,7 +13,7 @@ from pipeline.cache.layout import Layout
 from pipeline.cache.reader import Cache
 from pipeline.data.shards import Shards
 from pipeline.views.canary import canary
-from pipeline.views.recipe import VIEWS_VERSION, Recipe
+from pipeline.views.recipe import ARITHMETIC, VIEWS_VERSION, Recipe
 
 _REPAIR = (
     "label these views with: python -m stages.precompute (dvc repro does it after a change of params or shards), or go back "
@@ -31,14 +31,13 @@ def views_identity(shards: Shards, recipe: Recipe, device: torch.device) -> dict
         "random_padded": {"scale", "ratio", "crop_fraction"},
     }
     fields = recipe.model_dump(mode="json", exclude=unused.get(recipe.crop, {"scale", "ratio", "padding"}))
-    engine = fields.pop("engine")
     if fields["shared_pairing"] == 1:  # its value before there was such a field: earlier caches still open
         del fields["shared_pairing"]
     turned = {} if shards.rule.orientation == "stored" else {"orientation": shards.rule.orientation}
     return turned | {
         "format": "offline-deit teacher cache 1",
         "recipe": fields,
-        "engine": engine,
+        "engine": ARITHMETIC,
         "views_version": VIEWS_VERSION,
         "shards": list(shards.hashes),
         "classes": list(shards.classes),

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from pipeline.base import engine
 from pipeline.runtime.errors import UsageError
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # kept byte for byte
@@ -87,7 +88,7 @@ def prepare(data: bytes, name: str, rule: Rule = STORED, shorter: int | None = N
     where it is BMP, TIFF or GIF; and with ``shorter`` and a shorter side above that as JPEG (quality 95, 4:4:4, bicubic)
     of that side in px. Raises Undecodable.
 
-    The bytes of a resized image depend on Pillow's resize and JPEG encoder, unlike all others.
+    The bytes of a resized image depend on Pillow's JPEG encoder, unlike all others.
     """
     image, kind, rotated = _decoded(data, name, rule, (*FORMATS, *PACKED_FORMATS), look=True)
     converted = kind in PACKED_FORMATS
@@ -95,7 +96,7 @@ def prepare(data: bytes, name: str, rule: Rule = STORED, shorter: int | None = N
         scale = shorter / min(image.size)
         size = (max(shorter, round(image.width * scale)), max(shorter, round(image.height * scale)))
         buffer = io.BytesIO()
-        image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95, subsampling=0)
+        _resized(image, size).save(buffer, "JPEG", quality=95, subsampling=0)
         return Prepared(buffer.getvalue(), "jpg", rotated, False)
     if converted:
         pixels = np.asarray(image)
@@ -200,3 +201,21 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def compile_resize() -> None:
+    """Compiles the kernel of ``prepare``'s resize, or loads it, before workers start."""
+    if engine.kernels():
+        from pipeline.base import compiled
+        from pipeline.data.resize import resize_whole
+
+        compiled.prepare(lambda: resize_whole(np.zeros((2, 2, 3), np.uint8), 1, 1))
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """``image`` at ``size`` (width, height), bicubic, with the pixels of the views' resize under any Pillow."""
+    if not engine.kernels():
+        return image.resize(size, Image.Resampling.BICUBIC)
+    from pipeline.data.resize import resize_whole
+
+    return Image.fromarray(resize_whole(np.array(image), size[1], size[0]))

@@ -20,7 +20,7 @@ import xxhash
 
 from pipeline.base import files
 from pipeline.data import tars
-from pipeline.data.images import Rule, Undecodable, prepare
+from pipeline.data.images import Rule, Undecodable, compile_resize, prepare
 from pipeline.data.listing import Entry, Problems, Split, difference_in
 from pipeline.data.seen import NOTHING, Seen, say_seen, say_twins
 from pipeline.data.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
@@ -103,6 +103,8 @@ def _write_shards(
     total = [NOTHING]
     rejected: list[tuple[str, str]] = []
     size = config.shard_size
+    if config.resize is not None:
+        compile_resize()
     while len(records) * size < len(entries):
         tasks = [
             _Task(directory / shard_name(at // size), entries[at : at + size], config.rule, config.resize)

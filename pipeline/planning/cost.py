@@ -28,6 +28,7 @@ from pipeline.training.batches import memory_needed
 from pipeline.training.config import TrainConfig
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import lanes_of
+from pipeline.views.draw import prepare
 from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import Recipe
 
@@ -166,6 +167,7 @@ def _seconds_per_view_drawn(shards: Shards, recipe: Recipe, repeats: int, probe:
     """CPU seconds per view of one core, each image decoded once for ``repeats`` views as the stage does."""
     block = max(shards.blocks, key=lambda block: block.samples)
     few = replace(block, samples=min(probe, block.samples))
+    prepare()
     start = time.process_time()
     draw_visit(shards, recipe, few, 0, repeats)
     return (time.process_time() - start) / (few.samples * repeats)

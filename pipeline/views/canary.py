@@ -1,8 +1,9 @@
 """What this machine's libraries make of a recipe, as one digest: the pixel canary in a cache's identity.
 
 A seed does not name a view across library versions: Pillow 12.3 and 13.0 resize 6 to 9 % of random bicubic crops
-differently, and nothing else says so. So every part of a view is made here and now from fixed pictures, over sizes, ops
-and settings that the recipe could ask for, and hashed. Two machines with one canary give one cache.
+differently, and nothing else says so. Kernels draw as Pillow 13 does under any Pillow, but decoding stays a library's. So
+every part of a view is made here and now from fixed pictures, over sizes, ops and settings that the recipe could ask for,
+and hashed. Two machines with one canary give one cache.
 
 The pictures in ``canary_images`` are procedural (1/f noise with hard edges, ``bench/canary_images.py``): JPEGs of every
 chroma subsampling, progressive, grey and CMYK, 32 to 500 px.
@@ -14,14 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import xxhash
-from PIL import Image
 
 from pipeline.base import files
-from pipeline.data.images import decode
 from pipeline.runtime.errors import IntegrityError
 from pipeline.views.chance import Draws
 from pipeline.views.choose import View, choose
-from pipeline.views.draw import draw
+from pipeline.views.draw import decode, draw
 from pipeline.views.finish import finish, finishing
 from pipeline.views.pairs import pair
 from pipeline.views.policies import EVERY_OP, arguments
@@ -46,7 +45,7 @@ def parts(recipe: Recipe, device: torch.device) -> dict[str, str]:
     """
     images = pictures()
     return {
-        "decode": _digest([np.asarray(image) for image in images]),
+        "decode": _digest(images),
         "choices": files.digest([repr(_chosen(recipe, i)) for i in range(_CHOICES)]),
         "pairs": files.digest([repr(_pairing(recipe, i)) for i in range(_CHOICES // _BLOCK)]),
         "crops": _digest([_crop(recipe, images, i) for i in range(_CROPS)]),
@@ -55,8 +54,8 @@ def parts(recipe: Recipe, device: torch.device) -> dict[str, str]:
     }
 
 
-def pictures() -> list[Image.Image]:
-    """The fixed pictures as RGB images, in the order of their names."""
+def pictures() -> list[np.ndarray]:
+    """The fixed pictures as RGB, uint8 (H, W, 3), in the order of their names."""
     contents = {path.name: path.read_bytes() for path in sorted(_IMAGES.glob("*.jpg"))}
     found = hashlib.sha256(b"".join(contents.values())).hexdigest()
     if found != _IMAGES_SHA256:
@@ -83,32 +82,32 @@ def _pairing(recipe: Recipe, i: int) -> list[object]:
     return [pairs.pairs.tolist(), pairs.lam.tolist(), pairs.box.tolist()]
 
 
-def _crop(recipe: Recipe, images: list[Image.Image], i: int) -> np.ndarray:
+def _crop(recipe: Recipe, images: list[np.ndarray], i: int) -> np.ndarray:
     """A random crop under the recipe's own rule; rules that hold no random size get a picture of random size."""
     image = images[i % len(images)]
     if recipe.crop != "random_resized":
         draws = Draws("canary crop", i)
-        width, height = (max(8, round(side * draws.uniform(0.25, 1.0))) for side in image.size)
-        image = image.crop((0, 0, width, height))
-    view = choose(recipe, f"canary crop {i}", 0, image.height, image.width)
+        width, height = (max(8, round(side * draws.uniform(0.25, 1.0))) for side in image.shape[1::-1])
+        image = image[:height, :width]  # all pictures have at least 32 px
+    view = choose(recipe, f"canary crop {i}", 0, *image.shape[:2])
     return draw(image, View(view.box, view.scaled, view.window, view.flip, (), (), 0), recipe)
 
 
-def _window(recipe: Recipe, images: list[Image.Image], i: int, ops: tuple = ()) -> np.ndarray:
+def _window(recipe: Recipe, images: list[np.ndarray], i: int, ops: tuple = ()) -> np.ndarray:
     """R x R pixels of a picture, never resized, with ``ops``."""
     image, draws = images[i % len(images)], Draws("canary window", i)
-    top, left = draws.below(image.height), draws.below(image.width)
+    height, width = image.shape[:2]
+    top, left = draws.below(height), draws.below(width)
     place = (top - recipe.size // 2, left - recipe.size // 2)
-    box = (0, 0, image.height, image.width)
-    return draw(image, View(box, (image.height, image.width), place, bool(i % 2), ops, (), 0), recipe)
+    return draw(image, View((0, 0, height, width), (height, width), place, bool(i % 2), ops, (), 0), recipe)
 
 
-def _every_op(recipe: Recipe, images: list[Image.Image]) -> list[np.ndarray]:
+def _every_op(recipe: Recipe, images: list[np.ndarray]) -> list[np.ndarray]:
     ops = [(name, arguments(name, level, sign)) for name in EVERY_OP for level in _LEVELS for sign in (-1.0, 1.0)]
     return [_window(recipe, images, i, (op,)) for i, op in enumerate(dict.fromkeys(ops))]
 
 
-def _finished(recipe: Recipe, images: list[Image.Image], device: torch.device) -> list[np.ndarray]:
+def _finished(recipe: Recipe, images: list[np.ndarray], device: torch.device) -> list[np.ndarray]:
     """64 pairs with erasing in two of three views and mixing in all, whatever the recipe asks for."""
     often = Erase.model_validate({**recipe.erase.model_dump(), "probability": 0.67})
     mix = recipe.mix if recipe.mix.on else Mix(mixup=0.8, cutmix=1.0)

@@ -1,37 +1,90 @@
-"""Draw a view as its decisions say: step 2 of choose, draw, finish, engine ``pil``.
+"""The door to drawing: step 2 of choose, draw, finish. Encoded images of a block in, pixels of its views out.
 
-Bit-identical to timm's and torchvision's own functions on PIL images with the same numbers. Holds no chance.
+One definition of a view's pixels, the arithmetic of Pillow 13 on x86-64 under timm's ops, and two implementations with
+the same bits: ``plain`` calls them, ``kernels`` computes them three times as fast. ``pipeline.base.engine`` says which.
+
+``draw_block`` takes all that a still faster implementation needs, and its place is here, beside the loop over images. One
+that decodes only a region reads the image's size from its header, chooses the views and decodes the rectangle around their
+boxes; one that draws on a GPU decodes as here, sends pixels and views as one batch, and takes device memory as ``out``.
+``bench/engines.py`` is there to show that its bits are the same.
 """
 
-import numpy as np
-from PIL import Image
+from collections.abc import Sequence
+from functools import cache
+from typing import Protocol
 
-from pipeline.views.choose import View
-from pipeline.views.policies import apply
+import numpy as np
+
+from pipeline.base import engine
+from pipeline.data.images import STORED, Rule
+from pipeline.data.shards import Sample
+from pipeline.views import plain
+from pipeline.views.choose import View, choose
 from pipeline.views.recipe import Recipe
 
-_RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+class _Implementation(Protocol):
+    """A module that draws."""
+
+    def decode(self, data: bytes, name: str, rule: Rule) -> np.ndarray: ...
+
+    def draw(self, pixels: np.ndarray, view: View, recipe: Recipe, out: np.ndarray) -> None: ...
 
 
-def draw(image: Image.Image, view: View, recipe: Recipe) -> np.ndarray:
-    """The pixels of ``view``, uint8 (3, R, R), from an RGB ``image`` of the size that the view was chosen for.
+def draw_block(
+    samples: Sequence[Sample], recipe: Recipe, first_view: int, out: np.ndarray, rule: Rule = STORED
+) -> list[list[View]]:
+    """Draws r views of n samples, from ``first_view`` on, and returns their decisions, r lists of n.
 
-    In timm's order: crop and resize, flip, policy, colour jitter (``timm.data.transforms_imagenet_train``).
+    ``out``: uint8 (r, n, 3, R, R), contiguous; shared memory will do. Each image is decoded once. Raises Undecodable.
     """
-    size, resample = recipe.size, _RESAMPLE[recipe.interpolation]
+    if out.dtype != np.uint8 or out.shape[1:] != (len(samples), 3, recipe.size, recipe.size):
+        raise ValueError(f"expected uint8 (r, {len(samples)}, 3, {recipe.size}, {recipe.size}), found {out.shape}")
+    if not out.flags.c_contiguous:
+        raise ValueError("expected contiguous memory to draw to")
+    made = _implementation()
+    chosen: list[list[View]] = [[] for _ in out]
+    for row, sample in enumerate(samples):
+        pixels = made.decode(sample.data, sample.key, rule)
+        for i, views in enumerate(chosen):
+            view = choose(recipe, sample.key, first_view + i, *pixels.shape[:2])
+            made.draw(pixels, view, recipe, out[i, row])
+            views.append(view)
+    return chosen
+
+
+def decode(data: bytes, name: str, rule: Rule = STORED) -> np.ndarray:
+    """One image as RGB, uint8 (H, W, 3). Raises Undecodable."""
+    return _implementation().decode(data, name, rule)
+
+
+def draw(pixels: np.ndarray, view: View, recipe: Recipe) -> np.ndarray:
+    """One view, uint8 (3, R, R), of an image uint8 (H, W, 3) of the size that the view was chosen for."""
     top, left, height, width = view.box
-    if not (top >= 0 and left >= 0 and top + height <= image.height and left + width <= image.width):
-        raise ValueError(f"view chosen for another image: box {view.box}, image {image.height} x {image.width}")
-    if (width, height) != image.size:  # never resize(box=): it reads pixels outside the box
-        image = image.crop((left, top, left + width, top + height))
-    if view.scaled != (height, width):
-        image = image.resize((view.scaled[1], view.scaled[0]), resample)
-    if view.scaled != (size, size) or view.window != (0, 0):
-        top, left = view.window
-        image = image.crop((left, top, left + size, top + size))
-    if view.flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    fill = tuple(min(255, round(255 * mean)) for mean in recipe.mean)
-    for op in view.ops:
-        image = apply(image, op, fill, resample)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    if not (top >= 0 and left >= 0 and top + height <= pixels.shape[0] and left + width <= pixels.shape[1]):
+        raise ValueError(f"view chosen for another image: box {view.box}, image {pixels.shape[0]} x {pixels.shape[1]}")
+    out = np.empty((3, recipe.size, recipe.size), np.uint8)
+    _implementation().draw(np.require(pixels, np.uint8, ("C", "W")), view, recipe, out)
+    return out
+
+
+def prepare() -> None:
+    """Compiles the kernels, or loads them, before workers start, so that no worker compiles. Says so where it takes time.
+
+    Forked workers inherit the compiled code; others load it from the disk.
+    """
+    if engine.kernels():
+        _load_kernels()
+
+
+@cache
+def _load_kernels() -> _Implementation:
+    from pipeline.base import compiled
+    from pipeline.views import kernels
+
+    compiled.prepare(kernels.warm_up)
+    return kernels
+
+
+def _implementation() -> _Implementation:
+    return _load_kernels() if engine.kernels() else plain

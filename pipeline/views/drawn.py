@@ -9,10 +9,8 @@ import numpy as np
 import torch
 import xxhash
 
-from pipeline.data.images import decode
 from pipeline.data.shards import Block, Shards
-from pipeline.views.choose import View, choose
-from pipeline.views.draw import draw
+from pipeline.views.draw import draw_block
 from pipeline.views.finish import Finishing, finishing
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Recipe
@@ -37,24 +35,22 @@ class Drawn:
     targets: Targets | None = None
 
 
-def draw_visit(shards: Shards, recipe: Recipe, block: Block, first_view: int, views: int) -> Drawn:
-    """Draws ``views`` views of ``block``, from ``first_view`` on. Raises IntegrityError if the shard is damaged."""
+def draw_visit(
+    shards: Shards, recipe: Recipe, block: Block, first_view: int, views: int, out: np.ndarray | None = None
+) -> Drawn:
+    """Draws ``views`` views of ``block``, from ``first_view`` on. Raises IntegrityError if the shard is damaged.
+
+    ``out``: where the pixels go, uint8 (r, n, 3, R, R), contiguous; fresh memory if it is None.
+    """
     samples = shards.read(block)
     n, size = len(samples), recipe.size
-    pixels = torch.empty((views, n, 3, size, size), dtype=torch.uint8)
-    canvas = pixels.numpy()
-    chosen: list[list[View]] = [[] for _ in range(views)]
-    for row, sample in enumerate(samples):
-        image = decode(sample.data, sample.key, shards.rule)
-        for i in range(views):
-            view = choose(recipe, sample.key, first_view + i, image.height, image.width)
-            canvas[i, row] = draw(image, view, recipe)
-            chosen[i].append(view)
+    canvas = np.empty((views, n, 3, size, size), np.uint8) if out is None else out
+    chosen = draw_block(samples, recipe, first_view, canvas, shards.rule)
     mixed = [pair(recipe, samples[0].key, first_view + i, n) for i in range(views)]
     return Drawn(
         block=block,
         first_view=first_view,
-        pixels=pixels,
+        pixels=torch.from_numpy(canvas),
         plan=Finishing.stack([finishing(of, by, recipe.erase.count) for of, by in zip(chosen, mixed)]),
         pairs=torch.from_numpy(np.stack([by.pairs for by in mixed])),
         labels=torch.tensor([sample.label for sample in samples]),

@@ -8,6 +8,7 @@ from pipeline.runtime.config import Config
 from pipeline.views.policies import parse
 
 VIEWS_VERSION = 1  # raise it with every change that moves a pixel or a decision; tests/golden.json watches
+ARITHMETIC = "pil"  # the arithmetic that defines the pixels, Pillow 13's; who computes it is the machine's matter
 Triple = tuple[float, float, float]
 
 
@@ -80,7 +81,6 @@ class Recipe(Config):
     erase: Erase = Erase()
     mix: Mix = Mix()
     shared_pairing: int = Field(default=1, ge=1, le=64)
-    engine: Literal["pil"] = "pil"
 
     @field_validator("policy")
     @classmethod
@@ -106,6 +106,11 @@ class Recipe(Config):
             raise ValueError(f"mix.cutmix_minmax: {minmax} leaves no choice of pixels at size {self.size}")
         return self
 
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """What ops bring in from outside of a view: the mean colour, 0 to 255."""
+        return tuple(min(255, round(255 * mean)) for mean in self.mean)
+
 
 def of_split(recipe: Recipe, split: str) -> Recipe:
     """``recipe`` as ``split`` is drawn with: "val" without any chance."""
@@ -125,5 +130,4 @@ def evaluation(recipe: Recipe) -> Recipe:
         mean=recipe.mean,
         std=recipe.std,
         erase=Erase(probability=0.0, mode="const"),
-        engine=recipe.engine,
     )

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import PipelineError
+from pipeline.views.draw import prepare
 from pipeline.views.drawn import Drawn, draw_visit
 from pipeline.views.recipe import Recipe
 from pipeline.views.visits import Targets, Visit
@@ -42,6 +43,7 @@ def read_visits(
 ) -> Generator[Drawn, None, None]:
     """Draws visits in the given order, ``workers`` of them at a time (0: in this process), a ``window`` ahead at least:
     so that a reader that takes a whole window at once need not wait for its last visits."""
+    prepare()  # before workers start, so that none of them compiles
     loader = DataLoader(
         _Visits(shards, recipe, lookup),
         batch_size=None,

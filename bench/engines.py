@@ -1,0 +1,293 @@
+"""Do the kernels draw the very pixels of Pillow 13, on any CPU, in any order, under any Pillow?
+
+    python -m bench.engines                                   # 100,000 views at 224 px; 15 minutes of CPU
+    python -m bench.engines --size 32                         # 100,000 at 32 px
+    python -m bench.engines --views 2000 [--size 32]          # CI
+
+Views of whole recipes, from encoded bytes to pixels: DeiT's for half of them, RandAugment with decreasing ops, AutoAugment,
+3-Augment with jitter, bilinear, padded and evaluation crops for the rest, and every op by itself. Pictures: JPEGs of every
+kind, portrait, panorama, tiny and large, PNG with alpha and palette, WebP. The reference is ``images.decode`` with Pillow's
+own functions under Pillow 13; the variants are fresh processes with the kernels, the last one with Pillow 12, which
+is installed into a folder of its own. Exits 1 on one difference, a crash, or an op drawn fewer than 20 times.
+
+A damaged scan has coefficients beyond all range, with which libjpeg-turbo computes otherwise without SIMD, under Pillow, too.
+Its views are left out there; that both engines decode every picture alike is shown in each process.
+"""
+
+import argparse
+import functools
+import importlib.util
+import io
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+import xxhash
+from PIL import Image
+
+from bench.canary_images import picture
+from pipeline.data.images import decode
+from pipeline.views import draw
+from pipeline.views.choose import View, choose
+from pipeline.views.policies import EVERY_OP, arguments
+from pipeline.views.recipe import Recipe, evaluation
+
+NO_SIMD = {"JSIMD_FORCENONE": "1"}  # of libjpeg-turbo
+AT_ONCE = 8  # views of a picture, which is decoded once
+SELDOM = {"large": 100, "panorama": 5}  # 12 Mpx and 4 Mpx: in turn only every so many rounds
+OLD_PILLOW = "pillow==12.0.0"
+
+# name, DISTIL_ENGINE, order, threads, other variables; Pillow 12 where the name says so
+Variant = tuple[str, str, str, int, dict[str, str]]
+VARIANTS: tuple[Variant, ...] = (
+    ("Pillow 13, the reference", "pil", "forward", 1, {}),
+    ("kernels", "kernels", "forward", 1, {}),
+    ("kernels for a generic CPU, reversed", "kernels", "reversed", 1, {"NUMBA_CPU_NAME": "generic"}),
+    (
+        "kernels, no SIMD in libjpeg, torch's least capability, 2 threads, shuffled", "kernels", "shuffled", 2,
+        {**NO_SIMD, "ATEN_CPU_CAPABILITY": "default", "NUMBA_CPU_NAME": "generic"},
+    ),
+    ("kernels under Pillow 12", "kernels", "forward", 1, {}),
+)  # fmt: skip
+
+
+@functools.cache
+def pictures() -> dict[str, bytes]:
+    """Encoded pictures of every kind, by name: those of the file BENCH_PICTURES if it is set, else made now."""
+    if os.environ.get("BENCH_PICTURES"):
+        with np.load(os.environ["BENCH_PICTURES"]) as kept:
+            return {name: kept[name].tobytes() for name in kept.files}
+    generator = np.random.default_rng(20261126)
+    wide, tall = picture(generator, 212, 160), picture(generator, 131, 197)
+    panorama = np.tile(picture(generator, 400, 250), (1, 40, 1))
+    large = np.tile(picture(generator, 1000, 750), (4, 4, 1))
+    base = jpeg(wide, subsampling=2, quality=90)
+    cmyk = jpeg(tall, "CMYK", quality=88)
+    cut = base.index(b"\xff\xda") + 14
+    made = {
+        "4:4:4": jpeg(wide, subsampling=0, quality=92),
+        "4:2:2": jpeg(wide, subsampling=1, quality=60),
+        "4:2:0": base,
+        "4:1:1": four_one_one(jpeg(picture(generator, 128, 160), subsampling=2, quality=90)),
+        "progressive": jpeg(tall, progressive=True, quality=80),
+        "grey": jpeg(wide, "L", quality=70),
+        "cmyk": cmyk,
+        "ycck": cmyk.replace(b"Adobe\x00\x64\x00\x00\x00\x00\x00", b"Adobe\x00\x64\x00\x00\x00\x00\x02", 1),
+        "adobe rgb": jpeg(tall, keep_rgb=True, quality=85),
+        "restart markers": jpeg(wide, restart_marker_blocks=3, quality=75),
+        "damaged": base[: cut + 900] + b"\x5a\xff\x00\x11" + base[cut + 904 : cut + 1500] + base[cut + 1520 :],
+        "portrait": jpeg(picture(generator, 90, 320), subsampling=2, quality=85),
+        "panorama": jpeg(panorama, subsampling=2, quality=70),
+        "tiny": jpeg(wide[:1, :1]),
+        "thread": jpeg(wide[:3, :150]),
+        "large": jpeg(large, subsampling=2, quality=75),
+    }
+    alpha = np.dstack([tall, np.tile(np.linspace(0, 255, tall.shape[1]).astype(np.uint8), (tall.shape[0], 1))])
+    for name, image in (("alpha", Image.fromarray(alpha)), ("palette", Image.fromarray(wide).quantize(60))):
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        made[name] = buffer.getvalue()
+    buffer = io.BytesIO()
+    Image.fromarray(wide[:64, :64]).save(buffer, "WEBP", quality=80)
+    return made | {"webp": buffer.getvalue()}
+
+
+def jpeg(pixels: np.ndarray, mode: str = "RGB", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def four_one_one(data: bytes) -> bytes:
+    """A 4:2:0 JPEG relabelled as 4:1:1 of twice the width and half the height: both have four blocks of luma per unit, so
+    it decodes to a (scrambled) picture. No encoder at hand makes one."""
+    at = data.index(b"\xff\xc0")
+    height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+    size = (height // 2).to_bytes(2) + (2 * width).to_bytes(2)
+    return data[: at + 5] + size + data[at + 9 : at + 11] + b"\x41" + data[at + 12 :]
+
+
+@functools.cache
+def recipes(size: int) -> tuple[Recipe, ...]:
+    """The recipes that the views of a picture have in turn."""
+    deit = (
+        Recipe(seed=11, size=size, crop="random_padded", mean=(0.49, 0.48, 0.45)) if size <= 32 else
+        Recipe(seed=11, size=size)
+    )  # fmt: skip
+    return (
+        deit,
+        Recipe(seed=1, size=size, policy="rand-m7-n4-mstd101"),
+        deit,
+        Recipe(seed=2, size=size, policy="v0", interpolation="bilinear"),
+        deit,
+        Recipe(seed=3, size=size, policy="3a", color_jitter=0.4),
+        deit,
+        Recipe(seed=4, size=size, crop="random_padded", policy="original"),
+    )
+
+
+def view_of(number: int, turn: int, height: int, width: int, size: int) -> tuple[View, Recipe]:
+    """View ``number``, the ``turn``-th of its picture; one in sixteen is an evaluation view, one an op by itself."""
+    recipe = recipes(size)[turn]
+    view = choose(recipe, f"sample {number // 3}", number % 3, height, width)
+    if number % 16 == 1:
+        chosen = evaluation(recipe)
+        return choose(chosen, "any", 0, height, width), chosen
+    if number % 16 == 3:
+        name = EVERY_OP[number // 16 % len(EVERY_OP)]
+        level, sign = (number // 16 // len(EVERY_OP) * 0.7) % 10, 1.0 if number // 32 % 2 else -1.0
+        view = view._replace(ops=((name, arguments(name, level, sign)),))
+    return view, recipe
+
+
+def rounds(views: int) -> list[tuple[str, list[int]]]:
+    """Which picture makes which views."""
+    turns, names, number = [], list(pictures()), 0
+    for i in range(views):
+        name = names[i % len(names)]
+        if i // len(names) % SELDOM.get(name, 1) == 0:
+            turns.append((name, list(range(number, min(number + AT_ONCE, views)))))
+            number += AT_ONCE
+        if number >= views:
+            break
+    return turns
+
+
+def digests(size: int, views: int, engine: str, order: str = "forward", ops: Counter | None = None) -> np.ndarray:
+    """uint64 (views, 2): of the decoded picture and of the view."""
+    os.environ["DISTIL_ENGINE"] = engine
+    found = np.zeros((views, 2), np.uint64)
+    turns = rounds(views)
+    if order == "reversed":
+        turns = turns[::-1]
+    elif order == "shuffled":
+        random.Random(5).shuffle(turns)
+    for name, numbers in turns:
+        pixels = draw.decode(pictures()[name], name)
+        decoded = xxhash.xxh3_64_intdigest(pixels)
+        for turn, number in enumerate(numbers):
+            view, recipe = view_of(number, turn, *pixels.shape[:2], size)
+            found[number] = decoded, xxhash.xxh3_64_intdigest(draw.draw(pixels, view, recipe))
+            if ops is not None:
+                ops.update(name for name, _ in view.ops)
+    return found
+
+
+def run(out: Path, views: int, size: int, order: str, threads: int) -> None:
+    """What one variant's process does."""
+    torch.set_num_threads(threads)
+    ops: Counter = Counter()
+    start = time.process_time()
+    found = digests(size, views, os.environ["DISTIL_ENGINE"], order, ops)
+    seconds = time.process_time() - start
+    alike = [np.array_equal(decode(data, name), draw.decode(data, name)) for name, data in pictures().items()]
+    np.savez(
+        out, found=found, alike=alike, ops=[ops[name] for name in EVERY_OP], pillow=PIL.__version__, seconds=seconds
+    )
+
+
+def old_pillow(folder: Path) -> None:
+    """Installs Pillow 12 into ``folder``."""
+    if importlib.util.find_spec("pip"):
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    else:
+        uv = shutil.which("uv") or str(Path(".tools/bin/uv").absolute())
+        install = [uv, "pip", "install", "--quiet", "--no-deps", "--python", sys.executable]
+    subprocess.run([*install, "--target", str(folder), OLD_PILLOW], check=True)
+
+
+def launch(out: Path, views: int, size: int, variant: Variant, old: Path) -> bool:
+    """Runs one variant in a process of its own; False if it crashed."""
+    name, engine, order, threads, more = variant
+    environment = {**os.environ, "DISTIL_ENGINE": engine, **more}
+    if "Pillow 12" in name:
+        environment["PYTHONPATH"] = os.pathsep.join([str(old), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment["BENCH_PICTURES"] = str(out.parent / "pictures.npz")  # Pillow 12 would encode them otherwise
+    flags = ["--views", views, "--size", size, "--order", order, "--threads", threads, "--out", out]
+    command = [sys.executable, "-m", "bench.engines", *map(str, flags)]
+    return subprocess.run(command, env=environment, check=False).returncode == 0
+
+
+def compare(views: int, size: int) -> int:
+    """Prints one line per variant and returns the number of views that differ anywhere or were not made."""
+    bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        old, first = Path(folder, "pillow-12"), np.zeros((views, 2), np.uint64)
+        old_pillow(old)
+        np.savez(
+            Path(folder, "pictures.npz"), **{name: np.frombuffer(data, np.uint8) for name, data in pictures().items()}
+        )
+        for i, variant in enumerate(VARIANTS):
+            out = Path(folder, f"{i}.npz")
+            if not launch(out, views, size, variant, old):
+                print(f"{variant[0]}: CRASHED", flush=True)
+                bad += views
+                continue
+            made = np.load(out)
+            first = made["found"] if i == 0 else first
+            differ = first != made["found"]
+            if variant[4].items() >= NO_SIMD.items():
+                differ[[number for name, numbers in rounds(views) for number in numbers if name == "damaged"]] = False
+            bad += int(differ.any(1).sum()) + int((~made["alike"]).sum())
+            pillow, seconds = str(made["pillow"]), float(made["seconds"])
+            told = f"decoded differ {differ[:, 0].sum()}, views differ {differ[:, 1].sum()} of {views}"
+            told += f", {(~made['alike']).sum()} pictures decoded otherwise than by Pillow here"
+            print(f"{variant[0]} (Pillow {pillow}, {seconds:.0f} s): {told}", flush=True)
+            explain(np.flatnonzero(differ.any(1))[:5], views, size)
+            bad += _wrong_pillow(variant[0], pillow)
+        least = dict(zip(EVERY_OP, made["ops"].tolist(), strict=True))
+        seldom = min(least, key=lambda name: least[name])
+        print(
+            f"distinct views: {len(np.unique(first[:, 1]))}; op drawn least: {seldom}, {least[seldom]} times",
+            flush=True,
+        )
+        bad += max(0, 20 - least[seldom])
+    print(f"{size} px: {bad} differ, crashed or missing", flush=True)
+    return bad
+
+
+def _wrong_pillow(variant: str, found: str) -> int:
+    """1, with a line, if a variant did not run under the Pillow that it is to run under."""
+    expected = "12" if "Pillow 12" in variant else "13"
+    if found.split(".")[0] == expected:
+        return 0
+    print(f"{variant}: expected Pillow {expected}, found {found}; install it", flush=True)
+    return 1
+
+
+def explain(numbers: np.ndarray, views: int, size: int) -> None:
+    """What was drawn in views that differ."""
+    for name, turns in rounds(views) if len(numbers) else []:
+        for turn, number in enumerate(turns):
+            if number in numbers:
+                image = decode(pictures()[name], name)
+                print(
+                    f"  view {number} of {name!r}: {view_of(number, turn, image.height, image.width, size)}", flush=True
+                )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--views", type=int, default=100_000)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--order", help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.out:
+        run(given.out, given.views, given.size, given.order, given.threads)
+    else:
+        sys.exit(compare(given.views, given.size) > 0)
+
+
+if __name__ == "__main__":
+    main()
