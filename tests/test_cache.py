@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from bench import fake_teacher as fake
-from pipeline.cache.codec import CODECS, decode
+from pipeline.cache.codec import CODECS, unpack
 from pipeline.cache.layout import Layout, file_key
 from pipeline.cache.pool import open_pool
 from pipeline.cache.publish import publish
@@ -58,7 +58,7 @@ def test_plain_zarr_reads_a_published_cache_without_warnings(out, shape):
     assert np.array_equal(group["hard"][4, rows], fake.expected(shape, block, 4).hard[0])
     if shape.codec != "none":
         stored = group["logits"][4:5, rows]
-        assert np.array_equal(decode(shape.codec, stored), fake.expected(shape, block, 4).logits)
+        assert np.array_equal(unpack(shape.codec, stored, shape.classes), fake.expected(shape, block, 4).logits)
 
 
 def _read_in_child(cache, block, queue):

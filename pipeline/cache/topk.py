@@ -1,18 +1,19 @@
 """Codec topK: a row of C logits in a few dozen bytes, good at every temperature.
 
-The 2 K largest logits of a row are named (the K largest, and K more that stand for the upper tail; ties go to the smaller
-class); one value stands for all others. With n = min(2 K, C) a stored row is, bit by bit, most significant bit first:
+The 2 K largest logits of a row are named (the K largest, and K more that stand for the upper tail; ties go to the
+smaller class); one value stands for all others. With n = min(2 K, C) a stored row is, most significant bit first:
 
 | part | bits | content |
 |---|---|---|
-| classes | n + (C - 1 >> l) + n l | ascending, Elias-Fano: the steps of the high parts in unary, then l planes of n low bits |
-| levels | 5 n | 5 planes of n bits, class after class: 0 the hard label alone, 31 the n-th largest |
+| classes | n + (C - 1 >> l) | ascending, Elias-Fano: bit (class >> l) + i is set for the i-th class, i from 0 |
+| | n l | the l low bits of the classes, in l planes of n bits |
+| levels | 5 n | of class after class, in 5 planes of n bits: 0 is the hard label's alone |
 | padding | 0 to 7 | zeros up to a whole byte |
 | scale | 48 | float16, little-endian: the largest logit, the step, the rest's distance below the largest |
 
 A named logit is ``top - step * level ** 2``: fine where the probabilities are large, coarse where they are small. The
-others are ``top - rest``, whose mass at temperature 1.5 is theirs: within 3 % of the KL of the best value at 1 and at 3.
-``bench/codecs.py`` measures all this, docs/EVIDENCE-codecs.md tells what was tried instead.
+others are ``top - rest``, of the mass that they have at temperature 1.5: the KL at 1 is within 3 % of what the mass at
+1 gives, and that at 3 within 3 % of what the mass at 3 gives. ``bench/codecs.py`` measures it.
 """
 
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipeline.runtime import IntegrityError
+from pipeline.runtime.errors import IntegrityError
 
+VERSION = 1  # raised when the bytes of the same logits, or what they unpack to, change
 LEVEL_BITS = 5
 REST_TAU = 1.5  # the temperature at which the value of the rest has the mass of the rest
 _LEVELS = 2**LEVEL_BITS - 1
@@ -72,7 +74,7 @@ def unpack(k: int, classes: int, stored: np.ndarray) -> np.ndarray:
     """Stored rows uint8 (..., W) as float32 (..., C); a product and a difference, each rounded, make a named logit.
 
     Raises IntegrityError for a row that ``pack`` never writes: classes out of order or out of range, a scale that is
-    not finite.
+    not finite, padding that is not zero.
     """
     row = row_of(k, classes)
     rows = np.ascontiguousarray(stored).reshape(-1, row.width)
@@ -162,8 +164,8 @@ def _unpack(row: Row, stored: np.ndarray, logits: np.ndarray) -> None:
     squares = _read(bits, row.levels, row.named, LEVEL_BITS).astype(np.float32)
     squares *= squares
     scale = np.ascontiguousarray(stored[:, -_SCALE:]).view("<f2").astype(np.float32)
-    if not np.isfinite(scale).all():
-        raise IntegrityError("stored logits: a scale that is not finite")
+    if not np.isfinite(scale).all() or bits[:, row.levels + row.named * LEVEL_BITS :].any():
+        raise IntegrityError("stored logits: a scale that is not finite, or padding that is not zero")
     top, step, rest = scale[:, :1], scale[:, 1:2], scale[:, 2:]
     logits[:] = top - rest
     squares *= step
@@ -173,15 +175,15 @@ def _unpack(row: Row, stored: np.ndarray, logits: np.ndarray) -> None:
 def _classes(row: Row, bits: np.ndarray) -> np.ndarray:
     """The named classes int64 (m, n) from unpacked bits (m, .)."""
     m, n = len(bits), row.named
-    unary = np.ascontiguousarray(bits[:, : row.unary]).view(bool)
-    ones = np.flatnonzero(unary)
-    if len(ones) != m * n or (ones[::n] < row.unary * np.arange(m)).any() or (ones[n - 1 :: n] >= row.unary * np.arange(1, m + 1)).any():
+    ones = np.flatnonzero(np.ascontiguousarray(bits[:, : row.unary]).view(bool))
+    if len(ones) != m * n:
         raise IntegrityError(f"stored logits: a row does not name {n} classes")
     ids = ones.reshape(m, n) - (row.unary * np.arange(m)[:, None] + np.arange(n))
     ids <<= row.low
     ids += _read(bits, row.unary, n, row.low)
-    if (ids[:, 1:] <= ids[:, :-1]).any() or (ids[:, -1] >= row.classes).any():
-        raise IntegrityError(f"stored logits: classes that do not ascend or are not below {row.classes}")
+    # A row with too many classes shifts those of the next below zero, or its own beyond C.
+    if (ids[:, 0] < 0).any() or (ids[:, 1:] <= ids[:, :-1]).any() or (ids[:, -1] >= row.classes).any():
+        raise IntegrityError(f"stored logits: classes that do not ascend from 0 to {row.classes - 1}")
     return ids
 
 
