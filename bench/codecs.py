@@ -8,7 +8,8 @@ teacher's, as KL(teacher || stored) in nats and as total variation, at temperatu
 
 Teachers: the demo's (10 classes, fitted here as the demo does), one of 100 classes (numbers of two of scikit-learn's
 digits, fitted with the demo's recipe), and simulated logits of 1,000 classes, peaked and smoothed. Times are CPU times of
-this process, medians of interleaved rounds: writing is packing and committing a part, reading is reading its blocks.
+this process, medians of interleaved rounds, with parts of 30 views: packing is done as the teacher answers, writing is
+committing a part (with its digests and fsyncs), reading is reading its blocks in three views at a time.
 Beside the codecs, at equal K: TinyViT's layout (float16 probabilities, int16 classes, an int32 seed; what is missing to 1
 spread evenly over the other classes) and FKD's marginal one without the rest.
 """
@@ -115,15 +116,22 @@ def answers(shards: Shards, weights: Path, chosen: TeacherConfig, recipe: Recipe
     return np.concatenate([label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn])[:rows]
 
 
+def teacher_of_params() -> tuple[str, TeacherConfig, Recipe]:
+    """Name, configuration and recipe of the first teacher of params.yaml."""
+    name, chosen = next(iter(config.load_each(PARAMS, "teachers", TeacherConfig).items()))
+    return name, chosen, config.load(PARAMS, f"recipes.{chosen.recipe}", Recipe)
+
+
 def fitted(data: DataConfig, source: Path, folder: Path, rows: int) -> np.ndarray:
     """Packs a source, fits the teacher of params.yaml on it as the demo does, and asks it."""
-    recipe, chosen = config.load(PARAMS, "views", Recipe), config.load(PARAMS, "teacher", TeacherConfig)
+    name, chosen, recipe = teacher_of_params()
+    how = config.load(PARAMS, f"teachers.{name}.fit", FitConfig)
     classes, splits = read_splits(data, source, scan(data, source))
     write_shards(data, classes, splits, folder / "shards", 1)
     train, val = Shards.open(folder / "shards" / "train"), Shards.open(folder / "shards" / "val")
-    model, top1 = fit_teacher(chosen, config.load(PARAMS, "fit", FitConfig), recipe, train, val, folder / "run", 0)
+    model, top1 = fit_teacher(chosen, how, recipe, train, val, folder / "run", 0)
     print(f"a teacher of {len(classes)} classes: {top1:.1%} top-1 on its validation split")
-    write_teacher(model, {}, folder / "teacher")
+    write_teacher(model, chosen, "fitted", 100 * top1, folder / "teacher")
     return answers(train, folder / "teacher" / "model.safetensors", chosen, recipe, rows)
 
 
@@ -153,36 +161,45 @@ def teachers(folder: Path, rows: int) -> Iterator[tuple[str, np.ndarray]]:
     yield "simulated, smoothed, 1,000 classes", smoothed(peaked(rows))
 
 
-def costs(logits: np.ndarray, codecs: list[str], rounds: int) -> dict[str, tuple[float, float, float]]:
-    """Per codec bytes on disk (hard labels, logits and record), CPU us to write and CPU us to read, per view."""
-    views = 3
-    samples = min(1024, len(logits) // views)
-    rows = logits[: views * samples].reshape(views, samples, -1)
-    times: dict[str, tuple[list[float], list[float]]] = {codec: ([], []) for codec in codecs}
+def costs(logits: np.ndarray, codecs: list[str], rounds: int) -> dict[str, list[float]]:
+    """Per codec and view: bytes on disk (hard labels, logits and record), CPU us to pack, to write and to read."""
+    samples = min(1024, len(logits) // 3)
+    rows = logits[: 3 * samples].reshape(3, samples, -1)
+    times: dict[str, list[list[float]]] = {codec: [] for codec in codecs}
     sizes = {}
     for _ in range(rounds):
-        for codec, (write, read) in times.items():
-            shape = Layout(samples, rows.shape[-1], 1024, 256, views, codec)
+        for codec, measured in times.items():
+            shape = Layout(samples, rows.shape[-1], 1024, 256, 30, codec)
+            begun = time.process_time()
+            packed, hard = pack(codec, rows), hard_labels(rows)
+            took = [(time.process_time() - begun) / rows[..., 0].size]
+            part = Answers(
+                (0, 0), many(hard), None if packed is None else many(packed), fake.pixels(shape, (0, 0)), "s"
+            )
             with tempfile.TemporaryDirectory() as root:
                 pool = open_pool(Path(root), fake.identity(shape))
-                pixels = fake.pixels(shape, (0, 0))
                 begun = time.process_time()
-                packed = pack(codec, rows)
-                commit_part(pool, Answers((0, 0), hard_labels(rows), packed, pixels, "source"))
-                written = time.process_time()
+                commit_part(pool, part)
+                took.append((time.process_time() - begun) / part.hard.size)
                 cache = open_cache(pool.path)
-                cache.read(fake.blocks(shape)[0], 0, views)  # opens the arrays and parses the record
-                opened = time.process_time()
+                cache.read(fake.blocks(shape)[0], 0, 3)  # opens the arrays and parses the record
+                begun = time.process_time()
                 for block in fake.blocks(shape):
-                    cache.read(block, 0, views)
-                read.append(time.process_time() - opened)
-                write.append(written - begun)
-                sizes[codec] = sum(path.stat().st_size for path in pool.paths((0, 0)))
-    count = views * samples
+                    for view in range(0, 30, 3):
+                        cache.read(block, view, 3)
+                took.append((time.process_time() - begun) / part.hard.size)
+                sizes[codec] = sum(path.stat().st_size for path in pool.paths((0, 0))) / part.hard.size
+            measured.append(took)
     return {
-        codec: (sizes[codec] / count, 1e6 * statistics.median(write) / count, 1e6 * statistics.median(read) / count)
-        for codec, (write, read) in times.items()
+        codec: [sizes[codec], *(1e6 * statistics.median(column) for column in zip(*measured, strict=True))]
+        for codec, measured in times.items()
     }
+
+
+def many(rows: np.ndarray) -> np.ndarray:
+    """Thirty views made of three (3, n, ...), each of samples in an order of its own: labels as alike as any two rows'."""
+    orders = [np.random.default_rng(view).permutation(rows.shape[1]) for view in range(30)]
+    return np.stack([rows[view % 3][order] for view, order in enumerate(orders)])
 
 
 def table(name: str, logits: np.ndarray, rounds: int) -> None:
@@ -190,17 +207,17 @@ def table(name: str, logits: np.ndarray, rounds: int) -> None:
     log_p = log_softmax(logits, 1.0)
     top, entropy = np.exp(log_p).max(-1).mean(), -(np.exp(log_p) * log_p).sum(-1).mean()
     print(f"\n**{name}** ({len(logits)} rows; mean top-1 probability {top:.2f}, entropy {entropy:.2f} nats)\n")
-    print("| stored | B/view | KL tau 1 | 3 | 10 | TV tau 1 | 3 | 10 | argmax kept | write us | read us |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for codec, (size, write, read) in costs(logits, codecs_for(classes), rounds).items():
+    print("| stored | B/view | KL tau 1 | 3 | 10 | TV tau 1 | 3 | 10 | argmax kept | pack us | write us | read us |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for codec, (size, packing, write, read) in costs(logits, codecs_for(classes), rounds).items():
         kept = through_codec(codec, logits[None])
         losses = fidelity(logits, None if kept.logits is None else kept.logits[0])
-        print(f"| `{codec}` | {size:.1f} | {losses} | {write:.1f} | {read:.1f} |")
+        print(f"| `{codec}` | {size:.1f} | {losses} | {packing:.1f} | {write:.1f} | {read:.1f} |")
         k = top_k(codec)
         if k is not None:
             theirs = fidelity(logits, probabilities_and_uniform_rest(logits, k))
-            print(f"| TinyViT, K = {k} | {4 + 4 * k} | {theirs} | | |")
-            print(f"| no rest, K = {k} | {4 * k} | {fidelity(logits, no_rest(logits, k))} | | |")
+            print(f"| TinyViT, K = {k} | {4 + 4 * k} | {theirs} | | | |")
+            print(f"| no rest, K = {k} | {4 * k} | {fidelity(logits, no_rest(logits, k))} | | | |")
 
 
 def fidelity(logits: np.ndarray, other: np.ndarray | None) -> str:
@@ -234,9 +251,9 @@ def main(source: Path | None, rows: int, rounds: int, figures: bool) -> None:
     elif source.suffix == ".npy":
         table(source.name, np.load(source, allow_pickle=False).astype(np.float32)[:rows], rounds)
     else:
-        chosen, shards = config.load(PARAMS, "teacher", TeacherConfig), Shards.open(source / "shards" / "train")
-        weights = source / "teachers" / chosen.name / "model.safetensors"
-        table(chosen.name, answers(shards, weights, chosen, config.load(PARAMS, "views", Recipe), rows), rounds)
+        (name, chosen, recipe), shards = teacher_of_params(), Shards.open(source / "shards" / "train")
+        weights = source / "teachers" / name / "model.safetensors"
+        table(name, answers(shards, weights, chosen, recipe, rows), rounds)
 
 
 if __name__ == "__main__":
