@@ -109,11 +109,11 @@ def no_rest(logits: np.ndarray, k: int) -> np.ndarray:
     return np.where(logits >= np.partition(logits, -k, -1)[:, -k, None], logits, -np.inf)
 
 
-def answers(shards: Shards, weights: Path, chosen: TeacherConfig, recipe: Recipe, rows: int) -> np.ndarray:
-    """The first ``rows`` answers of a teacher on three views of its shards, in full precision."""
+def answers(shards: Shards, weights: Path, chosen: TeacherConfig, recipe: Recipe) -> np.ndarray:
+    """A teacher's answers on three views of its shards, in full precision."""
     teacher = Teacher.load(chosen, weights, len(shards.classes), recipe, shards.block_size, device())
     drawn = (draw_visit(shards, recipe, block, 0, 3) for block in shards.blocks)
-    return np.concatenate([label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn])[:rows]
+    return np.concatenate([label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn])
 
 
 def teacher_of_params() -> tuple[str, TeacherConfig, Recipe]:
@@ -122,7 +122,7 @@ def teacher_of_params() -> tuple[str, TeacherConfig, Recipe]:
     return name, chosen, config.load(PARAMS, f"recipes.{chosen.recipe}", Recipe)
 
 
-def fitted(data: DataConfig, source: Path, folder: Path, rows: int) -> np.ndarray:
+def fitted(data: DataConfig, source: Path, folder: Path, save: Path | None) -> np.ndarray:
     """Packs a source, fits the teacher of params.yaml on it as the demo does, and asks it."""
     name, chosen, recipe = teacher_of_params()
     how = config.load(PARAMS, f"teachers.{name}.fit", FitConfig)
@@ -132,7 +132,11 @@ def fitted(data: DataConfig, source: Path, folder: Path, rows: int) -> np.ndarra
     model, top1 = fit_teacher(chosen, how, recipe, train, val, folder / "run", 0)
     print(f"a teacher of {len(classes)} classes: {top1:.1%} top-1 on its validation split")
     write_teacher(model, chosen, "fitted", 100 * top1, folder / "teacher")
-    return answers(train, folder / "teacher" / "model.safetensors", chosen, recipe, rows)
+    logits = answers(train, folder / "teacher" / "model.safetensors", chosen, recipe)
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        np.save(save / f"{folder.name}.npy", logits)
+    return logits
 
 
 def write_numbers(root: Path, per_class: int = 30) -> None:
@@ -152,11 +156,12 @@ def write_numbers(root: Path, per_class: int = 30) -> None:
                 Image.fromarray(image).save(root / split / f"{number:02d}" / f"{row}.png")
 
 
-def teachers(folder: Path, rows: int) -> Iterator[tuple[str, np.ndarray]]:
-    yield "demo, 10 classes", fitted(config.load(PARAMS, "data", DataConfig), Path(), folder / "demo", rows)
+def teachers(folder: Path, rows: int, save: Path | None) -> Iterator[tuple[str, np.ndarray]]:
+    demo = fitted(config.load(PARAMS, "data", DataConfig), Path(), folder / "demo", save)
+    yield "demo, 10 classes", demo[:rows]
     write_numbers(folder / "numbers")
     numbers = validate(DataConfig, {"source": "folder", "shard_size": 1024, "block": 64, "seed": 0}, "data")
-    yield "fitted, 100 classes", fitted(numbers, folder / "numbers", folder / "fitted", rows)
+    yield "fitted, 100 classes", fitted(numbers, folder / "numbers", folder / "fitted", save)[:rows]
     yield "simulated, peaked, 1,000 classes", peaked(rows)
     yield "simulated, smoothed, 1,000 classes", smoothed(peaked(rows))
 
@@ -235,8 +240,9 @@ def fidelity(logits: np.ndarray, other: np.ndarray | None) -> str:
 @click.option("--rows", default=3072, show_default=True)
 @click.option("--rounds", default=7, show_default=True)
 @click.option("--figures", is_flag=True)
+@click.option("--save", type=click.Path(path_type=Path), help="A folder for the fitted teachers' logits, as .npy.")
 @stage
-def main(source: Path | None, rows: int, rounds: int, figures: bool) -> None:
+def main(source: Path | None, rows: int, rounds: int, figures: bool, save: Path | None) -> None:
     np.seterr(divide="ignore", invalid="ignore")  # the log of nothing, where there is no rest
     if figures:
         logits = peaked(rows)
@@ -246,14 +252,14 @@ def main(source: Path | None, rows: int, rounds: int, figures: bool) -> None:
             print(codec, [float(f"{divergence(logits, found[0], tau).mean():.2g}") for tau in TEMPERATURES])
     elif source is None:
         with tempfile.TemporaryDirectory() as folder:
-            for name, logits in teachers(Path(folder), rows):
+            for name, logits in teachers(Path(folder), rows, save):
                 table(name, logits, rounds)
     elif source.suffix == ".npy":
         table(source.name, np.load(source, allow_pickle=False).astype(np.float32)[:rows], rounds)
     else:
         (name, chosen, recipe), shards = teacher_of_params(), Shards.open(source / "shards" / "train")
         weights = source / "teachers" / name / "model.safetensors"
-        table(name, answers(shards, weights, chosen, recipe, rows), rounds)
+        table(name, answers(shards, weights, chosen, recipe)[:rows], rounds)
 
 
 if __name__ == "__main__":

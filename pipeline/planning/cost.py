@@ -73,7 +73,7 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
             "files": parts * (1 + len(layout.arrays)),
             "codec": cache.codec,
             "bytes_estimated": _bytes(cache.codec, layout.classes, views),
-            "codecs": _codecs(cache.codec, layout.classes, layout.block, views),
+            "codecs": codec_costs(cache.codec, layout.classes, layout.block, views),
             "teacher_forward_passes": views,
             "hours": cache_hours,
             "bound_by": "drawing" if drawn_at > teaching else "teacher",
@@ -99,11 +99,7 @@ def describe(found: Mapping[str, Any]) -> str:
         f"teacher: {teacher['milliseconds_per_view']:.3g} ms and {teacher['gflops_per_view']:.3g} GFLOP per view",
         f"drawing: {found['drawing_milliseconds_per_view_and_core']:.3g} ms per view and core; {found['memory']}",
     ]
-    for codec, costs in cache["codecs"].items():
-        mark = "  <- this cache" if codec == cache["codec"] else ""
-        lines.append(
-            f"codec {codec:6} {costs['bytes'] / 1e9:9.3g} GB, {costs['hours']:7.2g} h of a core to write{mark}"
-        )
+    lines += codec_lines(cache["codecs"], cache["codec"])
     for name, entry in found["students"].items():
         lines.append(
             f"{name}: {entry['hours_cached']:.3g} h from the cache, {entry['hours_live']:.3g} h with the live teacher"
@@ -112,12 +108,22 @@ def describe(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def codec_lines(costs: Mapping[str, Mapping[str, float]], chosen: str) -> list[str]:
+    """The table of ``codec_costs``, a line for each codec."""
+    return [
+        f"codec {codec:6} {found['bytes'] / 1e9:9.3g} GB, {found['hours']:7.2g} h of a core to write"
+        + ("  <- this cache" if codec == chosen else "")
+        for codec, found in costs.items()
+    ]
+
+
 def _bytes(codec: str, classes: int, views: int) -> int:
     return int(views * (HARD_BYTES + bytes_per_view(codec, classes)))
 
 
-def _codecs(chosen: str, classes: int, block: int, views: int) -> dict[str, dict[str, float]]:
-    """What each codec would cost: bytes, and hours of one core to pack, prove and digest the rows before the disk."""
+def codec_costs(chosen: str, classes: int, block: int, views: int) -> dict[str, dict[str, float]]:
+    """What each codec that goes with C classes would cost for this many views of samples: bytes, and hours of one core to
+    pack, unpack and digest the rows before the disk."""
     logits = 5 * np.sin(np.arange(block * classes, dtype=np.float32)).reshape(1, block, classes)
 
     def write(codec: str) -> Callable[[], object]:
