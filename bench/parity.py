@@ -29,7 +29,7 @@ KINDS: tuple[tuple[str, CodecName], ...] = (
     ("hard", "none"),
     ("soft", "u8"),
     ("soft", "f16"),
-    ("soft", "top4"),  # of ten classes it names eight
+    ("soft", "top4"),  # of ten classes it names seven
 )
 
 

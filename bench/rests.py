@@ -90,7 +90,12 @@ def table(name: str, logits: np.ndarray) -> None:
 @click.option("--rows", default=18_000, show_default=True)
 def main(source: Path | None, rows: int) -> None:
     if source is not None:
-        table(source.stem, np.load(source, allow_pickle=False).astype(np.float32)[:rows])
+        logits = np.load(source, allow_pickle=False).astype(np.float32)[:rows]
+        if logits.shape[-1] <= NAMED:
+            raise SystemExit(
+                f"{source}: expected more than {NAMED} classes, found {logits.shape[-1]}: nothing is a rest"
+            )
+        table(source.stem, logits)
         return
     table("simulated, peaked, 1,000 classes", peaked(rows))
     table("simulated, smoothed, 1,000 classes", smoothed(peaked(rows)))

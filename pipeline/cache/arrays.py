@@ -28,7 +28,7 @@ def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[st
 
     hard: uint16 (V, N), chunk (G, S), sample-major inside the chunk (17 % smaller: equal labels of a sample lie side by
     side), zstd and crc32c. logits: (V, N, W), Zarr shard (G, S, W), inner chunk (1, b, W), crc32c, no compression: dense
-    logits don't compress, and zstd would take 4 to 11 % off topK's packed rows. The group carries Zarr's consolidated
+    logits don't compress, and zstd would take 3 to 19 % off topK's packed rows. The group carries Zarr's consolidated
     metadata, so that other readers need not list the directory and stumble over the commit records.
     """
     shape = (views, layout.samples)
