@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from bench import fake_teacher as fake
-from pipeline.cache.codec import CODECS, decode, encode, hard_labels, stored_dtype, stored_width
+from pipeline.cache.codec import CODECS, hard_labels, pack, stored_dtype, stored_width, unpack
 from pipeline.cache.commit import Answers
 from pipeline.cache.layout import Layout
 from pipeline.cache.pool import commit_part, open_pool
@@ -37,7 +37,7 @@ def build(root: Path, shape: Layout, views: int) -> tuple[Path, np.ndarray, np.n
         stored = np.memmap(root / f"{shape.codec}.logits", dtype, "w+", shape=(views, shape.samples, width))
     for part in shape.parts(views):
         rows = fake.logits(shape, part)
-        encoded = encode(shape.codec, rows)
+        encoded = pack(shape.codec, rows)
         commit_part(pool, Answers(part, hard_labels(rows), encoded, fake.pixels(shape, part), "source"))
         where = (
             slice(part[0] * shape.group, (part[0] + 1) * shape.group),
@@ -69,7 +69,7 @@ def measure(root: Path, shape: Layout, views: int, rounds: int) -> None:
 
     def decoded(block: Block, view: int, r: int) -> object:
         labels = rows(hard, block, view, r)
-        return labels, None if stored is None else decode(shape.codec, rows(stored, block, view, r))
+        return labels, None if stored is None else unpack(shape.codec, rows(stored, block, view, r), shape.classes)
 
     chance = np.random.default_rng(0)
     blocks = fake.blocks(shape)

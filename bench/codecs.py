@@ -1,25 +1,54 @@
-"""What each codec costs and loses: bytes per view, and KL(teacher || stored) at temperatures 1 and 3.
+"""What each codec costs and loses: bytes on disk and CPU time per view, and how far the stored targets are from the
+teacher's, as KL(teacher || stored) in nats and as total variation, at temperatures 1, 3 and 10.
 
-python -m bench.codecs logits.npy              float32 (rows, C)
-python -m bench.codecs work                    the teacher of params.yaml, run anew on three views
-python -m bench.codecs                         simulated logits: 1,000 classes, peaked
+    python -m bench.codecs                     the table of docs/EVIDENCE-codecs.md: five teachers, some minutes
+    python -m bench.codecs logits.npy          float32 (rows, C) of a teacher of yours
+    python -m bench.codecs work                the teacher of params.yaml, run anew on three views
+    python -m bench.codecs --figures           the figures of pipeline/cache/fidelity.py
+
+Teachers: the demo's (10 classes, fitted here as the demo does), one of 100 classes (numbers of two of scikit-learn's
+digits, fitted with the demo's recipe), and simulated logits of 1,000 classes, peaked and smoothed. Times are CPU times of
+this process, medians of interleaved rounds, with parts of 30 views: packing is done as the teacher answers, writing is
+committing a part (with its digests and fsyncs), reading is reading its blocks in three views at a time.
+Beside the codecs, at equal K: TinyViT's layout (float16 probabilities, int16 classes, an int32 seed; what is missing to 1
+spread evenly over the other classes) and FKD's marginal one without the rest.
 """
 
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import numpy as np
+from PIL import Image
 
-from pipeline.cache.codec import CODECS, bytes_per_view, through_codec
+from bench import fake_teacher as fake
+from pipeline.cache.codec import codecs_for, hard_labels, pack, through_codec, top_k
+from pipeline.cache.commit import Answers
+from pipeline.cache.fidelity import TEMPERATURES
+from pipeline.cache.layout import Layout
+from pipeline.cache.pool import commit_part, open_pool
+from pipeline.cache.reader import open_cache
+from pipeline.data.pack import pack as write_shards
 from pipeline.data.shards import Shards
+from pipeline.data.sources import DataConfig, read_splits, scan
 from pipeline.runtime import config
+from pipeline.runtime.config import validate
 from pipeline.runtime.machine import device
 from pipeline.runtime.stage import stage
 from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.fit import fit_teacher, write_teacher
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
+from pipeline.training.config import FitConfig
+from pipeline.views.chance import Draws
 from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import Recipe
+
+TAUS = (1.0, 3.0, 10.0)
+PARAMS = Path("params.yaml")
 
 
 def log_softmax(logits: np.ndarray, tau: float) -> np.ndarray:
@@ -29,56 +58,208 @@ def log_softmax(logits: np.ndarray, tau: float) -> np.ndarray:
 
 
 def divergence(logits: np.ndarray, other: np.ndarray, tau: float) -> np.ndarray:
-    """KL in nats per row, float64 (rows,)."""
+    """KL in nats per row, float64 (rows,); infinite where ``other`` has a class at minus infinity."""
     p, q = log_softmax(logits, tau), log_softmax(other, tau)
     return (np.exp(p) * (p - q)).sum(-1)
 
 
-def simulated(rows: int) -> np.ndarray:
-    chance = np.random.default_rng(0)
-    logits = chance.normal(0, 1.5, (rows, 1000))
-    logits[np.arange(rows), chance.integers(0, 1000, rows)] += chance.normal(9, 3, rows)
+def variation(logits: np.ndarray, other: np.ndarray, tau: float) -> np.ndarray:
+    """Total variation per row, float64 (rows,)."""
+    return np.abs(np.exp(log_softmax(logits, tau)) - np.exp(log_softmax(other, tau))).sum(-1) / 2
+
+
+def peaked(rows: int, classes: int = 1000, seed: int = 0) -> np.ndarray:
+    """Logits float32 (rows, C) as a convnet fitted with cross-entropy gives them on strong augmentations.
+
+    A class and its 19 relatives stand out, by a margin that differs from row to row and by distances that belong to the
+    class; the others are of low rank with some noise of their own. Mean top-1 probability 0.77, entropy 1.0 nats (5.2 at
+    tau 3), mass of the top 5/10/32/100 .92/.93/.94/.96.
+    """
+    chance = np.random.default_rng(seed)
+    directions = chance.normal(size=(classes, 16)) / 4
+    label = chance.integers(0, classes, rows)
+    order = chance.permutation(classes)
+    family = order[(np.argsort(order)[label] // 20 * 20)[:, None] + np.arange(20)]
+    distance = chance.gamma(2.8, 4.7, (classes, 20))[label]
+    logits = 1.2 * chance.normal(size=(rows, 16)) @ directions.T + 0.7 * chance.normal(size=(rows, classes))
+    margin = np.maximum(chance.normal(16.5, 6.0, rows), 3.0)
+    every = np.arange(rows)
+    logits[every[:, None], family] += np.maximum(margin[:, None] - distance, 0) * (family != label[:, None])
+    logits[every, label] += margin
     return logits.astype(np.float32)
 
 
-def from_teacher(work: Path, rows: int) -> np.ndarray:
-    """The first ``rows`` answers of a finished run's teacher on its own views, in full precision."""
-    params = Path("params.yaml")
-    name, chosen = next(iter(config.load_each(params, "teachers", TeacherConfig).items()))
-    recipe = config.load(params, f"recipes.{chosen.recipe}", Recipe)
-    shards = Shards.open(work / "shards" / "train")
-    weights = work / "teachers" / name / "model.safetensors"
+def smoothed(logits: np.ndarray, mass: float = 0.07) -> np.ndarray:
+    """The same teacher fitted with label smoothing: ``mass`` of its probability spread over all classes."""
+    spread = (1 - mass) * np.exp(log_softmax(logits, 1.0)) + mass / logits.shape[-1]
+    return np.log(spread).astype(np.float32)
+
+
+def probabilities_and_uniform_rest(logits: np.ndarray, k: int) -> np.ndarray:
+    """TinyViT's targets as logits (dataset_wrapper.py of microsoft/Cream): its bytes are 4 + 4 K."""
+    probabilities = np.exp(log_softmax(logits, 1.0))
+    top = probabilities >= np.partition(probabilities, -k, -1)[:, -k, None]
+    kept = np.where(top, probabilities, 0).astype(np.float16).astype(np.float64)
+    # Rounding can make the kept ones more than 1, and one of them 0; TinyViT does not ask. 2^-24 is float16's smallest.
+    rest = np.maximum(1 - kept.sum(-1, keepdims=True), 2.0**-24) / (logits.shape[-1] - k)
+    return np.log(np.where(top, np.maximum(kept, 2.0**-24), rest))
+
+
+def no_rest(logits: np.ndarray, k: int) -> np.ndarray:
+    return np.where(logits >= np.partition(logits, -k, -1)[:, -k, None], logits, -np.inf)
+
+
+def answers(shards: Shards, weights: Path, chosen: TeacherConfig, recipe: Recipe) -> np.ndarray:
+    """A teacher's answers on three views of its shards, in full precision."""
     teacher = Teacher.load(chosen, weights, len(shards.classes), recipe, shards.block_size, device())
     drawn = (draw_visit(shards, recipe, block, 0, 3) for block in shards.blocks)
-    pieces = [label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn]
-    return np.concatenate(pieces)[:rows]
+    return np.concatenate([label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn])
+
+
+def teacher_of_params() -> tuple[str, TeacherConfig, Recipe]:
+    """Name, configuration and recipe of the first teacher of params.yaml."""
+    name, chosen = next(iter(config.load_each(PARAMS, "teachers", TeacherConfig).items()))
+    return name, chosen, config.load(PARAMS, f"recipes.{chosen.recipe}", Recipe)
+
+
+def fitted(data: DataConfig, source: Path, folder: Path, save: Path | None) -> np.ndarray:
+    """Packs a source, fits the teacher of params.yaml on it as the demo does, and asks it."""
+    name, chosen, recipe = teacher_of_params()
+    how = config.load(PARAMS, f"teachers.{name}.fit", FitConfig)
+    classes, splits = read_splits(data, source, scan(data, source))
+    write_shards(data, classes, splits, folder / "shards", 1)
+    train, val = Shards.open(folder / "shards" / "train"), Shards.open(folder / "shards" / "val")
+    model, top1 = fit_teacher(chosen, how, recipe, train, val, folder / "run", 0)
+    print(f"a teacher of {len(classes)} classes: {top1:.1%} top-1 on its validation split")
+    write_teacher(model, chosen, "fitted", 100 * top1, folder / "teacher")
+    logits = answers(train, folder / "teacher" / "model.safetensors", chosen, recipe)
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        np.save(save / f"{folder.name}.npy", logits)
+    return logits
+
+
+def write_numbers(root: Path, per_class: int = 30) -> None:
+    """An ImageFolder of the numbers 00 to 99 of two digits side by side, 16 x 8 pixels in a square of 16."""
+    from sklearn.datasets import load_digits  # slow to import
+
+    bunch = load_digits()
+    pixels = (bunch.images * (255 / 16)).round().astype(np.uint8)
+    of = [np.flatnonzero(bunch.target == digit) for digit in range(10)]
+    for split, count in (("train", per_class), ("val", per_class // 3)):
+        for number in range(100):
+            (root / split / f"{number:02d}").mkdir(parents=True)
+            for row in range(count):
+                draws = Draws("numbers", split, number, row)
+                pair = [pixels[digits[draws.below(len(digits))]] for digits in (of[number // 10], of[number % 10])]
+                image = np.pad(np.concatenate(pair, 1), ((4, 4), (0, 0)))
+                Image.fromarray(image).save(root / split / f"{number:02d}" / f"{row}.png")
+
+
+def teachers(folder: Path, rows: int, save: Path | None) -> Iterator[tuple[str, np.ndarray]]:
+    demo = fitted(config.load(PARAMS, "data", DataConfig), Path(), folder / "demo", save)
+    yield "demo, 10 classes", demo[:rows]
+    write_numbers(folder / "numbers")
+    numbers = validate(DataConfig, {"source": "folder", "shard_size": 1024, "block": 64, "seed": 0}, "data")
+    yield "fitted, 100 classes", fitted(numbers, folder / "numbers", folder / "fitted", save)[:rows]
+    yield "simulated, peaked, 1,000 classes", peaked(rows)
+    yield "simulated, smoothed, 1,000 classes", smoothed(peaked(rows))
+
+
+def costs(logits: np.ndarray, codecs: list[str], rounds: int) -> dict[str, list[float]]:
+    """Per codec and view: bytes on disk (hard labels, logits and record), CPU us to pack, to write and to read."""
+    samples = min(1024, len(logits) // 3)
+    rows = logits[: 3 * samples].reshape(3, samples, -1)
+    times: dict[str, list[list[float]]] = {codec: [] for codec in codecs}
+    sizes = {}
+    for _ in range(rounds):
+        for codec, measured in times.items():
+            shape = Layout(samples, rows.shape[-1], 1024, 256, 30, codec)
+            begun = time.process_time()
+            packed, hard = pack(codec, rows), hard_labels(rows)
+            took = [(time.process_time() - begun) / rows[..., 0].size]
+            part = Answers(
+                (0, 0), many(hard), None if packed is None else many(packed), fake.pixels(shape, (0, 0)), "s"
+            )
+            with tempfile.TemporaryDirectory() as root:
+                pool = open_pool(Path(root), fake.identity(shape))
+                begun = time.process_time()
+                commit_part(pool, part)
+                took.append((time.process_time() - begun) / part.hard.size)
+                cache = open_cache(pool.path)
+                cache.read(fake.blocks(shape)[0], 0, 3)  # opens the arrays and parses the record
+                begun = time.process_time()
+                for block in fake.blocks(shape):
+                    for view in range(0, 30, 3):
+                        cache.read(block, view, 3)
+                took.append((time.process_time() - begun) / part.hard.size)
+                sizes[codec] = sum(path.stat().st_size for path in pool.paths((0, 0))) / part.hard.size
+            measured.append(took)
+    return {
+        codec: [sizes[codec], *(1e6 * statistics.median(column) for column in zip(*measured, strict=True))]
+        for codec, measured in times.items()
+    }
+
+
+def many(rows: np.ndarray) -> np.ndarray:
+    """Thirty views made of three (3, n, ...), each of samples in an order of its own: labels as alike as any two rows'."""
+    orders = [np.random.default_rng(view).permutation(rows.shape[1]) for view in range(30)]
+    return np.stack([rows[view % 3][order] for view, order in enumerate(orders)])
+
+
+def table(name: str, logits: np.ndarray, rounds: int) -> None:
+    classes = logits.shape[-1]
+    log_p = log_softmax(logits, 1.0)
+    top, entropy = np.exp(log_p).max(-1).mean(), -(np.exp(log_p) * log_p).sum(-1).mean()
+    print(f"\n**{name}** ({len(logits)} rows; mean top-1 probability {top:.2f}, entropy {entropy:.2f} nats)\n")
+    print("| stored | B/view | KL tau 1 | 3 | 10 | TV tau 1 | 3 | 10 | argmax kept | pack us | write us | read us |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for codec, (size, packing, write, read) in costs(logits, codecs_for(classes), rounds).items():
+        kept = through_codec(codec, logits[None])
+        losses = fidelity(logits, None if kept.logits is None else kept.logits[0])
+        print(f"| `{codec}` | {size:.1f} | {losses} | {packing:.1f} | {write:.1f} | {read:.1f} |")
+        k = top_k(codec)
+        if k is not None:
+            theirs = fidelity(logits, probabilities_and_uniform_rest(logits, k))
+            print(f"| TinyViT, K = {k} | {4 + 4 * k} | {theirs} | | | |")
+            print(f"| no rest, K = {k} | {4 * k} | {fidelity(logits, no_rest(logits, k))} | | | |")
+
+
+def fidelity(logits: np.ndarray, other: np.ndarray | None) -> str:
+    """The columns KL, total variation and argmax of the table."""
+    if other is None:
+        return " | ".join([""] * 6 + ["all"])
+    cells = [f"{divergence(logits, other, tau).mean():.2g}" for tau in TAUS]
+    cells += [f"{variation(logits, other, tau).mean():.2g}" for tau in TAUS]
+    lost = int((other.argmax(-1) != logits.argmax(-1)).sum())
+    return " | ".join([*cells, f"all but {lost}" if lost else "all"])
 
 
 @click.command(help=__doc__)
 @click.argument("source", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--rows", default=4000, show_default=True)
+@click.option("--rows", default=3072, show_default=True)
+@click.option("--rounds", default=7, show_default=True)
+@click.option("--figures", is_flag=True)
+@click.option("--save", type=click.Path(path_type=Path), help="A folder for the fitted teachers' logits, as .npy.")
 @stage
-def main(source: Path | None, rows: int) -> None:
-    if source is None:
-        logits = simulated(rows)
+def main(source: Path | None, rows: int, rounds: int, figures: bool, save: Path | None) -> None:
+    np.seterr(divide="ignore", invalid="ignore")  # the log of nothing, where there is no rest
+    if figures:
+        logits = peaked(rows)
+        for codec in ("top4", "top8", "top16", "top32", "top64", "top128", "top255", "u8"):
+            found = through_codec(codec, logits[None]).logits
+            assert found is not None
+            print(codec, [float(f"{divergence(logits, found[0], tau).mean():.2g}") for tau in TEMPERATURES])
+    elif source is None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, logits in teachers(Path(folder), rows, save):
+                table(name, logits, rounds)
     elif source.suffix == ".npy":
-        logits = np.load(source, allow_pickle=False).astype(np.float32)[:rows]
+        table(source.name, np.load(source, allow_pickle=False).astype(np.float32)[:rows], rounds)
     else:
-        logits = from_teacher(source, rows)
-    classes = logits.shape[-1]
-    top = np.exp(log_softmax(logits, 1.0)).max(-1).mean()
-    print(f"{len(logits)} rows of {classes} classes, mean top-1 probability {top:.3f}")
-    print("codec  bytes/view  KL tau 1 mean / max       KL tau 3 mean / max       argmax flips if it were not stored")
-    for codec in CODECS:
-        size = 2 + bytes_per_view(codec, classes)
-        found = through_codec(codec, logits[None])
-        if found.logits is None:
-            print(f"{codec:5}  {size:10}  hard labels only")
-            continue
-        kl = [divergence(logits, found.logits[0], tau) for tau in (1.0, 3.0)]
-        flips = int((found.logits[0].argmax(-1) != found.hard[0]).sum())
-        cells = "   ".join(f"{values.mean():.2e} / {values.max():.2e}" for values in kl)
-        print(f"{codec:5}  {size:10}  {cells}   {flips} of {len(logits)}")
+        (name, chosen, recipe), shards = teacher_of_params(), Shards.open(source / "shards" / "train")
+        weights = source / "teachers" / name / "model.safetensors"
+        table(name, answers(shards, weights, chosen, recipe)[:rows], rounds)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,24 @@
 
     python -m bench.damage --cases 100
 
-Published caches and caches in a pool take turns. A case counts as found by the reader if reading the whole cache
-raises IntegrityError at least once and nothing that it returned was wrong.
+Once with a codec that has a byte per class and once with one that packs bits. Published caches and caches in a pool take
+turns. A case counts as found by the reader if reading the whole cache raises IntegrityError at least once and nothing
+that it returned was wrong.
 """
 
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
+import google_crc32c
 import numpy as np
 
 from bench import fake_teacher as fake
+from pipeline.cache.codec import stored_width
 from pipeline.cache.layout import Layout, Part, file_key, record_key
 from pipeline.cache.publish import publish
 from pipeline.cache.reader import Cache, open_cache
@@ -26,6 +29,7 @@ from pipeline.runtime.errors import IntegrityError
 from pipeline.views.visits import Targets
 
 SHAPE = Layout(samples=640, classes=50, shard_size=256, block=64, group=3, codec="u8")
+CODECS = ("u8", "top8")
 VIEWS = 6
 PAGE = 4096
 
@@ -41,6 +45,7 @@ class Result:
 class Scene:
     """What a damage may work with: the cache, whether it is published, another teacher's, and another attempt's."""
 
+    shape: Layout
     cache: Path
     published: bool
     other: Path
@@ -48,16 +53,16 @@ class Scene:
     chance: np.random.Generator
 
     def part(self) -> Part:
-        parts = list(SHAPE.parts(VIEWS))
+        parts = list(self.shape.parts(VIEWS))
         return parts[self.chance.integers(len(parts))]
 
     def two_parts(self) -> tuple[Part, Part]:
-        parts = list(SHAPE.parts(VIEWS))
+        parts = list(self.shape.parts(VIEWS))
         a, b = self.chance.choice(len(parts), 2, replace=False)
         return parts[a], parts[b]
 
     def file(self, folder: Path | None = None, array: str | None = None) -> Path:
-        array = array or str(self.chance.choice(SHAPE.arrays))
+        array = array or str(self.chance.choice(self.shape.arrays))
         return (folder or self.cache) / file_key(array, self.part())
 
 
@@ -76,10 +81,27 @@ def truncation(scene: Scene) -> None:
     path.write_bytes(path.read_bytes()[: scene.chance.integers(1, path.stat().st_size)])
 
 
+def chunk_bytes(shape: Layout) -> int:
+    """A block's stored rows and their crc32c."""
+    return shape.block * stored_width(shape.codec, shape.classes) + 4
+
+
 def cut_at_chunk_boundary(scene: Scene) -> None:
     path = scene.file(array="logits")
-    chunk = SHAPE.block * (SHAPE.classes + 4) + 4  # rows and their crc32c
+    chunk = chunk_bytes(scene.shape)
     path.write_bytes(path.read_bytes()[: chunk * scene.chance.integers(1, path.stat().st_size // chunk + 1)])
+
+
+def forged_rows(scene: Scene) -> None:
+    """A flipped bit under a checksum that is right: for topK mostly rows that no teacher can have given."""
+    path = scene.file(array="logits")
+    content = bytearray(path.read_bytes())
+    chunk = chunk_bytes(scene.shape)
+    first = int(scene.chance.integers(len(content) // chunk)) * chunk
+    content[first + scene.chance.integers(chunk - 4)] ^= 1 << scene.chance.integers(8)
+    rows = bytes(content[first : first + chunk - 4])
+    content[first + chunk - 4 : first + chunk] = google_crc32c.value(rows).to_bytes(4, "little")
+    path.write_bytes(content)
 
 
 def zero_page(scene: Scene) -> None:
@@ -119,20 +141,20 @@ def swap(a: Path, b: Path) -> None:
 
 def swapped_files(scene: Scene) -> None:
     a, b = scene.two_parts()
-    array = str(scene.chance.choice(SHAPE.arrays))
+    array = str(scene.chance.choice(scene.shape.arrays))
     swap(scene.cache / file_key(array, a), scene.cache / file_key(array, b))
 
 
 def swapped_parts_with_records(scene: Scene) -> None:
     a, b = scene.two_parts()
-    for array in SHAPE.arrays:
+    for array in scene.shape.arrays:
         swap(scene.cache / file_key(array, a), scene.cache / file_key(array, b))
     swap(scene.cache / record_key(a), scene.cache / record_key(b))
 
 
 def foreign(scene: Scene, source: Path, record: bool) -> None:
     part = scene.part()
-    keys = [file_key(array, part) for array in SHAPE.arrays]
+    keys = [file_key(array, part) for array in scene.shape.arrays]
     for key in [*keys, record_key(part)] if record else [str(scene.chance.choice(keys))]:
         shutil.copyfile(source / key, scene.cache / key)
 
@@ -201,6 +223,7 @@ DAMAGES: tuple[Callable[[Scene], None], ...] = (
     bit_flip,
     truncation,
     cut_at_chunk_boundary,
+    forged_rows,
     zero_page,
     zero_byte_file,
     missing_file,
@@ -218,17 +241,17 @@ DAMAGES: tuple[Callable[[Scene], None], ...] = (
 )
 
 
-def run(root: Path, cases: int, clean_reads: int, seed: int) -> Result:
+def run(root: Path, cases: int, clean_reads: int, seed: int, codec: str = SHAPE.codec) -> Result:
     """``cases`` of every class of damage, and ``clean_reads`` reads without."""
-    chance = np.random.default_rng(seed)
-    pool = fake.filled(root / "pool", SHAPE, VIEWS)
-    other = fake.filled(root / "other", SHAPE, VIEWS, {"teacher": {"arch": "another"}}, attempt=2)
-    again = fake.filled(root / "again", SHAPE, VIEWS, attempt=1)
+    chance, shape = np.random.default_rng(seed), replace(SHAPE, codec=codec)
+    pool = fake.filled(root / "pool", shape, VIEWS)
+    other = fake.filled(root / "other", shape, VIEWS, {"teacher": {"arch": "another"}}, attempt=2)
+    again = fake.filled(root / "again", shape, VIEWS, attempt=1)
     out = root / "out"
     publish(pool, out, VIEWS, 10**9)
     truth = {
-        (block, first): [fake.expected(SHAPE, block, view) for view in range(first, first + 3)]
-        for block in fake.blocks(SHAPE)
+        (block, first): [fake.expected(shape, block, view) for view in range(first, first + 3)]
+        for block in fake.blocks(shape)
         for first in range(0, VIEWS, 3)
     }
     result = Result()
@@ -236,7 +259,7 @@ def run(root: Path, cases: int, clean_reads: int, seed: int) -> Result:
     for damage in DAMAGES:
         for case in range(cases):
             published = case % 2 == 0
-            scene = Scene(out if published else pool.path, published, other.path, again.path, chance)
+            scene = Scene(shape, out if published else pool.path, published, other.path, again.path, chance)
             clean = snapshot(scene.cache)
             damage(scene)
             if snapshot(scene.cache) != clean:  # a page that was zero already is no damage
@@ -305,16 +328,19 @@ def restore(cache: Path, clean: dict[Path, bytes | None]) -> None:
 @click.option("--clean-reads", default=10_000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(cases: int, clean_reads: int, seed: int) -> None:
-    before = time.perf_counter()
-    with tempfile.TemporaryDirectory() as root:
-        result = run(Path(root), cases, clean_reads, seed)
-    for name, count in result.cases.items():
-        print(f"  {name.replace('_', ' '):28} {count:5} cases")
-    print(f"{sum(result.cases.values())} cases, {result.clean_reads} clean reads, {time.perf_counter() - before:.0f} s")
-    print(f"missed, wrong or false: {len(result.faults)}")
-    for fault in result.faults[:50]:
+    before, faults = time.perf_counter(), []
+    for codec in CODECS:
+        with tempfile.TemporaryDirectory() as root:
+            result = run(Path(root), cases, clean_reads, seed, codec)
+        print(f"codec {codec}")
+        for name, count in result.cases.items():
+            print(f"  {name.replace('_', ' '):28} {count:5} cases")
+        print(f"{sum(result.cases.values())} cases, {result.clean_reads} clean reads")
+        faults += [f"{codec}: {fault}" for fault in result.faults]
+    print(f"missed, wrong or false: {len(faults)}; {time.perf_counter() - before:.0f} s")
+    for fault in faults[:50]:
         print(f"  {fault}")
-    raise SystemExit(1 if result.faults else 0)
+    raise SystemExit(1 if faults else 0)
 
 
 if __name__ == "__main__":

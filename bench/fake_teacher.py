@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache.codec import CODEC_VERSION, encode, hard_labels, through_codec
+from pipeline.cache.codec import codec_version, hard_labels, pack, through_codec
 from pipeline.cache.commit import Answers, Reach, unwatched
 from pipeline.cache.layout import Layout, Part, Store
 from pipeline.cache.pool import commit_part, open_pool
@@ -23,7 +23,7 @@ def identity(shape: Layout, **changes: object) -> dict[str, Any]:
         "engine": "pil",
         "canary": "c0ffee",
         "views_version": 1,
-        "codec_version": CODEC_VERSION,
+        "codec_version": codec_version(shape.codec),
         "shards": [f"{s:064x}" for s in range(shape.shards)],
         "classes": [f"class {c}" for c in range(shape.classes)],
         "layout": asdict(shape),
@@ -46,7 +46,7 @@ def pixels(shape: Layout, part: Part) -> list[list[str]]:
 
 def commit(pool: Store, part: Part, attempt: int = 0, reach: Reach = unwatched) -> bool:
     rows = logits(pool.layout, part, attempt)
-    encoded = encode(pool.layout.codec, rows)
+    encoded = pack(pool.layout.codec, rows)
     source = pool.identity["shards"][part[1]]
     hard = hard_labels(rows)
     return commit_part(pool, Answers(part, hard, encoded, pixels(pool.layout, part), source), reach)

@@ -1,6 +1,9 @@
-"""The teacher cache at the full size of ImageNet, hard labels only, with a fake teacher of realistic agreement.
+"""The teacher cache at the full size of ImageNet, with a fake teacher of realistic agreement.
 
-    python -m bench.scale                                    1,281,167 samples x 300 views: about 1 GB in --root
+    python -m bench.scale                                    1,281,167 samples x 300 views: hard labels only, about 1 GB in --root
+    python -m bench.scale --codec top16 --group 150 --samples 128117 --shard-size 104
+                                                             with logits, as configs/cache/imagenet.yaml: a tenth of the
+                                                             samples in (nearly) as many shards and files, about 4 GB
     python -m bench.scale --samples 20000 --views 60         a small one
 
 Prints bytes, files, seconds and memory; the pool, the published copy and the baseline are removed afterwards.
@@ -20,6 +23,8 @@ import numpy as np
 import torch
 
 from bench import fake_teacher as fake
+from bench.codecs import peaked
+from pipeline.cache.codec import pack
 from pipeline.cache.commit import Answers
 from pipeline.cache.layout import Layout
 from pipeline.cache.pool import commit_part, open_pool
@@ -60,6 +65,7 @@ def written() -> int:
 def write(root: Path, shape: Layout, views: int) -> Path:
     """Fills a pool and prints what it cost; returns the cache's path."""
     pool = open_pool(root / "pool", fake.identity(shape, classes=[f"n{c:08d}" for c in range(CLASSES)]))
+    packed = pack(shape.codec, peaked(1024))
     parts = list(shape.parts(views))
     generate, seconds, before, started = 0.0, [], written(), time.perf_counter()
     first_peak = 0.0
@@ -67,16 +73,16 @@ def write(root: Path, shape: Layout, views: int) -> Path:
         at = time.perf_counter()
         # The same samples in every group, so that the labels belong to the images.
         hard = answers(np.random.default_rng([s, g]), shape.group, shape.rows(s))
+        rows = None if packed is None else packed[np.random.default_rng([s, g]).integers(0, len(packed), hard.shape)]
         pixels = fake.pixels(shape, (g, s))
         middle = time.perf_counter()
-        commit_part(pool, Answers((g, s), hard, None, pixels, pool.identity["shards"][s]))
+        commit_part(pool, Answers((g, s), hard, rows, pixels, pool.identity["shards"][s]))
         generate += middle - at
         seconds.append(time.perf_counter() - middle)
         first_peak = first_peak or peak()
     total = time.perf_counter() - started
-    size = sum(
-        path.stat().st_size for name in ("hard", "commits") for path in (pool.path / name).rglob("*") if path.is_file()
-    )
+    names = (*shape.arrays, "commits")
+    size = sum(path.stat().st_size for name in names for path in (pool.path / name).rglob("*") if path.is_file())
     teacher = shape.group * shape.shard_size / 10_000
     print(f"write     {len(parts)} parts in {total:.0f} s (fake teacher {generate:.0f} s); commit with fsync: median")
     print(
@@ -127,13 +133,15 @@ def streaming(root: Path, cache: Cache, shape: Layout, views: int, rounds: int =
 @click.option("--samples", default=1_281_167, show_default=True)
 @click.option("--views", default=300, show_default=True)
 @click.option("--group", default=60, show_default=True)
+@click.option("--shard-size", default=1024, show_default=True)
+@click.option("--codec", default="none", show_default=True)
 @click.option(
     "--root", type=click.Path(path_type=Path), default=None, help="Where to work (default: a temporary folder)."
 )
-def main(samples: int, views: int, group: int, root: Path | None) -> None:
+def main(samples: int, views: int, group: int, shard_size: int, codec: str, root: Path | None) -> None:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(dir=root))
-    shape = Layout(samples, CLASSES, 1024, 256, group, "none")
+    shape = Layout(samples, CLASSES, shard_size, 256 if shard_size % 256 == 0 else shard_size, group, codec)
     try:
         cache_path = write(folder, shape, views)
         at = time.perf_counter()

@@ -29,12 +29,16 @@ def main(choices: tuple[str, ...], configs: Path, out: Path, only_check: bool, w
 
     if only_check:
         pieces = check(read_yaml(out), os.environ)
+        for told in pieces.warnings():
+            say(f"warning: {told}")
         if weights is not None:
             write_weights(pieces, weights)
         return
     params = compose(configs, list(choices))
-    check(params, os.environ, files=False)
+    pieces = check(params, os.environ, files=False)
     write(params, out, list(choices))
+    for told in pieces.warnings():
+        say(f"warning: {told}")
     say(f"{out}: {params['data']['source']}, students {', '.join(params['students'])}; now run: dvc repro")
 
 

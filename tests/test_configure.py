@@ -89,6 +89,12 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
         (["training.batch=36", "training.accumulate=4"], "batch: expected a multiple of lanes x accumulate = 8"),
         (["training.repeats=2"], "r = 2 does not divide cache.group G = 15"),
         (["cache.codec=none"], "students.soft: soft distillation needs logits"),
+        (["cache.codec=top10"], "caches.digits: codec top10: K must be below the number of classes, found 10"),
+        (
+            ["student=hard", "student.cache=none", "student.teacher=regnety_digits", "student.codec=top64"],
+            "students.hard: codec top64: K must be below",
+        ),
+        (["cache.codec=top3"], "caches.digits.codec: expected none, u8, f16, or topK with K from 4 to 255, .*'top3'"),
         (["recipe.policy=rand-m9-w0x"], "recipes.digits"),
         (["data.block=63"], "data"),
         (["teacher.arch=regnety_16"], "did you mean"),
@@ -99,6 +105,19 @@ def test_a_wrong_choice_is_refused_with_exit_code_2_and_the_key(choices: list[st
     with pytest.raises(UsageError, match=sentence) as refusal:
         check(compose(CONFIGS, choices), {}, files=False)
     assert refusal.value.exit_code == 2
+
+
+def test_a_soft_student_at_a_temperature_where_its_codec_loses_much_is_warned_with_the_figure(tmp_path: Path) -> None:
+    out, choices = tmp_path / "params.yaml", ["student=soft", "cache.codec=top4"]
+    result = CliRunner().invoke(main, ["--out", str(out), *choices, "student.tau=3.0"])
+    assert result.exit_code == 0, result.output
+    told = (
+        "warning: students.soft: codec top4 loses about 0.21 nats at tau = 3 .* top16 loses 0.051, u8 next to nothing"
+    )
+    assert re.search(told, result.output)
+    assert re.search(told, CliRunner().invoke(main, ["--check", "--params", str(out)]).output)
+    for quiet in (["student.tau=20.0"], ["cache.codec=u8"], ["student=hard"]):
+        assert "warning" not in CliRunner().invoke(main, ["--out", str(out), *choices, *quiet]).output
 
 
 def test_a_key_given_twice_and_a_missing_section_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from bench import fake_teacher as fake
 from pipeline.base import difference, files
 from pipeline.cache import commit
-from pipeline.cache.codec import encode, hard_labels
+from pipeline.cache.codec import hard_labels, pack
 from pipeline.cache.commit import Answers
 from pipeline.cache.layout import Layout, committed, is_committed, read_identity
 from pipeline.cache.pool import commit_part, open_pool
@@ -149,7 +149,7 @@ def test_wrong_shapes_types_and_parts_are_refused_before_anything_is_staged(tmp_
     shape = dataclasses.replace(SHAPE, codec="u8")
     pool = open_pool(tmp_path, fake.identity(shape))
     rows = fake.logits(shape, (0, 2))
-    hard, stored, pixels = hard_labels(rows), encode("u8", rows), fake.pixels(shape, (0, 2))
+    hard, stored, pixels = hard_labels(rows), pack("u8", rows), fake.pixels(shape, (0, 2))
     for part, h, e, p in (
         ((0, 3), hard, stored, pixels),
         ((0, 0), hard, stored, pixels),

@@ -2,6 +2,7 @@
 
 In: a teacher's answers, part by part.
 Out: targets of whole blocks, each checked against its digest before it is returned.
-Read ``codec`` and ``layout``, then ``arrays`` (zarr), ``records`` and ``commit`` (what is true), ``pool`` and ``publish``
-(where it lies), ``identity``, ``reader``; ``verify`` reads all of it, ``repair`` changes it.
+Read ``codec`` (with ``topk``, and ``fidelity``: what it loses) and ``layout``, then ``arrays`` (zarr), ``records`` and
+``commit`` (what is true), ``pool`` and ``publish`` (where it lies), ``identity``, ``reader``; ``verify`` reads all of it,
+``repair`` changes it.
 """

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import zarr
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
 from pipeline.base import files
-from pipeline.cache.codec import stored_width
+from pipeline.cache.codec import stored_dtype, stored_width
 from pipeline.cache.layout import Layout, Part
 
 FORMAT = "offline-deit teacher cache"
@@ -26,9 +27,9 @@ def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[st
     """The bytes of every ``zarr.json`` of a cache of V views, by key.
 
     hard: uint16 (V, N), chunk (G, S), sample-major inside the chunk (17 % smaller: equal labels of a sample lie side by
-    side), zstd and crc32c. logits: (V, N, W), Zarr shard (G, S, W), inner chunk (1, b, W), crc32c, no compression
-    (logits don't compress). The group carries Zarr's consolidated metadata, so that other readers need not list the
-    directory and stumble over the commit records.
+    side), zstd and crc32c. logits: (V, N, W), Zarr shard (G, S, W), inner chunk (1, b, W), crc32c, no compression: dense
+    logits don't compress, and zstd would take 3 to 19 % off topK's packed rows. The group carries Zarr's consolidated
+    metadata, so that other readers need not list the directory and stumble over the commit records.
     """
     shape = (views, layout.samples)
     chunk = (layout.group, layout.shard_size)
@@ -44,7 +45,7 @@ def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[st
     arrays = {"hard": _array(shape, chunk, "uint16", 65535, hard_codecs, ["view", "sample"])}
     if layout.codec != "none":
         width = stored_width(layout.codec, layout.classes)
-        single_byte = layout.codec == "u8"
+        single_byte = stored_dtype(layout.codec) == np.uint8
         sharding = {
             "chunk_shape": [1, layout.block, width],
             "codecs": [{"name": "bytes"} if single_byte else bytes_codec, crc],
@@ -57,7 +58,7 @@ def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[st
             (*shape, width),
             (*chunk, width),
             "uint8" if single_byte else "float16",
-            255 if single_byte else "NaN",  # a row of 255 would have a NaN offset: none is written
+            255 if single_byte else "NaN",  # a row of 255 would have a scale of NaN: none is written
             [{"name": "sharding_indexed", "configuration": sharding}],
             ["view", "sample", "byte" if single_byte else "class"],
             separator=".",

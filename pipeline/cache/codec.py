@@ -1,45 +1,82 @@
 """Targets: what a teacher says about views, and the codecs that a teacher cache stores it in.
 
-| codec | bytes per view (C classes) | KL at tau 1, tau 3 (demo teacher) | for |
+| codec | bytes per view, 1,000 classes | KL at tau 1, 3, 10 (a simulated peaked teacher) | for |
 |---|---|---|---|
 | none | 0 | | hard distillation (DeiT's best): the hard label alone, 2 bytes before compression |
-| u8   | C + 4 | 2.5e-6, 9.8e-7 | soft distillation: a row of bytes with its own offset and step |
-| f16  | 2 C | 2.7e-8, 7.1e-9 | soft distillation, archival |
+| topK | 52 (K = 16), 91 (32) | .034, .051, .008 (K = 16) | soft distillation: 7/4 K classes, one value for the rest |
+| u8 | 1,004 | 5.2e-5, 2.5e-5, 3.1e-6 | soft distillation: a row of bytes with its own offset and step |
+| f16 | 2,000 | 1.5e-6, 2.8e-7, 2.6e-9 | soft distillation, archival |
 
-``bench/codecs.py`` measures KL(teacher || stored), in nats; with 1,000 simulated classes u8 has 3.5e-5 and 1.4e-5.
-Every codec has at most one stored array, and the hard label is always taken from the full-precision logits: rounding
-makes ties (u8 flips the argmax of 0.1 % of rows).
+``bench/codecs.py`` measures KL(teacher || stored), in nats, on these and on real teachers. Every codec has at most one
+stored array, and the hard label is always taken from the full-precision logits: rounding makes ties (u8 flips the
+argmax of 0.1 % of rows; topK keeps it).
 """
 
-from typing import Literal
+import re
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator
 
+from pipeline.cache import topk
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.views.visits import Targets
 
-CODEC_VERSION = 1  # raised when the stored bytes of the same logits, or their decoding, change
 MAX_CLASSES = 65_534  # 65535 is the fill value of the hard labels
 HALF_MAX = 65_504.0  # largest finite float16
-CodecName = Literal["none", "u8", "f16"]
-CODECS: tuple[CodecName, ...] = ("none", "u8", "f16")
+K_RANGE = range(4, 256)
+CODECS = ("none", "u8", "f16", "top8", "top16", "top32", "top128")  # and every other K: these are measured and shown
+_KNOWN = "none, u8, f16, or topK with K from 4 to 255, for example top16"
+
+
+def top_k(codec: str) -> int | None:
+    """K of codec topK, None for another."""
+    found = re.fullmatch(r"top([1-9][0-9]{0,2})", codec, re.ASCII)
+    return int(found[1]) if found and int(found[1]) in K_RANGE else None
+
+
+def _known(codec: str) -> str:
+    if codec not in ("none", "u8", "f16") and top_k(codec) is None:
+        raise ValueError(f"expected {_KNOWN}, found {codec!r}")
+    return codec
+
+
+CodecName = Annotated[str, AfterValidator(_known)]
+
+
+def codecs_for(classes: int) -> list[str]:
+    """Those of ``CODECS`` that go with this number of classes."""
+    return [codec for codec in CODECS if (top_k(codec) or 0) < classes]
+
+
+def codec_version(codec: str) -> int:
+    """Part of a cache's identity: raised when a codec's bytes of the same logits, or what they unpack to, change."""
+    return {"none": 1, "u8": 1, "f16": 1}.get(codec, topk.VERSION)
 
 
 def check_codec(codec: str, classes: int) -> None:
-    """Raises UsageError for an unknown codec or a number of classes that uint16 labels can't hold."""
-    if codec not in CODECS:
-        raise UsageError(f"codec: expected one of {', '.join(CODECS)}, found {codec!r}")
+    """Raises UsageError for an unknown codec or a number of classes that it, or a uint16 label, does not go with."""
+    try:
+        k = top_k(_known(codec))
+    except ValueError as error:
+        raise UsageError(f"codec: {error}") from None
     if not 2 <= classes <= MAX_CLASSES:
         raise UsageError(f"classes: a teacher cache holds 2 to {MAX_CLASSES} (uint16 labels), found {classes}")
+    if k is not None and k >= classes:
+        raise UsageError(
+            f"codec {codec}: K must be below the number of classes, found {classes}; choose a smaller K, or u8 "
+            f"({classes + 4} bytes per view)"
+        )
 
 
 def stored_width(codec: str, classes: int) -> int:
-    """Last dimension of the stored array: 0 for none, C + 4 (uint8), C (float16)."""
-    return {"none": 0, "u8": classes + 4, "f16": classes}[codec]
+    """Last dimension of the stored array: 0 for none, C + 4 (u8), C (f16), topK's bytes."""
+    k = top_k(codec)
+    return {"none": 0, "u8": classes + 4, "f16": classes}[codec] if k is None else topk.row_of(k, classes).width
 
 
 def stored_dtype(codec: str) -> np.dtype | None:
-    return {"none": None, "u8": np.dtype("u1"), "f16": np.dtype("<f2")}[codec]
+    return {"none": None, "f16": np.dtype("<f2")}.get(codec, np.dtype("u1"))
 
 
 def bytes_per_view(codec: str, classes: int) -> int:
@@ -53,14 +90,14 @@ def hard_labels(logits: np.ndarray) -> np.ndarray:
 
     Raises IntegrityError for NaN or infinity: a teacher that returns one is broken.
     """
-    _check_finite(logits)
+    _magnitude(logits)
     if logits.shape[-1] > MAX_CLASSES:
         raise UsageError(f"classes: at most {MAX_CLASSES} fit uint16 hard labels, found {logits.shape[-1]}")
     return logits.argmax(-1).astype(np.uint16)
 
 
-def encode(codec: str, logits: np.ndarray) -> np.ndarray | None:
-    """Logits float32 (..., C) as stored: None, uint8 (..., C + 4) or float16 (..., C).
+def pack(codec: str, logits: np.ndarray) -> np.ndarray | None:
+    """Logits float32 (..., C) as stored: None, uint8 (..., C + 4), float16 (..., C) or topK's rows uint8 (..., W).
 
     u8 keeps, per row, the float16 offset (the minimum rounded down) and the float16 step (a 255th of what remains up to
     the maximum, rounded up) in its last four bytes, so that nothing is clipped. Raises IntegrityError for values that
@@ -68,12 +105,14 @@ def encode(codec: str, logits: np.ndarray) -> np.ndarray | None:
     """
     if codec == "none":
         return None
-    _check_finite(logits)
-    top = float(np.abs(logits).max(initial=0.0))
+    top = _magnitude(logits)
     if top > HALF_MAX:
         raise IntegrityError(f"teacher logits: magnitude {top:g} does not fit codec {codec} (at most 65504)")
     if codec == "f16":
         return logits.astype("<f2")
+    k = top_k(codec)
+    if k is not None:
+        return topk.pack(k, logits)
     offset = _half(logits.min(-1, keepdims=True), np.float16(-np.inf))
     shifted = logits - offset.astype(np.float32)
     step = _half(shifted.max(-1, keepdims=True) / np.float32(255.0), np.float16(np.inf))
@@ -83,10 +122,16 @@ def encode(codec: str, logits: np.ndarray) -> np.ndarray | None:
     return np.concatenate([levels, scale], -1)
 
 
-def decode(codec: str, stored: np.ndarray) -> np.ndarray:
-    """Stored rows as float32 (..., C). u8: offset + level * step, a multiply and an add, each rounded."""
+def unpack(codec: str, stored: np.ndarray, classes: int) -> np.ndarray:
+    """Stored rows as float32 (..., C). u8: offset + level * step, a multiply and an add, each rounded.
+
+    Raises IntegrityError for a row of topK that ``pack`` never writes.
+    """
     if codec == "f16":
         return stored.astype(np.float32)
+    k = top_k(codec)
+    if k is not None:
+        return topk.unpack(k, classes, stored)
     if codec != "u8":
         raise UsageError(f"codec {codec!r} stores no logits")
     scale = np.ascontiguousarray(stored[..., -4:]).view("<f2").astype(np.float32)
@@ -98,8 +143,8 @@ def decode(codec: str, stored: np.ndarray) -> np.ndarray:
 
 def through_codec(codec: str, logits: np.ndarray) -> Targets:
     """A live teacher's logits float32 (r, n, C) as a cache returns them: the bits of a write and a read."""
-    stored = encode(codec, logits)
-    return Targets(hard_labels(logits), None if stored is None else decode(codec, stored))
+    stored = pack(codec, logits)
+    return Targets(hard_labels(logits), None if stored is None else unpack(codec, stored, logits.shape[-1]))
 
 
 def _half(values: np.ndarray, towards: np.float16) -> np.ndarray:
@@ -110,7 +155,10 @@ def _half(values: np.ndarray, towards: np.float16) -> np.ndarray:
     return np.where(wrong, np.nextafter(half, towards), half)
 
 
-def _check_finite(logits: np.ndarray) -> None:
-    if not np.isfinite(logits).all():
+def _magnitude(logits: np.ndarray) -> float:
+    """The largest absolute value; the extremes of a row with NaN are NaN. Raises IntegrityError."""
+    low, high = float(logits.min(initial=0.0)), float(logits.max(initial=0.0))
+    if not np.isfinite([low, high]).all():
         bad = int(logits.size - np.isfinite(logits).sum())
         raise IntegrityError(f"teacher logits: {bad} of {logits.size} values are NaN or infinite; nothing stored")
+    return max(-low, high)

@@ -60,7 +60,7 @@ def unwatched(step: str) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a teacher says about a part of n samples: hard uint16 (G, n), encoded (G, n, W) as ``targets.encode`` gives it
+    """What a teacher says about a part of n samples: hard uint16 (G, n), encoded (G, n, W) as ``codec.pack`` gives it
     (None for codec none), pixels (G, blocks) of 16 hex digits; source: sha256 of the part's shard."""
 
     part: Part

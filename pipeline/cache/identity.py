@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.base import difference
-from pipeline.cache.codec import CODEC_VERSION
+from pipeline.cache.codec import codec_version
 from pipeline.cache.layout import Layout
 from pipeline.cache.reader import Cache
 from pipeline.data.shards import Shards
@@ -52,7 +52,7 @@ def cache_identity(
     return views_identity(shards, recipe, device) | {
         "teacher": teacher,
         "layout": asdict(layout),
-        "codec_version": CODEC_VERSION,
+        "codec_version": codec_version(layout.codec),
     }
 
 
@@ -74,6 +74,6 @@ def check_maker(cache: Cache, layout: Layout, teacher: dict[str, Any], where: Pa
     ``teacher`` of the config (its weights are known only to who loads them)."""
     made_by = cache.identity["teacher"]
     same = {key: teacher[key] for key in made_by if key in teacher and key != "weights"}
-    decided = {"layout": asdict(layout), "codec_version": CODEC_VERSION}
+    decided = {"layout": asdict(layout), "codec_version": codec_version(layout.codec)}
     expected = cache.identity | {"teacher": made_by | same} | decided
     require_identity(cache, expected, where)

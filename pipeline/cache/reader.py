@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.base import difference, files
 from pipeline.cache.arrays import ATTRIBUTES, metadata, open_arrays
-from pipeline.cache.codec import decode
+from pipeline.cache.codec import unpack
 from pipeline.cache.layout import Part, Store, cache_path, committed, read_identity, recorded, staged, store_of
 from pipeline.cache.records import (
     ANEW,
@@ -144,7 +144,7 @@ class Cache:
         hard = self._read("hard", record.part, selection, where)
         logits = None
         if self.layout.codec != "none":
-            logits = decode(self.layout.codec, self._read("logits", record.part, selection, where))
+            logits = self._unpacked(self._read("logits", record.part, selection, where), record.part, where)
         for index in range(stop - first):
             view = first % self.layout.group + index
             rows = None if logits is None else logits[index]
@@ -166,6 +166,13 @@ class Cache:
             path = self.store.file_path(array, part)
             reason = str(error).split(". Stored", 1)[0]  # zarr shows the bytes of both checksums
             raise IntegrityError(f"{path}: damaged in {where}: {reason}; {REPAIR}") from error
+
+    def _unpacked(self, stored: np.ndarray, part: Part, where: str) -> np.ndarray:
+        try:
+            return unpack(self.layout.codec, stored, self.layout.classes)
+        except IntegrityError as error:
+            path = self.store.file_path("logits", part)
+            raise IntegrityError(f"{path}: damaged in {where}: {error}; {REPAIR}") from None
 
     def _check(self, block: Block, first_view: int, views: int) -> None:
         shape = self.layout

@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 
 from pipeline.base import files
-from pipeline.cache.codec import decode
+from pipeline.cache.codec import unpack
 from pipeline.cache.layout import Part, Pins, Store
 from pipeline.runtime.errors import IntegrityError
 
@@ -175,7 +175,7 @@ def row_digests(store: Store, part: Part, hard: np.ndarray, stored: np.ndarray |
         line = []
         for block in range(shape.blocks(part[1])):
             rows = slice(block * shape.block, block * shape.block + shape.block_rows(part[1], block))
-            logits = None if stored is None else decode(shape.codec, stored[view, rows])
+            logits = None if stored is None else unpack(shape.codec, stored[view, rows], shape.classes)
             line.append(row_digest(store.hash, part, view, block, hard[view, rows], logits))
         digests.append("".join(line))
     return digests

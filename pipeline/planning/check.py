@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.base.files import digest, sha256_file, write_durably
 from pipeline.base.weights_name import is_hub
+from pipeline.cache.codec import check_codec
 from pipeline.data.sources import expected_classes
 from pipeline.planning.pieces import Pieces, parse, raise_all
 from pipeline.runtime.code import ROOT
@@ -34,6 +35,7 @@ def check(params: Mapping[str, Any], environment: Mapping[str, str], files: bool
     if files:
         raise_all(list(_missing_files(pieces)))
         classes = expected_classes(pieces.data, environment)
+    raise_all(list(_unfit_codecs(pieces, classes or pieces.data.classes)))
     mark = pool_root() / "checked" / _key(params, pieces, classes)
     if not mark.is_file():
         raise_all([*_misfits(pieces, classes)])
@@ -47,6 +49,18 @@ def _missing_files(pieces: Pieces) -> Iterator[str]:
     for key, name in pieces.named_weights().items():
         if name is not None and not is_hub(name) and not Path(name).is_file():
             yield f"{key}: no such file {name}; correct it, or name a hub model"
+
+
+def _unfit_codecs(pieces: Pieces, classes: int | None) -> Iterator[str]:
+    if classes is None:
+        return
+    named = {f"caches.{name}": cache.codec for name, cache in pieces.caches.items()}
+    named |= {f"students.{name}": entry.codec for name, entry in pieces.students.items() if entry.codec is not None}
+    for key, codec in named.items():
+        try:
+            check_codec(codec, classes)
+        except UsageError as error:
+            yield f"{key}: {error}"
 
 
 def _key(params: Mapping[str, Any], pieces: Pieces, classes: int | None) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.cache.codec import bytes_per_view
+from pipeline.cache.codec import bytes_per_view, codecs_for, hard_labels, pack, unpack
 from pipeline.cache.layout import CacheConfig, Layout, layout_of
+from pipeline.cache.records import row_digest
 from pipeline.data.shards import Shards
 from pipeline.planning.pieces import Pieces
 from pipeline.runtime.errors import UsageError
@@ -70,7 +72,9 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
         "cache": {
             "parts": parts,
             "files": parts * (1 + len(layout.arrays)),
-            "bytes_estimated": int(views * (HARD_BYTES + bytes_per_view(cache.codec, layout.classes))),
+            "codec": cache.codec,
+            "bytes_estimated": _bytes(cache.codec, layout.classes, views),
+            "codecs": codec_costs(cache.codec, layout.classes, layout.block, views),
             "teacher_forward_passes": views,
             "hours": cache_hours,
             "bound_by": "drawing" if drawn_at > teaching else "teacher",
@@ -96,12 +100,48 @@ def describe(found: Mapping[str, Any]) -> str:
         f"teacher: {teacher['milliseconds_per_view']:.3g} ms and {teacher['gflops_per_view']:.3g} GFLOP per view",
         f"drawing: {found['drawing_milliseconds_per_view_and_core']:.3g} ms per view and core; {found['memory']}",
     ]
+    lines += codec_lines(cache["codecs"], cache["codec"])
     for name, entry in found["students"].items():
         lines.append(
             f"{name}: {entry['hours_cached']:.3g} h from the cache, {entry['hours_live']:.3g} h with the live teacher"
         )
     lines.append("the cache never pays here" if least is None else f"the cache pays from {least} student(s) on")
     return "\n".join(lines)
+
+
+def codec_lines(costs: Mapping[str, Mapping[str, float]], chosen: str) -> list[str]:
+    """The table of ``codec_costs``, a line for each codec."""
+    return [
+        f"codec {codec:6} {found['bytes'] / 1e9:9.3g} GB, {found['hours']:7.2g} h of a core to write"
+        + ("  <- this cache" if codec == chosen else "")
+        for codec, found in costs.items()
+    ]
+
+
+def _bytes(codec: str, classes: int, views: int) -> int:
+    return int(views * (HARD_BYTES + bytes_per_view(codec, classes)))
+
+
+def codec_costs(chosen: str, classes: int, block: int, views: int) -> dict[str, dict[str, float]]:
+    """What each codec that goes with C classes would cost for this many views of samples: bytes, and hours of one core to
+    pack, unpack and digest the rows before the disk."""
+    logits = 5 * np.sin(np.arange(block * classes, dtype=np.float32)).reshape(1, block, classes)
+
+    def write(codec: str) -> Callable[[], object]:
+        def call() -> object:
+            stored, hard = pack(codec, logits), hard_labels(logits)
+            rows = None if stored is None else unpack(codec, stored, classes)[0]
+            return row_digest("", (0, 0), 0, 0, hard[0], rows)
+
+        return call
+
+    return {
+        codec: {
+            "bytes": _bytes(codec, classes, views),
+            "hours": views * _median_seconds(write(codec), torch.device("cpu")) / block / 3600,
+        }
+        for codec in dict.fromkeys([*codecs_for(classes), chosen])
+    }
 
 
 def _chosen(pieces: Pieces, name: str | None) -> tuple[CacheConfig, TeacherConfig]:

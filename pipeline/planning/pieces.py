@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.cache.fidelity import warning
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
 from pipeline.runtime.config import NAME, NONE, C, validate
@@ -38,6 +39,15 @@ class Pieces:
         """The weights that the configuration names, by their key."""
         of_teachers = {f"teachers.{name}.weights": entry.weights for name, entry in self.teachers.items()}
         return of_teachers | {f"students.{name}.initial": entry.initial for name, entry in self.students.items()}
+
+    def warnings(self) -> list[str]:
+        """What may be done and should be known: soft students at temperatures where their codec loses much."""
+        found = []
+        for name, student in self.students.items():
+            codec = self.caches[student.cache].codec if student.cache != NONE else student.codec
+            if student.distillation == "soft" and codec is not None and (told := warning(codec, student.tau)):
+                found.append(f"students.{name}: {told}")
+        return found
 
 
 def parse(params: Mapping[str, Any]) -> Pieces:
@@ -168,7 +178,7 @@ def _misfits(pieces: Pieces, name: str) -> Iterator[str]:
         if student.distillation == "soft" and cache.codec == NONE:
             yield (
                 f"{key}: soft distillation needs logits, and caches.{student.cache}.codec is none (hard labels only); set "
-                f"cache.codec=u8 (1 byte per class and view) or f16 (2 bytes)"
+                f"cache.codec=top16 (52 bytes per view at 1,000 classes), u8 (1 byte per class and view) or f16 (2 bytes)"
             )
         with _noting(problems):
             check_repeats(training.repeats, cache.group)

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from pipeline.base.files import digest
 from pipeline.base.weights import state_hash
+from pipeline.cache.fidelity import warning
 from pipeline.cache.identity import cache_identity, check_maker, check_views, require_identity
 from pipeline.cache.layout import CacheConfig, layout_of
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
+from pipeline.runtime.progress import say
 from pipeline.student.config import StudentConfig
 from pipeline.student.initial import initial_state
 from pipeline.student.supervision import FromTeacher
@@ -53,6 +55,9 @@ def open_inputs(
     Raises UsageError for what is missing, IdentityError for a cache of another recipe, data set, image library or teacher
     than params.yaml says.
     """
+    codec = entry.codec if entry is not None else chosen.codec
+    if chosen.distillation == "soft" and codec is not None and (told := warning(codec, chosen.tau)):
+        say(f"warning: {told}")
     device, train = pick_device(), Shards.open(shards / "train")
     opened, live, path = None, None, work / "caches" / chosen.cache
     # The cache is of these views and this maker.
@@ -69,7 +74,7 @@ def open_inputs(
     if chosen.supervision in ("live", "auto") and maker is not None:
         weights = work / "teachers" / chosen.teacher / "model.safetensors"
         model = Teacher.load(maker, weights, len(train.classes), recipe, train.block_size, device)
-        live = FromTeacher(model, recipe, entry.codec if entry is not None else chosen.codec)
+        live = FromTeacher(model, recipe, codec)
         if opened is not None and entry is not None:
             require_identity(
                 opened, cache_identity(train, recipe, layout_of(train, entry), model.identity(), device), path

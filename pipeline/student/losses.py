@@ -106,7 +106,7 @@ def distillation_loss(
         if logits is None:
             raise UsageError(
                 "distillation 'soft' needs the teacher's logits, found hard labels only (codec 'none'); "
-                "set the cache's codec to u8 or f16, or the distillation to 'hard'"
+                "set the cache's codec to top16, u8 or f16, or the distillation to 'hard'"
             )
         distill = soft_distillation(student, logits, tau, reduction, form)
     return Loss(task * (1.0 - alpha) + distill * alpha, task, distill)

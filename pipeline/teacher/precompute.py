@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cache.codec import encode, hard_labels, stored_dtype, stored_width
+from pipeline.cache.codec import hard_labels, pack, stored_dtype, stored_width
 from pipeline.cache.commit import Answers
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import CacheConfig, Layout, Part, Store, committed, is_committed, layout_of
@@ -195,7 +195,7 @@ class _Part:
         rows = slice(drawn.block.first, drawn.block.first + drawn.block.samples)
         self.hard[views, rows] = hard_labels(logits)
         if self.encoded is not None:
-            self.encoded[views, rows] = encode(self.layout.codec, logits)
+            self.encoded[views, rows] = pack(self.layout.codec, logits)
         self.digests[views, drawn.block.first // self.layout.block] = drawn.digests
         self.visits_left -= 1
 

@@ -1,0 +1,17 @@
+"""What a cache would cost, before it is made: the codecs side by side."""
+
+from pipeline.planning.cost import HARD_BYTES, codec_costs, codec_lines
+
+
+def test_plan_shows_bytes_and_hours_of_every_codec_that_goes_with_the_classes() -> None:
+    views = 1_281_167 * 300
+    found = codec_costs("top16", 1000, 32, views)
+    widths = {"none": 0, "u8": 1004, "f16": 2000, "top8": 31, "top16": 52, "top32": 91, "top128": 290}
+    assert {codec: costs["bytes"] for codec, costs in found.items()} == {
+        codec: int(views * (HARD_BYTES + width)) for codec, width in widths.items()
+    }
+    assert all(costs["hours"] > 0 for costs in found.values()) and found["none"]["hours"] < found["top16"]["hours"]
+    lines = codec_lines(found, "top16")
+    assert [line.split()[1] for line in lines] == list(found) == list(widths)
+    assert [line for line in lines if "this cache" in line] == [lines[4]] and " 20.5 GB" in lines[4]
+    assert list(codec_costs("top9", 10, 32, 1)) == ["none", "u8", "f16", "top8", "top9"]
