@@ -37,9 +37,10 @@ from pipeline.runtime.machine import cores, device, distributed, pool_root, rank
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.stage import stage
 from pipeline.runtime.text import printable, show
-from pipeline.student.export import load, require_trained_for
+from pipeline.student.export import load, read_log, require_trained_for
 from pipeline.teacher.precompute import Share
 from pipeline.training import checkpoint
+from pipeline.training.journal import Journal
 from pipeline.views.recipe import Recipe
 from stages import index, report
 from tests.test_pack import entries
@@ -179,7 +180,7 @@ def test_a_report_of_hostile_names_is_plain_text(shards: Path, tmp_path: Path) -
     student = "$<script>alert(1)</script>\u202e\x1b"
     (tmp_path / "students" / student.replace("/", "")).mkdir(parents=True)
     student = student.replace("/", "")
-    log = "epoch,task,val_top1\n1,0.5,0.5\n2,0.4,0.6\n"
+    log = "epoch,step,task,live_fraction,val_top1\n1,3,0.5,0,\n2,6,0.4,0,0.6\n"
     (tmp_path / "students" / student / "log.csv").write_text(log)
     scores = {"distillation": "none", "top1": 1.0, "live_fraction": 0.0}
     scores |= dict.fromkeys(("class", "distillation_head", "fused", "ema", "agreement"))
@@ -390,6 +391,28 @@ def _packed(**columns: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **columns)
     return buffer.getvalue()
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"epoch,step\n1,2\n", b"epoch,step,task,live_fraction,val_top1\n1,3,0.5,0", b"\xff\xfe\0", LONG]
+)
+def test_a_log_that_is_none_is_damage_and_a_journal_that_is_none_begins_anew(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = content.replace(b"epoch,step\n", b"epoch,step\n1,").replace(LONG, b"step\n" + LONG)
+    (tmp_path / "log.csv").write_bytes(content + b"\n1,x\n")
+    with pytest.raises(IntegrityError, match=r"log\.csv: not the log of a training"):
+        read_log(tmp_path)
+    (tmp_path / "log.csv").unlink()
+    with pytest.raises(UsageError, match=r"log\.csv: No such file"):
+        read_log(tmp_path)
+    (tmp_path / "speed.csv").write_bytes(rows + b"\n1,x\n")
+    journal = Journal("t", tmp_path, 5)
+    journal.close()
+    assert journal.rows == [] and "not the speeds of this run" in capsys.readouterr().out
 
 
 # Weights and checkpoints

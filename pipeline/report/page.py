@@ -1,7 +1,6 @@
 """One HTML page without any network need, and the same numbers as JSON."""
 
 import base64
-import csv
 import io
 import json
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pipeline.base.files import write_durably
 from pipeline.data.shards import Shards
 from pipeline.report import gallery, lettering
 from pipeline.runtime.text import printable
+from pipeline.student.export import read_log
 from pipeline.views.recipe import Recipe
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -46,8 +46,7 @@ def _curves(students: Path, names: list[str]) -> Figure:
     picture = Figure(figsize=(10, 3.4), layout="constrained")
     left, right = picture.subplots(1, 2)
     for name, shown in zip(names, lettering.names_of(names, "student")):
-        with (students / name / "log.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_log(students / name)
         epochs = np.array([float(row["epoch"]) for row in rows])
         left.plot(epochs, [float(row["task"]) for row in rows], label=shown)
         scored = [row["val_top1"] != "" for row in rows]

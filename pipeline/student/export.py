@@ -6,16 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import difference, files, timm_models, weights
-from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
+from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError, first_line
 from pipeline.student.config import StudentConfig
 from pipeline.student.model import Student
 from pipeline.views.recipe import Recipe
 
 
 def read_log(directory: Path) -> list[dict[str, str]]:
-    """The rows of a student's ``log.csv``, one per epoch."""
-    with (directory / "log.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    """The rows of a student's ``log.csv``, one per epoch. Raises UsageError (there is none) or IntegrityError."""
+    path = directory / "log.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            float(row["epoch"]), float(row["task"]), int(row["step"]), float(row["live_fraction"])
+            float(row["val_top1"] or 0)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; write it with: python -m stages.train") from None
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        again = "write it again with: python -m stages.train"
+        raise IntegrityError(f"{path}: not the log of a training ({first_line(error)}); {again}") from None
+    return rows
 
 
 def live_fraction(log: Sequence[Mapping[str, Any]]) -> float:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.files import write_durably
+from pipeline.runtime.errors import first_line
 from pipeline.runtime.machine import rank, world_size
+from pipeline.runtime.progress import say
 from pipeline.training.batches import Batch
 
 _COLUMNS = ("epoch", "step", "images_per_s", "waiting")
@@ -30,8 +32,12 @@ class Journal:
         self.path = directory / "speed.csv"
         self.rows: list[dict[str, Any]] = []
         if self.path.is_file():
-            with self.path.open(encoding="utf-8", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= start]
+            try:
+                with self.path.open(encoding="utf-8", newline="") as file:
+                    rows = list(csv.DictReader(file))
+                self.rows = [{name: row[name] for name in _COLUMNS} for row in rows if int(row["step"]) <= start]
+            except (ValueError, KeyError, TypeError, csv.Error) as error:  # no output: a damaged one stops no training
+                say(f"warning: {self.path}: not the speeds of this run ({first_line(error)}); it begins anew")
         self.events = _events(directory / "tensorboard" / title, start) if rank() == 0 else None
         self.resume()
 
