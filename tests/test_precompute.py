@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def at(world: World, root: Path) -> World:
     """The same world with a pool of its own."""
     root.mkdir(exist_ok=True)
-    for name in ("shards", "teacher"):
+    for name in ("shards", "teachers"):
         (root / name).symlink_to(world.root / name)
     return replace(world, root=root)
 
