@@ -13,6 +13,7 @@ import zarr
 from click.testing import CliRunner, Result
 
 from pipeline.cache.reader import open_cache
+from pipeline.data.images import Rule
 from pipeline.views.draw import draw_block
 from pipeline.views.recipe import Recipe
 from stages import (
@@ -175,8 +176,8 @@ def test_a_student_is_not_scored_on_other_classes_or_views_than_its_own(
 def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of the image library that the canary's pictures do not show."""
 
-    def other(samples: list, recipe: Recipe, first_view: int, out: np.ndarray) -> list:
-        chosen = draw_block(samples, recipe, first_view, out)
+    def other(samples: list, recipe: Recipe, first_view: int, out: np.ndarray, rule: Rule) -> list:
+        chosen = draw_block(samples, recipe, first_view, out, rule)
         np.maximum(out, 1, out=out)
         return chosen
 
