@@ -12,7 +12,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)}
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,28 @@
-"""What a cache would cost, before it is made: the codecs side by side."""
+"""What a run would cost, before it is made: the codecs side by side, what limits a training, how many cores feed it."""
+
+import pytest
+import torch
 
 from pipeline.planning.cost import HARD_BYTES, codec_costs, codec_lines
+from pipeline.planning.speed import Speed
+
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("speed", "limit", "seconds", "cores"),
+    [
+        (Speed(1200e-6, 15, 30e-6, 25e-6, GPU), "drawing", 80e-6, 40),  # a small model: the main process would be next
+        (Speed(1200e-6, 64, 30e-6, 25e-6, GPU), "main process", 30e-6, 40),
+        (Speed(1200e-6, 64, 30e-6, 300e-6, GPU), "step", 300e-6, 4),
+        (Speed(1200e-6, 1, 400e-6, 900e-6, CPU), "step", 1300e-6, 1),  # one process, so both add up
+        (Speed(1200e-6, 0, 100e-6, 900e-6, CPU), "drawing", 1200e-6, 2),
+    ],
+)
+def test_the_slowest_of_drawing_main_process_and_step_is_the_limit(
+    speed: Speed, limit: str, seconds: float, cores: int
+) -> None:
+    assert (speed.limit, speed.cores) == (limit, cores) and speed.seconds == pytest.approx(seconds)
 
 
 def test_plan_shows_bytes_and_hours_of_every_codec_that_goes_with_the_classes() -> None:

@@ -99,7 +99,7 @@ def test_a_visit_is_drawn_into_the_memory_that_it_is_given(world: World) -> None
 
 def test_workers_outlive_the_signal_that_slurm_sends_to_the_whole_group(world: World) -> None:
     visits = [Visit(block.index, 0, 3, 0) for block in world.shards.blocks]
-    stream = read_visits(world.shards, world.recipe, visits, 1)
+    stream = read_visits(world.shards, world.recipe, visits, 3, 1)
     seen = [next(stream).block.index]
     for worker in multiprocessing.active_children():
         assert worker.pid is not None, "the worker has started"
@@ -117,7 +117,7 @@ def test_a_damaged_shard_stops_the_run_with_one_sentence_from_the_worker(world: 
     path.write_bytes(content)
     visits = [Visit(block.index, 0, 1, 0) for block in broken.shards.blocks]
     with pytest.raises(IntegrityError, match=broken.shards.names[1]) as refusal:
-        list(read_visits(broken.shards, broken.recipe, visits, 1))
+        list(read_visits(broken.shards, broken.recipe, visits, 1, 1))
     assert "Traceback" not in str(refusal.value)
 
 

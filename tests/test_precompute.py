@@ -91,7 +91,7 @@ def test_told_to_stop_it_ends_the_part_in_work_if_that_is_quick(
         os.kill(os.getpid(), signal.SIGTERM)
         return label_visit(*arguments)
 
-    monkeypatch.setattr(precompute, "_GRACE", grace)
+    monkeypatch.setattr(precompute, "GRACE", grace)
     monkeypatch.setattr(precompute, "label_visit", label_and_signal)
     with pytest.raises(RetryError, match=f"stopped by SIGTERM after {whole} whole parts"):
         here.label("none", 6)

@@ -1,7 +1,6 @@
 """Exit codes and messages of the stages, ranks and workers from the environment."""
 
 import errno
-import resource
 
 import pytest
 import torch
@@ -63,15 +62,6 @@ def test_progress_in_a_job_log_is_plain_lines_on_standard_error(capsys: pytest.C
         tick(note="last")
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.splitlines()[-1].startswith("label: 2/2 parts, ")
-
-
-def test_a_stage_lifts_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-        assert stage(lambda: resource.getrlimit(resource.RLIMIT_NOFILE))() == (min(before[1], 65_536), before[1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_timeout_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ def test_weights_that_one_bad_gradient_made_nan_are_never_saved(world: World, tm
         bad = next(calls) == 9  # the last step before a checkpoint: its loss is finite, its gradient is not
         return {"loss": loss + (0.0 * loss).sqrt() if bad else loss}
 
-    def load(start: int, stop: int) -> Iterator[Batch]:
+    def load(start: int, stop: int) -> Generator[Batch, None, None]:
         return batches(schedule, range(1), start, stop, world.shards, world.recipe, device(), 0)
 
     with pytest.raises(IntegrityError, match=r"weights became nan or inf by step 9; lower optimizer.lr"):

@@ -15,6 +15,7 @@ from pipeline.cache.layout import CacheConfig, Layout, layout_of
 from pipeline.cache.records import row_digest
 from pipeline.data.shards import Shards
 from pipeline.planning.pieces import Pieces
+from pipeline.planning.speed import Speed, hours
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import world_size
@@ -26,15 +27,16 @@ from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.model import computing
 from pipeline.teacher.model import create as create_teacher
 from pipeline.teacher.precompute import views_per_visit
-from pipeline.training.batches import memory_needed
+from pipeline.training.batches import seconds_per_row, windows_size
 from pipeline.training.config import TrainConfig
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import lanes_of
 from pipeline.views.draw import prepare
-from pipeline.views.drawn import draw_visit
+from pipeline.views.drawn import Drawn, draw_visit
 from pipeline.views.recipe import Recipe
 
 HARD_BYTES = 1.3  # per view and sample: two bytes before zstd; labels that agree between views take 0.8 to 1.3
+ENOUGH = 1 << 60  # bytes: what a run wishes for is said, whatever this machine has
 
 
 def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: int = 64) -> dict[str, Any]:
@@ -42,15 +44,16 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
     students that learn from its recipe, as plain JSON data. Raises UsageError where there is no such cache.
 
     Times come from a probe of ``probe`` samples with freshly initialised models of the configured kind on this machine:
-    drawing per worker, the teacher's forward pass on a block, each student's training step with its optimiser, in the
-    configured precision, not compiled. The weights' average is left out.
+    drawing per core, what the training process does to bring a drawn view into a batch, the teacher's forward pass on a
+    block, each student's training step with its optimiser, in the configured precision, not compiled. The weights' average
+    is left out.
     """
     cache, config = _chosen(pieces, name)
     recipe = pieces.recipes[cache.recipe]
     device, layout = pick_device(), layout_of(shards, cache)
     views = shards.samples * cache.views
     # Drawing, and the teacher's forward pass at the constant shape of a block.
-    drawing = _seconds_per_view_drawn(shards, recipe, views_per_visit(cache.group), probe)
+    drawing, drawn = _draw(shards, recipe, views_per_visit(cache.group), probe)
     drawn_at = drawing / max(1, workers)
     images, forward, model = _teacher_probe(config, layout, recipe, device)
     teaching = _median_seconds(forward, device) / len(images)
@@ -62,9 +65,18 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
             training = pieces.trainings[chosen.training]
             schedule = make_schedule(training, shards, cache.views, recipe.shared_pairing)
             rows = schedule.steps(training.epochs) * training.batch
-            students[student] = _student(chosen, layout.classes, recipe, training, images, rows, drawn_at, teaching)
+            main = seconds_per_row(drawn, training.batch // world_size(), recipe, device)
+            speed = Speed(drawing, workers, main, 0.0, device)
+            cached, flops = _student(chosen, layout.classes, recipe, training, images, speed)
+            live = cached if chosen.supervision == "none" else replace(cached, step=cached.step + teaching)
+            students[student] = {
+                "supervision": chosen.supervision,
+                "gflops_per_row": flops,
+                **hours(cached, live, rows),
+            }
             students[student]["hours_teacher_live"] = rows * teaching / 3600
-            memory.append(memory_needed(schedule, lanes_of(0, world_size(), training.lanes), recipe.size, workers))
+            lanes = lanes_of(0, world_size(), training.lanes)
+            memory.append(str(windows_size(schedule, lanes, shards, recipe, workers, free=ENOUGH)))
     cache_hours = views * max(drawn_at, teaching) / 3600
     parts = layout.groups(cache.views) * layout.shards
     return {
@@ -102,9 +114,11 @@ def describe(found: Mapping[str, Any]) -> str:
     ]
     lines += codec_lines(cache["codecs"], cache["codec"])
     for name, entry in found["students"].items():
-        lines.append(
-            f"{name}: {entry['hours_cached']:.3g} h from the cache, {entry['hours_live']:.3g} h with the live teacher"
-        )
+        for way, how in (("cached", "from the cache"), ("live", "with the live teacher")):
+            limit = f"limited by the {entry[f'limit_{way}']}; {entry[f'cores_{way}']} core(s) would draw as fast"
+            lines.append(f"{name}: {entry[f'hours_{way}']:.3g} h {how}, {limit}")
+        step, main = entry["milliseconds_per_row"], entry["milliseconds_main"]
+        lines.append(f"{name}: a row takes {step:.3g} ms in the step and {main:.3g} ms in the main process")
     lines.append("the cache never pays here" if least is None else f"the cache pays from {least} student(s) on")
     return "\n".join(lines)
 
@@ -177,10 +191,9 @@ def _break_even(cache_hours: float, found: dict[str, dict[str, Any]]) -> int | N
 
 
 def _student(
-    chosen: StudentConfig, classes: int, recipe: Recipe, train: TrainConfig, images: torch.Tensor, rows: int,
-    drawing: float, teaching: float,
-) -> dict[str, Any]:  # fmt: skip
-    """Seconds of a training step and hours of the whole training, cached and live; drawing overlaps with the step."""
+    chosen: StudentConfig, classes: int, recipe: Recipe, train: TrainConfig, images: torch.Tensor, speed: Speed
+) -> tuple[Speed, float]:
+    """``speed`` with the seconds of a training step, and the GFLOP of a row."""
     device, images = images.device, images[: max(2, train.batch // world_size())]
     model = create_student(chosen, classes, recipe.size).to(device)
     target = torch.full((len(images), classes), 1.0 / classes, device=device)
@@ -195,22 +208,18 @@ def _student(
         optimizer.zero_grad(set_to_none=True)
         return loss
 
-    per_row = _median_seconds(step, device) / len(images)
-    hours = {"hours_cached": rows * max(per_row, drawing) / 3600}
-    asked = 0.0 if chosen.supervision == "none" else teaching
-    hours["hours_live"] = rows * max(per_row + asked, drawing) / 3600
-    flops = 3 * _gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
-    return {"supervision": chosen.supervision, "milliseconds_per_row": 1e3 * per_row, "gflops_per_row": flops, **hours}
+    taken = _median_seconds(step, device) / len(images)
+    return replace(speed, step=taken), 3 * _gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
 
 
-def _seconds_per_view_drawn(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> float:
-    """CPU seconds per view of one core, each image decoded once for ``repeats`` views as the stage does."""
+def _draw(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> tuple[float, Drawn]:
+    """CPU seconds per view of one core, each image decoded once for ``repeats`` views as the stage does, and the views."""
     block = max(shards.blocks, key=lambda block: block.samples)
     few = replace(block, samples=min(probe, block.samples))
     prepare()
     start = time.process_time()
-    draw_visit(shards, recipe, few, 0, repeats)
-    return (time.process_time() - start) / (few.samples * repeats)
+    drawn = draw_visit(shards, recipe, few, 0, repeats)
+    return (time.process_time() - start) / (few.samples * repeats), drawn
 
 
 def _median_seconds(call: Callable[[], object], device: torch.device, rounds: int = 5) -> float:

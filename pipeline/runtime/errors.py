@@ -31,6 +31,10 @@ class RetryError(PipelineError):
     exit_code = 75
 
 
+class Interrupted(RetryError):
+    """Told to stop while waiting for views (exit 75)."""
+
+
 def first_line(error: Exception) -> str:
     """What another library's error says, short enough for a sentence of ours."""
     return (str(error) or type(error).__name__).splitlines()[0]

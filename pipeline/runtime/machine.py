@@ -86,7 +86,12 @@ def device_name() -> str:
 def cores() -> int:
     """Cores that this rank may use: the process's own, shared out among the node's ranks."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // _whole("LOCAL_WORLD_SIZE", 1, 1, _MOST_RANKS))
+    return max(1, there // local_ranks())
+
+
+def local_ranks() -> int:
+    """Ranks on this node: LOCAL_WORLD_SIZE, as torchrun sets it, else 1."""
+    return _whole("LOCAL_WORLD_SIZE", 1, 1, _MOST_RANKS)
 
 
 def workers() -> int:
@@ -108,6 +113,12 @@ def home_expanded(what: str, path: str | Path) -> Path:
         raise UsageError(f"{what}: no home directory is known for {str(path)!r}; write the path in full") from None
 
 
+def patience() -> int:
+    """Seconds without a sign of life after which another rank or a loader process is given up: DISTIL_TIMEOUT, else
+    600."""
+    return _whole("DISTIL_TIMEOUT", 600, 1, _MOST_SECONDS)
+
+
 @contextmanager
 def distributed() -> Iterator[None]:
     """Joins the process group that torchrun's variables describe; nothing for a single process.
@@ -124,7 +135,7 @@ def distributed() -> Iterator[None]:
         return
     rank()  # is refused here, with its name, and not by torch; so is the port
     _whole("MASTER_PORT", 29500, 1, 65535)
-    timeout = timedelta(seconds=_whole("DISTIL_TIMEOUT", 600, 1, _MOST_SECONDS))
+    timeout = timedelta(seconds=patience())
     try:
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     except ValueError as error:  # MASTER_ADDR, MASTER_PORT or a rank is missing
@@ -137,13 +148,18 @@ def distributed() -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
+GRACE = 20.0  # seconds: Slurm and torchrun kill 30 s after the signal
+
+
 class StopSignal:
-    """Notes SIGTERM and SIGUSR1 (Slurm's warning before preemption) so that work stops at a safe boundary."""
+    """Notes SIGTERM, SIGUSR1 (Slurm's warning before preemption) and SIGHUP (unless nohup has it ignored) so that work
+    stops at a safe boundary."""
 
     def __init__(self) -> None:
         self.name, self.since = "", math.inf
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._note)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.name, self.since = signal.Signals(number).name, min(self.since, time.monotonic())
@@ -154,3 +170,9 @@ class StopSignal:
 
     def __bool__(self) -> bool:
         return bool(self.name)
+
+
+def stop_signal() -> StopSignal | None:
+    """The StopSignal that this process's signals go to; signals are the whole process's, so nobody needs to hand it on."""
+    handler = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return handler if isinstance(handler, StopSignal) else None

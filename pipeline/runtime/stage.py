@@ -5,7 +5,6 @@ import functools
 import gc
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,6 @@ from pipeline.runtime.text import printable, show
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_MANY_FILES = 65_536
 _WRONG_PATH = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -30,7 +28,6 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             _leave_cores_to_workers()
-            _allow_many_files()
             return command(*args, **{name: _at_home(name, value) for name, value in kwargs.items()})
         except PipelineError as error:
             text, code = str(error), error.exit_code
@@ -65,14 +62,6 @@ def _leave_cores_to_workers() -> None:
             sys.modules["torch"].set_num_threads(threads)
         else:  # torch reads it when a stage imports it
             os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
-def _allow_many_files() -> None:
-    """Lifts the limit of open files as far as it goes: each tensor that a loader's process hands over is one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from pipeline.student.model import Student
 from pipeline.student.model import create as create_student
 from pipeline.student.supervision import sources
 from pipeline.training import loop
-from pipeline.training.batches import Batch, batches, memory_needed
+from pipeline.training.batches import Batch, batches, windows_size
 from pipeline.training.config import TrainConfig
 from pipeline.training.labelled import with_labels_of
 from pipeline.training.schedule import Schedule, check_repeats, lanes_of, period
@@ -103,7 +103,7 @@ def train_student(
         f"{name}: {schedule.steps(config.epochs)} steps of {config.batch}, K = {schedule.period} views, r = {config.repeats}, "
         f"on {device_name()}"
     )
-    say(memory_needed(schedule, lanes, recipe.size, workers))
+    say(f"{name}: {windows_size(schedule, lanes, shards, recipe, workers)}")  # refused here if there is no room
     # The model, new or from trained weights.
     torch.manual_seed(config.seed)
     model = create_student(chosen, len(shards.classes), recipe.size)
@@ -118,7 +118,7 @@ def train_student(
         found = top1(lambda images: model(images).fused(), validation(inputs.val, recipe, device, workers), device)
         return {"val_top1": found}
 
-    def load(start: int, stop: int) -> Iterator[Batch]:
+    def load(start: int, stop: int) -> Generator[Batch, None, None]:
         return batches(schedule, lanes, start, stop, shards, recipe, device, workers, lookup, label)
 
     with loop.exclusive(directory):

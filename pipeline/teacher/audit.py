@@ -96,7 +96,7 @@ def audit(path: Path, work: Path, maker: Maker, parts: int, seed: int, workers: 
     rows = equal = hard_equal = pixels_equal = 0
     worst = 0.0
     with progress("predict", len(visits), "blocks") as tick:
-        for drawn in read_visits(shards, recipe, visits, workers):
+        for drawn in read_visits(shards, recipe, visits, 1, workers):
             block, view = drawn.block, drawn.first_view
             found = through_codec(shape.codec, label_visit(teacher, recipe, drawn).numpy())
             kept = cache.read(block, view, 1)

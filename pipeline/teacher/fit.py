@@ -3,7 +3,7 @@
 Either way the stage leaves ``model.safetensors``, so that everything downstream depends on bytes and not on a name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from pipeline.runtime.progress import say
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.model import create
 from pipeline.training import loop
-from pipeline.training.batches import Batch, batches
+from pipeline.training.batches import Batch, batches, windows_size
 from pipeline.training.config import FitConfig
 from pipeline.training.labelled import with_labels_of
 from pipeline.training.schedule import Schedule, lanes_of
@@ -46,6 +46,7 @@ def fit_teacher(
     schedule = Schedule(fit.seed, sizes, 1, 1_000_000_000, fit.lanes, fit.window, fit.batch, epoch_samples=count)
     lanes = lanes_of(rank(), world_size(), fit.lanes)
     say(f"fit_teacher: {schedule.steps(fit.epochs)} steps of {fit.batch}, on {device_name()}")
+    say(f"fit_teacher: {windows_size(schedule, lanes, train, recipe, workers)}")  # refused here if there is no room
     torch.manual_seed(fit.seed)
     model = create(config, len(train.classes), pretrained=False).to(device)
 
@@ -57,7 +58,7 @@ def fit_teacher(
         )
         return {"loss": (batch.lam * own + (1.0 - batch.lam) * other).mean()}
 
-    def load(start: int, stop: int) -> Iterator[Batch]:
+    def load(start: int, stop: int) -> Generator[Batch, None, None]:
         return batches(schedule, lanes, start, stop, train, recipe, device, workers)
 
     with loop.exclusive(directory):

@@ -21,8 +21,8 @@ from pipeline.cache.layout import CacheConfig, Layout, Part, Store, committed, i
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.publish import refuse_other
 from pipeline.data.shards import Shards
-from pipeline.runtime.errors import RetryError, UsageError
-from pipeline.runtime.machine import StopSignal, device_name, rank, world_size
+from pipeline.runtime.errors import Interrupted, RetryError, UsageError
+from pipeline.runtime.machine import GRACE, StopSignal, device_name, rank, world_size
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.text import clipped, whole_number
@@ -31,10 +31,9 @@ from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
 from pipeline.views.drawn import Drawn
 from pipeline.views.recipe import Recipe
+from pipeline.views.ring import ring_size
 from pipeline.views.visits import Visit
 from pipeline.views.workers import read_visits
-
-_GRACE = 20.0  # seconds: Slurm and torchrun kill 30 s after the signal
 
 
 @dataclass(frozen=True)
@@ -148,12 +147,15 @@ def fill(
     pending: Future[float] | None = None
     with (
         ThreadPoolExecutor(1) as writer,
-        closing(read_visits(shards, recipe, visits(), workers)) as drawn_visits,  # a failed write must end the workers
+        closing(read_visits(shards, recipe, visits(), repeats, workers)) as drawn_visits,  # ends if a write fails
         progress("precompute", len(todo), "parts") as tick,
     ):
         while True:
             before = time.perf_counter()
-            drawn = next(drawn_visits, None)
+            try:
+                drawn = next(drawn_visits, None)
+            except Interrupted:
+                break
             read_wait += time.perf_counter() - before
             if drawn is None:
                 break
@@ -168,7 +170,7 @@ def fill(
                 finished, views = finished + 1, views + current.hard.size
                 current = None
                 tick()
-            if stop and stop.waited() > _GRACE:
+            if stop and stop.waited() > GRACE:
                 break
         write += pending.result() if pending else 0.0
     total = time.perf_counter() - start
@@ -222,6 +224,9 @@ def run(
     stands in ``out`` that publishing would refuse to replace."""
     device = pick_device()
     layout = layout_of(shards, config)
+    say(
+        f"precompute: {ring_size(shards, recipe, views_per_visit(layout.group), workers)}"
+    )  # refused here if there is no room
     teacher = Teacher.load(teacher_config, weights, layout.classes, recipe, shards.block_size, device)
     identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
     pool = open_pool(pool_root, identity, new_cache)

@@ -1,23 +1,31 @@
 """From visits to training batches: loader workers, windows, steps.
 
-Workers read and draw visits in the order of need; the process that trains keeps one window of W visits per lane, labels
-visits that have no targets yet, and takes B/(2L) pairs per lane and step. The batches are a function of (seed, step)
-alone: any number of workers, any world size that divides L.
+Workers read and draw visits in the order of need; the process that trains keeps one window of W visits per lane in the
+ring, labels visits that have no targets yet, and takes B/(2L) pairs per lane and step. The batches are a function of
+(seed, step) alone: any number of workers, any world size that divides L.
+
+A view is copied once, from its slot into a tensor that stands for the whole run: a fresh mapping or a fresh tensor costs
+a page fault for every 4 kB, which was seven times the copy itself.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+import statistics
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from pipeline.data.shards import Shards
+from pipeline.runtime.machine import GRACE, world_size
 from pipeline.training.schedule import Schedule, windows
 from pipeline.views.drawn import Drawn
 from pipeline.views.finish import Finishing, finish
 from pipeline.views.recipe import Recipe
+from pipeline.views.ring import AHEAD, RingSize, ring_size
 from pipeline.views.visits import Targets
-from pipeline.views.workers import Lookup, _ahead, read_visits
+from pipeline.views.workers import Lookup, VisitReader
 
 Label = Callable[[Drawn], Targets]  # in the training process: targets from the live teacher
 
@@ -27,7 +35,8 @@ class Batch:
     """One rank's share of a step, finished on the device; rows 2i and 2i + 1 are a pair. B' = its samples.
 
     ``lam`` is a row's own share, ``partner_labels`` has the rest. ``hard`` and ``logits`` are the teacher's answers on
-    the mixed views, None without a teacher. ``live``: rows whose targets the live teacher gave.
+    the mixed views, None without a teacher. ``live``: rows whose targets the live teacher gave. ``waited``: seconds in which
+    there was nothing to do but wait for views. No later batch changes these tensors.
     """
 
     images: torch.Tensor  # float32 (B', 3, R, R)
@@ -37,6 +46,7 @@ class Batch:
     hard: torch.Tensor | None  # int64 (B',)
     logits: torch.Tensor | None  # float32 (B', C)
     live: int
+    waited: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,9 @@ class _Rows:
     each."""
 
     fields: dict[str, torch.Tensor]
-    pairs: torch.Tensor  # int64 (r, n//2, 2) as flat rows
+    pairs: np.ndarray  # int64 (r, n//2, 2) as flat rows
     live: bool
+    drawn: Drawn
 
 
 def _flatten(drawn: Drawn, label: Label | None) -> _Rows:
@@ -61,7 +72,7 @@ def _flatten(drawn: Drawn, label: Label | None) -> _Rows:
             whole["logits"] = torch.from_numpy(targets.logits)
     fields = {name: value.flatten(0, 1) for name, value in whole.items()}
     fields["labels"] = drawn.labels.repeat(views)
-    return _Rows(fields, drawn.pairs + n * torch.arange(views)[:, None, None], live)
+    return _Rows(fields, drawn.pairs.numpy() + n * np.arange(views)[:, None, None], live, drawn)
 
 
 class _Lane:
@@ -69,39 +80,63 @@ class _Lane:
 
     def __init__(self) -> None:
         self.rows: list[_Rows] = []
-        self.order = torch.empty((0, 3), dtype=torch.int64)
+        self.order = np.empty((0, 3), np.int64)
 
     def give(self, pairs: int, step: "_Step") -> int:
         """Puts up to ``pairs`` pairs into ``step``, grouped by visit; how many it gave."""
         order, self.order = self.order[:pairs], self.order[pairs:]
-        for index in order[:, 0].unique().tolist():
+        for index, rows in enumerate(self.rows):
             chosen = order[order[:, 0] == index]
-            step.put(self.rows[index], self.rows[index].pairs[chosen[:, 1], chosen[:, 2]].flatten())
+            if len(chosen):
+                step.put(rows, torch.from_numpy(rows.pairs[chosen[:, 1], chosen[:, 2]].reshape(-1)))
         return len(order)
+
+
+class _Pool:
+    """Standing tensors for the pixels of a step, taken in turn: one, or with a GPU two in pinned memory, so that one is
+    filled while the other is copied; a tensor is handed out again only when its copy is done."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        pinned = device.type == "cuda"
+        tensors = [torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for _ in range(2 if pinned else 1)]
+        self.pinned, self._turns = pinned, itertools.cycle(enumerate(tensors))
+        self._copied: dict[int, torch.cuda.Event] = {}
+
+    def take(self) -> torch.Tensor:
+        self._turn, tensor = next(self._turns)
+        if self._turn in self._copied:
+            self._copied[self._turn].synchronize()
+        return tensor
+
+    def copied(self) -> None:
+        """To be called when the copy of the tensor that was taken last has been asked for."""
+        if self.pinned:
+            self._copied.setdefault(self._turn, torch.cuda.Event()).record()
 
 
 class _Step:
     """The rows of one step. They are copied as they are taken, so that a used-up window is freed before the next one is
     held; one ``index_select`` per visit and field costs an eighth of an indexed assignment."""
 
-    def __init__(self, size: int, pinned: bool) -> None:
-        self.size, self.pinned = size, pinned
+    def __init__(self, size: int, pool: _Pool) -> None:
+        self.size, self.pool = size, pool
         self.filled = self.live = 0
-        self.whole: dict[str, torch.Tensor] = {}
+        self.whole = {"pixels": pool.take()}
 
     def put(self, rows: _Rows, flat: torch.Tensor) -> None:
-        stop = self.filled + len(flat)
+        stop = self.filled + flat.numel()
         for name, source in rows.fields.items():
-            if name not in self.whole:
+            if name not in self.whole:  # small, and the caller's to keep
                 shape = (self.size, *source.shape[1:])
-                self.whole[name] = torch.empty(shape, dtype=source.dtype, pin_memory=self.pinned)
+                self.whole[name] = torch.empty(shape, dtype=source.dtype, pin_memory=self.pool.pinned)
             torch.index_select(source, 0, flat, out=self.whole[name][self.filled : stop])
         self.filled = stop
-        self.live += rows.live * len(flat)
+        self.live += rows.live * flat.numel()
 
-    def batch(self, recipe: Recipe, device: torch.device) -> Batch:
+    def batch(self, recipe: Recipe, device: torch.device, waited: float = 0.0) -> Batch:
         assert self.filled == self.size, "a step is given whole"
         there = {name: value.to(device, non_blocking=True) for name, value in self.whole.items()}
+        self.pool.copied()
         partner = torch.arange(self.size, device=device) ^ 1  # rows 2i and 2i + 1 are a pair
         plan = Finishing(there["erase"], there["noise"], partner, there["lam"], there["box"])
         return Batch(
@@ -112,6 +147,7 @@ class _Step:
             hard=there.get("hard"),
             logits=there.get("logits"),
             live=self.live,
+            waited=waited,
         )
 
 
@@ -126,38 +162,62 @@ def batches(
     workers: int,
     lookup: Lookup | None = None,
     label: Label | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches of steps ``start .. stop - 1`` for the given lanes, in order.
 
     ``lookup`` gives a visit's targets in its worker; ``label`` gives them here for visits where it gave none. Raises
-    whatever refusal a worker met (IntegrityError with shard, block and view).
+    whatever refusal a worker met (IntegrityError with shard, block and view), and RetryError as VisitReader does: alone a
+    process that is told to stop ends its wait at once, since it can save; among ranks that would leave the others.
     """
     coming, ahead = itertools.tee(windows(schedule, lanes, start, stop))
     needed = (visit for window in ahead for visit in window.visits)
-    # Lanes come to the end of their windows in the same step: the next window of each is to be there.
-    drawn = read_visits(shards, recipe, needed, workers, lookup, schedule.window * len(lanes))
+    size = windows_size(schedule, lanes, shards, recipe, workers)
+    rows = 2 * schedule.pairs_per_step * len(lanes)
+    pool = _Pool((rows, 3, recipe.size, recipe.size), device)
     state = {lane: _Lane() for lane in lanes}
-    for _ in range(start, stop):
-        step = _Step(2 * schedule.pairs_per_step * len(lanes), device.type == "cuda")
-        for lane in lanes:
-            held, missing = state[lane], schedule.pairs_per_step
-            while missing:
-                if not len(held.order):
-                    window = next(coming)
-                    assert window.lane == lane, "windows come in the order of need"
-                    held.rows.clear()
-                    held.rows.extend(_flatten(next(drawn), label) for _ in window.visits)
-                    held.order = torch.from_numpy(window.order)
-                missing -= held.give(missing, step)
-        yield step.batch(recipe, device)
+    waited = 0.0
+    with VisitReader(shards, recipe, needed, size, lookup, GRACE if world_size() > 1 else 0.0) as reader:
+        for _ in range(start, stop):
+            reader.check()
+            step = _Step(rows, pool)
+            for lane in lanes:
+                held, missing = state[lane], schedule.pairs_per_step
+                while missing:
+                    if not len(held.order):
+                        window = next(coming)
+                        assert window.lane == lane, "windows come in the order of need"
+                        for used in held.rows:
+                            reader.release(used.drawn)
+                        held.rows = [_flatten(next(reader), label) for _ in window.visits]
+                        held.order = window.order
+                    missing -= held.give(missing, step)
+            yield step.batch(recipe, device, reader.waited - waited)
+            waited = reader.waited
 
 
-def memory_needed(schedule: Schedule, lanes: range, size: int, workers: int) -> str:
-    """One sentence about host memory: windows (W*r*b*3*R^2 bytes per lane) and visits in flight."""
-    visit = schedule.repeats * max(schedule.blocks) * 3 * size * size
-    flight = workers * _ahead(workers, schedule.window * len(lanes)) * visit if workers else 0
-    windows_bytes = len(lanes) * schedule.window * visit
-    return (
-        f"window memory: {windows_bytes / 1e9:.2f} GB ({len(lanes)} lane(s) x {schedule.window} visits of "
-        f"{visit / 1e6:.1f} MB) + up to {flight / 1e9:.2f} GB in flight in /dev/shm ({workers} workers)"
-    )
+def windows_size(
+    schedule: Schedule, lanes: range, shards: Shards, recipe: Recipe, workers: int, free: int | None = None
+) -> RingSize:
+    """The ring for W visits per lane and those drawn ahead, of ``free`` bytes (None: as measured). Raises UsageError where
+    that is too little.
+
+    Lanes come to the end of their windows in the same step: the next window of each is to be there.
+    """
+    held = schedule.window * len(lanes)
+    ahead = max(AHEAD, -(-held // workers)) if workers else 0
+    return ring_size(shards, recipe, schedule.repeats, workers, held, ahead, free)
+
+
+def seconds_per_row(drawn: Drawn, size: int, recipe: Recipe, device: torch.device, rounds: int = 5) -> float:
+    """Seconds of this process per row of a batch of ``size`` rows, gathered and finished: the median of ``rounds``, with
+    the pairs of ``drawn`` over and over. What a GPU does meanwhile is not waited for, but for its copy."""
+    rows, pool = _flatten(drawn, None), _Pool((size, 3, recipe.size, recipe.size), device)
+    flat = torch.from_numpy(np.resize(rows.pairs, size))
+    times = []
+    for _ in range(rounds + 2):  # the first ones warm up
+        start = time.perf_counter()
+        step = _Step(size, pool)
+        step.put(rows, flat)
+        step.batch(recipe, device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[2:]) / size

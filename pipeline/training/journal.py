@@ -3,7 +3,7 @@
 Times are of this machine and this run, so they are no output: they stay beside the checkpoints and in no file that DVC
 hashes, or a student trained again to the same bits would have another hash.
 
-    RUN/speed.csv            per epoch: images/s over all ranks, share of the time that rank 0 spent waiting for data
+    RUN/speed.csv            per epoch: images/s over all ranks, share of the time that rank 0 spent waiting for views
     RUN/tensorboard/TITLE/   the same and every number of log.csv, where TensorBoard is installed
 """
 
@@ -46,13 +46,9 @@ class Journal:
         self.since, self.waited, self.samples = time.perf_counter(), 0.0, 0
 
     def watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """``batches``, with the time noted that is spent waiting for them in this process."""
-        while True:
-            before = time.perf_counter()
-            batch = next(batches, None)
-            self.waited += time.perf_counter() - before
-            if batch is None:
-                return
+        """``batches``, with the time noted that this process spent waiting for views for them."""
+        for batch in batches:
+            self.waited += batch.waited
             self.samples += len(batch.labels) * world_size()
             yield batch
 

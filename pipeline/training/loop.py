@@ -12,7 +12,8 @@ not finite ends the run as there, but with its steps named and a whole checkpoin
 
 import errno
 import fcntl
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import nn
 
 from pipeline.base.files import sha256_file
 from pipeline.runtime.code import ROOT
-from pipeline.runtime.errors import RetryError
+from pipeline.runtime.errors import Interrupted, RetryError
 from pipeline.runtime.machine import StopSignal, rank, world_size
 from pipeline.runtime.progress import progress, say
 from pipeline.training.batches import Batch
@@ -50,7 +51,7 @@ def run(
     compute: Compute,
     config: LoopConfig,
     schedule: Schedule,
-    batches: Callable[[int, int], Iterator[Batch]],
+    batches: Callable[[int, int], Generator[Batch, None, None]],
     directory: Path,
     device: torch.device,
     score: Callable[[nn.Module], Row] | None = None,
@@ -77,8 +78,23 @@ def run(
         say(f"{title}: goes on from step {start} of {steps}")
     journal, stop = Journal(title, directory, start), StopSignal()
     model.train()
-    with progress(title, steps - start, "steps") as tick, tensor_float32(config.tf32), closing(journal):
-        for step, batch in zip(range(start, steps), journal.watched(batches(start, steps))):
+    loading = closing(batches(start, steps))
+    with (
+        loading as stream,
+        progress(title, steps - start, "steps") as tick,
+        tensor_float32(config.tf32),
+        closing(journal),
+    ):
+        watched = journal.watched(stream)
+        for step in range(start, steps):
+            # The batch; told to stop while it waits, a process that is alone saves what it has.
+            try:
+                batch = next(watched)
+            except Interrupted:
+                if world_size() > 1:  # the others are in this step and can't save another one
+                    raise
+                state.save(step)
+                raise _stopped(title, stop, step, steps) from None
             # One step, and its share of the average and of the log.
             scheduler.step_update(step)
             values = stepper(compute, batch)
@@ -104,10 +120,7 @@ def run(
                 state.save(done)
             tick(1, note)
             if stopping and done < steps:
-                raise RetryError(
-                    f"{title}: stopped by {stop.name or 'another rank'} at step {done} of {steps}, saved; "
-                    f"run the same command to go on"
-                )
+                raise _stopped(title, stop, done, steps)
     return Trained(model, average.module.state_dict() if average is not None else None, state.rows)
 
 
@@ -132,6 +145,7 @@ def exclusive(directory: Path) -> Iterator[None]:
         return
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as file:
+        os.register_at_fork(after_in_child=file.close)  # else the lock lasts as long as the last worker
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -143,6 +157,11 @@ def exclusive(directory: Path) -> Iterator[None]:
                 raise
             say(f"warning: {directory}: no locks on this file system; see that no second job trains this very run")
         yield
+
+
+def _stopped(title: str, stop: StopSignal, done: int, steps: int) -> RetryError:
+    name = stop.name or "another rank"
+    return RetryError(f"{title}: stopped by {name} at step {done} of {steps}, saved; run the same command to go on")
 
 
 def _agreed(stop: StopSignal, done: int, device: torch.device) -> bool:

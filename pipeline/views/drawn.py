@@ -22,7 +22,8 @@ class Drawn:
     """One block in r views, ready to be labelled, mixed and finished. n = samples of the block.
 
     ``plan``: ``Finishing.stack`` of the r views, (r, n, ...) each; its ``partner`` counts rows of the block. ``pairs``
-    (r, n//2, 2): the pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits.
+    (r, n//2, 2): the pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits. ``slot``: of the ring
+    that the pixels lie in, -1 for memory of their own.
     """
 
     block: Block
@@ -33,6 +34,7 @@ class Drawn:
     labels: torch.Tensor  # int64 (n,)
     digests: tuple[str, ...]
     targets: Targets | None = None
+    slot: int = -1
 
 
 def draw_visit(

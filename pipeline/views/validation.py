@@ -12,6 +12,8 @@ from pipeline.views.recipe import Recipe, evaluation
 from pipeline.views.visits import Visit
 from pipeline.views.workers import read_visits
 
+_ENOUGH = 1024  # samples per worker: starting a process costs as much as drawing about so many
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -30,8 +32,8 @@ def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: in
     blocks = shards.blocks[rank() :: world_size()]
     mine = [Visit(block.index, 0, 1, 0) for block in blocks]
     samples = sum(block.samples for block in blocks)
-    few = min(workers, samples // 1024)  # starting a process costs as much as drawing about a thousand
-    for drawn in read_visits(shards, plain, mine, few):
+    few = min(workers, samples // _ENOUGH)
+    for drawn in read_visits(shards, plain, mine, 1, few):
         plan = drawn.plan.view(0).to(device)
         images = finish(drawn.pixels[0].to(device), plan, plain)
         yield Seen(drawn.block, drawn.digests[0], images, drawn.labels.to(device))

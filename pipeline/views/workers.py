@@ -1,75 +1,257 @@
-"""Processes that read and draw visits ahead, in the order of need."""
+"""Processes that read and draw visits ahead, in the order of need, into a ring of shared memory.
 
+The DataLoader is torch's own. Its sampler is called in this process and takes a free slot of the ring for each visit; a
+worker draws into that slot, puts the plan, digests and targets behind the pixels, and sends back where they are. Workers
+own nothing: they hold no lock, and they are killed when they are no longer needed or when their parent dies. One that
+ends, fails or hangs ends the run with one sentence.
+"""
+
+import atexit
+import ctypes
+import multiprocessing
+import os
+import pickle
 import signal
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.shards import Shards
-from pipeline.runtime.errors import PipelineError
+from pipeline.runtime.errors import Interrupted, PipelineError, RetryError, first_line
+from pipeline.runtime.machine import GRACE, patience, stop_signal
+from pipeline.runtime.progress import say
 from pipeline.views.draw import prepare
 from pipeline.views.drawn import Drawn, draw_visit
+from pipeline.views.finish import Finishing
 from pipeline.views.recipe import Recipe
+from pipeline.views.ring import Ring, RingSize, ring_size
 from pipeline.views.visits import Targets, Visit
 
 Lookup = Callable[[Visit, Drawn], Targets | None]  # in a worker, so it is picklable: targets from a cache, or none
 
+_POLL = 0.5  # seconds between two looks at the workers and at signals, while no view comes
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker raised, as plain data, so that its sentence stays one sentence: anything can be sent."""
+
+    kind: type[PipelineError]
+    text: str
+
 
 class _Visits(Dataset[Any]):
-    """Map from a Visit to its Drawn; a refusal comes back as a value, so that its sentence stays one sentence."""
+    """Draws a visit into its slot; the slot, the visit, and how much it wrote behind the pixels."""
 
-    def __init__(self, shards: Shards, recipe: Recipe, lookup: Lookup | None) -> None:
-        self.shards, self.recipe, self.lookup = shards, recipe, lookup
+    def __init__(self, shards: Shards, recipe: Recipe, ring: Ring, lookup: Lookup | None) -> None:
+        self.shards, self.recipe, self.ring, self.lookup = shards, recipe, ring, lookup
 
-    def __getitem__(self, visit: Visit) -> Drawn | PipelineError:
+    def __getitem__(self, task: tuple[int, Visit]) -> tuple[int, Visit, int]:
+        slot, visit = task
         try:
-            block = self.shards.blocks[visit.block]
-            drawn = draw_visit(self.shards, self.recipe, block, visit.first_view, visit.views)
-            return replace(drawn, targets=self.lookup(visit, drawn)) if self.lookup else drawn
+            return slot, visit, self.ring.write(slot, pickle.dumps(self._draw(slot, visit), pickle.HIGHEST_PROTOCOL))
         except PipelineError as error:
-            return error
+            failure = _Failure(_base(type(error)), str(error))
+        except MemoryError:
+            failure = _Failure(RetryError, f"{self._place(visit)}: out of memory; set DISTIL_WORKERS lower")
+        except Exception as error:  # whatever it is: a traceback from another process helps nobody
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {first_line(error)} ({last.filename}:{last.lineno})"
+            failure = _Failure(RetryError, f"{self._place(visit)}: drawing failed: {what}")
+        return slot, visit, self.ring.write(slot, pickle.dumps(failure))
+
+    def _place(self, visit: Visit) -> str:
+        block = self.shards.blocks[visit.block]
+        return f"{self.shards.names[block.shard]}, block {block.index}, views from {visit.first_view} on"
+
+    def _draw(self, slot: int, visit: Visit) -> tuple[Any, ...]:
+        block = self.shards.blocks[visit.block]
+        place = self.ring.pixels(slot, visit.views, block.samples, self.recipe.size)
+        drawn = draw_visit(self.shards, self.recipe, block, visit.first_view, visit.views, place)
+        targets = self.lookup(visit, drawn) if self.lookup else None
+        plan = [getattr(drawn.plan, field.name).numpy() for field in fields(Finishing)]
+        return plan, drawn.pairs.numpy(), drawn.labels.numpy(), drawn.digests, targets
+
+
+class VisitReader(Iterator[Drawn]):
+    """The given visits, drawn, in their order, each with its targets if ``lookup`` has them.
+
+    A visit's pixels are the caller's until ``release``; it may hold ``size.held`` at once. A wait for views ends
+    ``grace`` seconds after SIGTERM, SIGUSR1 or SIGHUP with Interrupted. Raises the refusal that a worker met (with its own
+    exit code) and RetryError for one that failed, ended, or sent nothing for DISTIL_TIMEOUT seconds. ``waited``: seconds
+    spent waiting. Close it, or use ``with``.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        recipe: Recipe,
+        visits: Iterable[Visit],
+        size: RingSize,
+        lookup: Lookup | None = None,
+        grace: float = GRACE,
+    ) -> None:
+        self.shards, self.recipe, self.grace, self.waited = shards, recipe, grace, 0.0
+        self._patience = patience()
+        prepare()  # before workers start, so that none of them compiles
+        self._ring = Ring(size)
+        loader = DataLoader(
+            _Visits(shards, recipe, self._ring, lookup),
+            batch_size=None,
+            sampler=((self._ring.take(), visit) for visit in visits),  # called here: ``size.slots`` always suffice
+            num_workers=size.workers,
+            prefetch_factor=size.ahead if size.workers else None,
+            timeout=_POLL if size.workers else 0,
+            collate_fn=_same,
+            worker_init_fn=_leave_all_to_the_parent,
+            generator=torch.Generator(),  # else a loader draws from the global one, and a resumed run drops other paths
+        )
+        self._processes: list[Any] = []
+        self._stream: Any = iter(())
+        atexit.register(self.close)  # before multiprocessing's own hook, which waits for its children
+        self._stream = self._start(loader)
+
+    def _start(self, loader: DataLoader[Any]) -> Any:
+        # Where workers come from a server (Python 3.14), it imports torch once, instead of each worker
+        multiprocessing.set_forkserver_preload(["__main__", __name__])
+        before, handler = multiprocessing.active_children(), signal.getsignal(signal.SIGCHLD)
+        try:
+            return iter(loader)
+        except OSError as error:
+            workers = loader.num_workers
+            raise RetryError(f"cannot start {workers} loader processes: {error}; set DISTIL_WORKERS lower") from None
+        finally:
+            self._processes = [process for process in multiprocessing.active_children() if process not in before]
+            if self._processes and threading.current_thread() is threading.main_thread():
+                # torch's handler raises wherever the program is when a worker ends, amid a checkpoint for example
+                signal.signal(signal.SIGCHLD, handler)
+
+    def __next__(self) -> Drawn:
+        start = time.perf_counter()
+        try:
+            slot, visit, length = self._wait()
+        except StopIteration:
+            self.close()
+            raise
+        finally:
+            self.waited += time.perf_counter() - start
+        content = pickle.loads(self._ring.read(slot, length))
+        if isinstance(content, _Failure):
+            raise content.kind(content.text)
+        plan, pairs, labels, digests, targets = content
+        block = self.shards.blocks[visit.block]
+        return Drawn(
+            block=block,
+            first_view=visit.first_view,
+            pixels=torch.from_numpy(self._ring.pixels(slot, visit.views, block.samples, self.recipe.size)),
+            plan=Finishing(*map(torch.from_numpy, plan)),
+            pairs=torch.from_numpy(pairs),
+            labels=torch.from_numpy(labels),
+            digests=digests,
+            targets=targets,
+            slot=slot,
+        )
+
+    def _wait(self) -> Any:
+        """The next message. Polls are counted, not seconds: a job that was suspended as a whole has lost no worker."""
+        polls = 0.0
+        while True:
+            self.check()
+            stop = stop_signal()
+            if stop and stop.waited() >= self.grace:
+                raise Interrupted(f"stopped by {stop.name} while waiting for views; run the same command to go on")
+            if polls >= max(1, self._patience):
+                stopped = [str(process.pid) for process in self._processes if _is_stopped(process.pid)]
+                who = f"loader process {', '.join(stopped)} is stopped" if stopped else "the loader processes hang"
+                raise RetryError(f"no views for {self._patience} s (DISTIL_TIMEOUT): {who}; run the same command again")
+            try:
+                return next(self._stream)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader "):  # it timed out, or a worker has ended, which is seen above
+                    raise
+                polls += _POLL
+
+    def check(self) -> None:
+        """Raises RetryError if a worker has ended: a long look at what was drawn before need not end first."""
+        for process in self._processes:
+            if not process.is_alive():
+                raise RetryError(f"loader process {process.pid} {_end(process.exitcode)}; run the same command again")
+
+    def release(self, drawn: Drawn) -> None:
+        """Gives the slot of ``drawn`` back; its pixels will be drawn over."""
+        self._ring.free(drawn.slot)
+
+    def close(self) -> None:
+        """Ends the workers at once: a stopped or hanging one would not hear of it in any other way."""
+        if hasattr(self._stream, "_shutdown"):
+            self._stream._shutdown = True  # torch's own end takes a lock, and a worker may be killed while it has it
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join()
+        self._processes = []
+        self._stream = iter(())
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> "VisitReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def read_visits(
-    shards: Shards,
-    recipe: Recipe,
-    visits: Iterator[Visit] | list[Visit],
-    workers: int,
-    lookup: Lookup | None = None,
-    window: int = 1,
+    shards: Shards, recipe: Recipe, visits: Iterable[Visit], repeats: int, workers: int, lookup: Lookup | None = None
 ) -> Generator[Drawn, None, None]:
-    """Draws visits in the given order, ``workers`` of them at a time (0: in this process), a ``window`` ahead at least:
-    so that a reader that takes a whole window at once need not wait for its last visits."""
-    prepare()  # before workers start, so that none of them compiles
-    loader = DataLoader(
-        _Visits(shards, recipe, lookup),
-        batch_size=None,
-        sampler=visits,  # any iterable of indices will do, and ours are visits
-        num_workers=workers,
-        prefetch_factor=_ahead(workers, window) if workers else None,
-        collate_fn=_same,
-        worker_init_fn=_leave_signals_to_the_parent,
-        generator=torch.Generator(),  # else a loader draws from the global one, and a resumed run drops other paths
-    )
-    for drawn in loader:
-        if isinstance(drawn, PipelineError):
-            raise drawn
-        yield drawn
-
-
-def _ahead(workers: int, window: int) -> int:
-    """Visits drawn ahead by each worker."""
-    return max(2, -(-window // workers))
+    """Draws visits of r = ``repeats`` views in the given order with ``workers`` processes (0: in this one). Each one's
+    pixels are drawn over as soon as the next one is asked for. Raises as VisitReader and ring_size do."""
+    size = ring_size(shards, recipe, repeats, workers)
+    if size.short:
+        say(f"warning: {size}")
+    with VisitReader(shards, recipe, visits, size, lookup) as reader:
+        for drawn in reader:
+            yield drawn
+            reader.release(drawn)
 
 
 def _same(item: Any) -> Any:
     return item
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Slurm signals the whole process group; a worker that dies of it takes the run down before it can save."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+def _base(kind: type[PipelineError]) -> type[PipelineError]:
+    """The nearest of the refusals of runtime.errors, which any process knows."""
+    return next(base for base in kind.__mro__ if base.__module__ == PipelineError.__module__)
+
+
+def _end(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return "was killed (SIGKILL: the system does so when memory runs out; fewer DISTIL_WORKERS need less)"
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "tT"
+    except OSError:
+        return False
+
+
+def _leave_all_to_the_parent(worker: int) -> None:
+    """Slurm signals the whole process group; a worker that dies of it takes the run down before it can save. It must
+    die with its parent, though, and at once: stopped, or waiting for a disk, it would outlive it."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # it died before the line above
+        os._exit(1)
