@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,28 @@ def test_a_worker_that_ends_in_any_way_ends_the_run_with_one_sentence(
         next(reader)
     assert type(refusal.value) is kind and "\n" not in str(refusal.value) and len(started) == 2
     assert pids() == [] and all(gone(pid) for pid in started)
+
+
+def test_a_worker_that_ends_while_others_start_ends_the_run_as_well(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's handler raises wherever this process is, until it is taken off again."""
+
+    def visits() -> Iterator[Visit]:
+        yield Visit(0, 0, 3, 0)
+        started = pids()  # without the dead
+        until(lambda: len(started) < 2 or any(gone(pid) for pid in started))
+        yield Visit(1, 0, 3, 0)
+
+    monkeypatch.setattr(workers, "draw_visit", killed)
+    monkeypatch.setattr("torch.utils.data._utils.signal_handling._SIGCHLD_handler_set", False)
+    size = ring_size(world.shards, world.recipe, 3, 2)
+    with (
+        pytest.raises(RetryError, match="killed"),
+        workers.VisitReader(world.shards, world.recipe, visits(), size) as it,
+    ):
+        next(it)
+    assert pids() == []
 
 
 def trained(world: World, folder: Path, number: int = 1, observe: Any = None) -> loop.Trained:

@@ -117,7 +117,11 @@ class VisitReader(Iterator[Drawn]):
         self._processes: list[Any] = []
         self._stream: Any = iter(())
         atexit.register(self.close)  # before multiprocessing's own hook, which waits for its children
-        self._stream = self._start(loader)
+        try:
+            self._stream = self._start(loader)
+        except BaseException:
+            self.close()
+            raise
 
     def _start(self, loader: DataLoader[Any]) -> Any:
         # Where workers come from a server (Python 3.14), it imports torch once, instead of each worker
@@ -128,6 +132,12 @@ class VisitReader(Iterator[Drawn]):
         except OSError as error:
             workers = loader.num_workers
             raise RetryError(f"cannot start {workers} loader processes: {error}; set DISTIL_WORKERS lower") from None
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise RetryError(
+                f"a loader process ended at once: {first_line(error)}; run the same command again"
+            ) from None
         finally:
             self._processes = [process for process in multiprocessing.active_children() if process not in before]
             if self._processes and threading.current_thread() is threading.main_thread():
