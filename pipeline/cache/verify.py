@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.cache.arithmetic import CANARIES
 from pipeline.cache.layout import STAGING, Part, Store, caches, committed, recorded, staged
 from pipeline.cache.reader import find_store
 from pipeline.cache.records import ANEW, Record, check_file, file_sum, require_record
@@ -14,7 +15,7 @@ from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import progress
 
 State = Literal["damaged", "pending", "stray"]
-_LOG_FILES = {"identity.json", "log.jsonl", "repair.lock"}
+_LOG_FILES = {"identity.json", "log.jsonl", "repair.lock", CANARIES}
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ def _misfits(pieces: Pieces, name: str) -> Iterator[str]:
     """What does not go together in one student: views, steps, codec, teachers."""
     student, key = pieces.students[name], f"students.{name}"
     training = pieces.trainings.get(student.training)
-    if training is None:  # unsound or unknown, which is named elsewhere
+    if training is None or student.recipe not in pieces.recipes:  # unsound or unknown, which is named elsewhere
         return
     cache = pieces.caches.get(student.cache)
     if cache is None and student.cache != NONE:
