@@ -8,13 +8,12 @@ RUN-2, RUN-3 and so on.
 """
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.base.files import canonical_json, write_durably
+from pipeline.base.files import canonical_json, parse_json, write_durably
 from pipeline.runtime.libraries import versions
 from pipeline.runtime.machine import rank
 from pipeline.runtime.progress import say
@@ -52,7 +51,7 @@ def note(title: str, place: Path, step: int, device: torch.device) -> None:
 def _history(place: Path) -> list[dict[str, Any]]:
     """What ``libraries.json`` says; nothing where there is none, or where it is damaged."""
     try:
-        found = json.loads((place / _FILE).read_bytes())
+        found = parse_json((place / _FILE).read_bytes())
         return [{"step": int(entry["step"]), "libraries": dict(entry["libraries"])} for entry in found]
     except (OSError, ValueError, TypeError, KeyError):
         return []
