@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.errors import UsageError
+from pipeline.runtime.errors import IntegrityError, RetryError, UsageError
 from pipeline.runtime.progress import say
 
 _DEEPEST = 64
@@ -125,3 +125,23 @@ def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+@contextmanager
+def told_from_replaced(path: Path, sha256: str) -> Iterator[None]:
+    """Turns damage that the block finds into RetryError (exit 75) where ``path``, by which a folder was opened, is no longer
+    the file with this hash."""
+    try:
+        yield
+    except IntegrityError:
+        try:
+            there = sha256_file(path) == sha256
+        except OSError:
+            there = False
+        if there:
+            raise
+        raise RetryError(
+            f"{path.parent}: removed or replaced while this job reads it, most likely by a dvc repro in the same clone, which "
+            f"removes a stage's outputs before it runs; let jobs read a copy (--shards) or wait for it, then run the same "
+            f"command again"
+        ) from None

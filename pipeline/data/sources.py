@@ -19,6 +19,7 @@ from pipeline.runtime.config import Config
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import home_expanded
 
+_NO_IMAGES = "without images, stages run alone on what is there: dvc pull, then dvc repro --single-item train@NAME"
 _ROOT = "set DATA_ROOT (data=imagenet: IMAGENET_ROOT) to where the images are"
 
 
@@ -66,7 +67,9 @@ def find_root(source: str, environment: Mapping[str, str]) -> Path:
     variable = _variable(source)
     value = environment.get(variable, "")
     if not value:
-        raise UsageError(f"{variable} is not set: data source {source!r} needs it, e.g. {variable}=/data/{source}")
+        raise UsageError(
+            f"{variable} is not set: data source {source!r} needs it, e.g. {variable}=/data/{source}; {_NO_IMAGES}"
+        )
     return home_expanded(variable, value)
 
 

@@ -6,6 +6,7 @@ remembered in the work pool.
 
 import importlib.metadata
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -87,6 +88,19 @@ def _lacking_here(pieces: Pieces) -> Iterator[str]:
     lacking = compiler_missing()
     if compiled and lacking:
         yield f"compile: true in {', '.join(compiled)}, and here is {lacking}; the machine that runs it needs one"
+
+
+def refused_by_dvc(project: Path) -> str:
+    """One sentence where ``work`` leads out of the project's git repository, which DVC refuses in its own words; else ""."""
+    work = project / "work"
+    settings = [project / ".dvc" / name for name in ("config", "config.local")]
+    without_git = any(re.search(r"no_scm\s*=\s*true", file.read_text()) for file in settings if file.is_file())
+    if without_git or not (project / ".git").exists() or work.resolve().is_relative_to(project.resolve()):
+        return ""
+    return (
+        f"{work} is a link to {work.resolve()}, and DVC takes no outputs outside of a git repository; let it work without git: "
+        f"dvc config --local core.no_scm true (dvc.lock is still yours to commit), or bind the disk: mount --bind"
+    )
 
 
 def _key(params: Mapping[str, Any], pieces: Pieces, classes: int | None, files: bool) -> str:

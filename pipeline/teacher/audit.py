@@ -15,6 +15,7 @@ from pipeline.data.shards import Shards
 from pipeline.runtime.config import load
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress, say
+from pipeline.runtime.units import number
 from pipeline.teacher.canary import canary
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
@@ -37,6 +38,12 @@ class Audit:
     worst: float
     views: int
     pixels_equal: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.equal:,} of {self.rows:,} rows of {self.parts} parts equal in every bit, {self.hard_equal:,} hard labels; "
+            f"largest difference of a logit {number(self.worst)}; pixels of {self.pixels_equal} of {self.views} views equal"
+        )
 
     @property
     def problems(self) -> list[str]:

@@ -27,6 +27,7 @@ from pipeline.runtime.code import ROOT
 from pipeline.runtime.errors import Interrupted, RetryError
 from pipeline.runtime.machine import StopSignal, rank, world_size
 from pipeline.runtime.progress import progress, say
+from pipeline.runtime.units import number
 from pipeline.training import provenance
 from pipeline.training.batches import Batch
 from pipeline.training.config import LoopConfig
@@ -114,7 +115,7 @@ def run(
                     row |= score(model)
                     model.train()
                 journal.draw(row, speed)
-                note = "  ".join(f"{name} {value:.4g}" for name, value in (row | speed).items() if name != "step")
+                note = "  ".join(f"{name} {number(value)}" for name, value in (row | speed).items() if name != "step")
                 journal.resume()
             # Save where it is due, and stop where told to.
             stopping = _agreed(stop, done, device)
