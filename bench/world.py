@@ -89,7 +89,7 @@ def make_world(root: Path, samples: int = 349, arch: str = "test_byobnet", epoch
     if epochs:
         how = FitConfig(epochs=epochs, batch=64, optimizer=OptimizerConfig(lr=0.016, ema_decay=None))
         model, _ = fit.fit_teacher(config, how, chosen, shards, val, root / "fit", 0)
-    fit.write_teacher(model, config, "fitted", None, root / "teachers" / "t")
+    fit.write_teacher(model, config, chosen, shards.classes, "fitted", None, root / "teachers" / "t")
     return open_world(root, arch, **recipe)
 
 

@@ -24,12 +24,12 @@ from stages import FOLDER
 @click.option("--weights", type=FOLDER, help="With --check: write hashes of named weights there.")
 @stage
 def main(choices: tuple[str, ...], configs: Path, out: Path, only_check: bool, weights: Path | None) -> None:
-    from pipeline.planning.check import check
+    from pipeline.planning.check import check, refused_by_dvc
     from pipeline.planning.params import compose, write, write_weights
 
     if only_check:
         pieces = check(read_yaml(out), os.environ)
-        for told in pieces.warnings():
+        for told in [*pieces.warnings(), *filter(None, [refused_by_dvc(out.absolute().parent)])]:
             say(f"warning: {told}")
         if weights is not None:
             write_weights(pieces, weights)

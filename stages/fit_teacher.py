@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.runtime.config import load
-from pipeline.runtime.machine import distributed, pool_root, rank, workers
+from pipeline.runtime.machine import distributed, pool_root, rank, workers, world_size
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
 from stages import params_option, shards_option, work_option
@@ -24,6 +24,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     from pipeline.teacher import fit
     from pipeline.teacher.config import TeacherConfig
     from pipeline.training.config import FitConfig
+    from pipeline.training.schedule import lanes_of
     from pipeline.views.recipe import Recipe
 
     chosen = load(params, f"teachers.{name}", TeacherConfig)
@@ -31,10 +32,11 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     out, shards = work / "teachers" / name, shards or work / "shards"
     refuse_foreign(out, fit.MARKS)
     train, val = Shards.open(shards / "train"), Shards.open(shards / "val")
-    top1 = None
+    how, top1 = load(params, f"teachers.{name}.fit", FitConfig) if chosen.fitted_here else None, None
+    if how is not None:  # refused before the ranks wait for each other
+        lanes_of(rank(), world_size(), how.lanes, f"teachers.{name}.fit.lanes")
     with timed(out, f"fit_teacher:{name}"), distributed():
-        if chosen.fitted_here:
-            how = load(params, f"teachers.{name}.fit", FitConfig)
+        if how is not None:
             key = fit.run_key(chosen, how, recipe, train, code_of("fit_teacher"))
             runs = pool_root() / "runs" / f"teacher-{key[:16]}"
             model, share = fit.fit_teacher(chosen, how, recipe, train, val, runs, workers())
@@ -42,9 +44,9 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
             say(f"teacher {name}: {top1:.2f} % top-1 on the validation split")
         else:
             student = work / "students" / chosen.student
-            model, weights = fit.trained_elsewhere(chosen, len(train.classes), student)
+            model, weights = fit.trained_elsewhere(chosen, recipe, len(train.classes), student)
         if rank() == 0:
-            fit.write_teacher(model, chosen, weights, top1, out)
+            fit.write_teacher(model, chosen, recipe, train.classes, weights, top1, out)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.runtime.config import load
+from pipeline.runtime.machine import pool_root
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
 from stages import FOLDER, params_option
@@ -16,6 +17,7 @@ from stages import FOLDER, params_option
 @click.option("--out", type=FOLDER, default=Path("work/index.tsv"), show_default=True)
 @stage
 def main(params: Path, out: Path) -> None:
+    from pipeline.cache.adopt import adopt_all
     from pipeline.data.listing import write_listing
     from pipeline.data.sources import DataConfig, find_root, scan
 
@@ -23,6 +25,7 @@ def main(params: Path, out: Path) -> None:
     with timed(out, "index"):
         listed = scan(config, find_root(config.source, os.environ))
         write_listing(out, config.source, listed)
+    adopt_all(out.parent, pool_root())
     say(f"{out}: {len(listed)} files of source {config.source}")
 
 

@@ -37,7 +37,9 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     teacher = peek(params, f"teachers.{maker}", TeacherConfig)
     out = work / "students" / name
     refuse_foreign(out, train.MARKS)
-    lanes_of(rank(), world_size(), how.lanes)  # refused before the ranks wait for each other
+    lanes_of(
+        rank(), world_size(), how.lanes, f"trainings.{chosen.training}.lanes"
+    )  # refused before the ranks wait for each other
     with timed(out, f"train:{name}"), distributed():
         inputs = open_inputs(work, shards or work / "shards", chosen, recipe, how, cache, teacher)
         runs = pool_root() / "runs" / run_key(how, chosen, inputs, code_of("train"))[:16]

@@ -48,7 +48,7 @@ def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: 
         maker = audit.maker_of(params, name or path.resolve().name, answers=path.resolve().parent.name == "answers")
         found = audit.audit(path, work, maker, predict, seed, workers())
         results[0]["predict"], damaged = asdict(found), found.problems
-        show(f"  predict: {json.dumps(asdict(found))}")
+        show(f"  predict: {found}")
     if as_text:
         say(json.dumps(results, indent=2))
     if damaged:

@@ -69,7 +69,7 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
         (["cache.views=35"], "views V = 35 is no multiple of group G = 15"),
         (
             ["teacher.fit.batch=7"],
-            "teachers.regnety_digits.fit: batch: expected a multiple of 2 x lanes = 2 .*, found 7",
+            "teachers.regnety_digits.fit: batch: expected a multiple of 2 x lanes = 16 .*, found 7",
         ),
         (
             ["training.period=60"],
@@ -79,14 +79,18 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
             ["training.period=31", "training.repeats=3"],
             "students.plain: period K = 31 views is no multiple of training.repeats r = 3",
         ),
-        (["recipe.size=32"], "students.plain: .*takes 24x24 px, the recipe draws 32x32; set img_size: 32"),
+        (
+            ["recipe.size=32", "student.arch_args.img_size=24"],
+            "students.plain: .*takes 24x24 px, the recipe draws 32x32; set img_size: 32",
+        ),
+        (["recipe.size=32"], "students.plain: .*patches of 6x6 px do not divide views of 32x32 px"),
         (["students.soft.arch_args.num_heads=3"], "students.soft: .*timm can't build it.*divisible by num_heads"),
         (["teacher.arch_args.depth=-1"], "timm can't build it"),
         (
-            ["recipe.shared_pairing=3", "training.batch=8"],
-            "students.soft: batch = 8 over lanes = 2 gives 2 pairs per lane and step, fewer than repeats r = 3",
+            ["recipe.shared_pairing=3", "training.batch=32"],
+            "students.soft: batch = 32 over lanes = 8 gives 2 pairs per lane and step, fewer than repeats r = 3",
         ),
-        (["training.batch=36", "training.accumulate=4"], "batch: expected a multiple of lanes x accumulate = 8"),
+        (["training.batch=48", "training.accumulate=4"], "batch: expected a multiple of lanes x accumulate = 32"),
         (["training.repeats=2"], "r = 2 does not divide cache.group G = 15"),
         (["cache.codec=none"], "students.soft: soft distillation needs logits"),
         (["cache.codec=top10"], "caches.digits: codec top10: K must be below the number of classes, found 10"),

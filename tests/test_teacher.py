@@ -15,6 +15,7 @@ from pipeline.base import weights
 from pipeline.runtime.config import validate
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.machine import device
+from pipeline.teacher import fit
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.model import Teacher, computing
 from pipeline.teacher.model import create as create_teacher
@@ -153,12 +154,12 @@ def test_logits_that_are_not_finite_are_refused(file, value):
         model.predict(poisoned)
 
 
-def test_weights_of_nan_are_refused(file, tmp_path):
+def test_weights_of_nan_are_refused_when_loading(file, tmp_path):
     state = weights.read_state(file)
     state["head.fc.weight"][3] = float("nan")
     weights.write_state(tmp_path / "nan.safetensors", state)
-    with pytest.raises(IntegrityError, match="not finite for 2 of 2"):
-        load(tmp_path / "nan.safetensors").predict(views(2))
+    with pytest.raises(IntegrityError, match=r"damaged weights: nan or inf in head\.fc\.weight"):
+        load(tmp_path / "nan.safetensors")
 
 
 def test_a_wrong_class_count_is_refused_when_loading(file):
@@ -306,3 +307,26 @@ def test_deits_teacher_is_created_and_answers_one_view():
     assert sum(parameter.numel() for parameter in model.parameters()) == 83_590_140
     with torch.inference_mode():
         assert model.to(device())(views(1, size=224)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize("arch", ["test_byobnet", "deit_tiny_patch16_224"])
+def test_timm_loads_the_teacher_as_the_pipeline_computes_it(tmp_path, arch):
+    """Bit for bit, its preprocessing included: its own mean and std, the recipe's size and crop."""
+    arch_args = {} if arch == "test_byobnet" else {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    chosen = config(arch=arch, arch_args=arch_args, mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.4))
+    seen = Recipe(seed=0, size=32, crop_fraction=0.5)
+    names = tuple(f"class {i}" for i in range(10))
+    model = create_teacher(chosen, 10, pretrained=False, size=32)
+    for parameter in model.parameters():  # timm's heads start at zero: every answer would be equal
+        nn.init.normal_(parameter, std=0.1)
+    fit.write_teacher(model, chosen, seen, names, "fitted", None, tmp_path / "t")
+    found = timm.create_model(f"local-dir:{tmp_path / 't'}", pretrained=True).eval()
+    own = {name: value for name, value in chosen.model_dump().items() if name not in ("mean", "std")}
+    plain = config(**own, mean=seen.mean, std=seen.std)
+    teacher = Teacher.load(plain, tmp_path / "t" / "model.safetensors", 10, seen, 4, torch.device("cpu"))
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(found(images), teacher.predict(images))
+    said = found.pretrained_cfg
+    assert (said["mean"], said["std"], said["crop_pct"]) == ([0.3, 0.4, 0.5], [0.2, 0.3, 0.4], 0.5)
+    assert tuple(said["input_size"]) == (3, 32, 32) and said["label_names"] == list(names)

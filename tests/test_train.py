@@ -2,13 +2,17 @@
 
 import dataclasses
 import errno
+import json
 import os
+import re
 import signal
+import tomllib
 from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from bench.world import World, make_world, student, training
@@ -17,7 +21,9 @@ from pipeline.cache.commit import Answers
 from pipeline.cache.identity import check_maker
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache
+from pipeline.runtime.code import ROOT
 from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
+from pipeline.runtime.libraries import check_libraries, lowest, versions
 from pipeline.runtime.machine import device
 from pipeline.student import train
 from pipeline.student.inputs import Inputs, run_key
@@ -59,6 +65,60 @@ def test_a_stopped_run_goes_on_to_the_same_bits(world: World, tmp_path: Path) ->
     rest = run(world, tmp_path / "parts")
     assert rest[0] == whole[0][8:] and rest[1] == whole[1]
     assert run(world, tmp_path / "parts") == ([], whole[1])  # finished: hands out its result, trains nothing
+
+
+def test_a_finished_run_is_handed_out_only_by_the_libraries_that_made_it(world: World, tmp_path: Path, capsys) -> None:
+    """A run of the same key that another timm finished stays as it is, and one beside it is made; that one is then handed
+    out."""
+    first = run(world, tmp_path / "run")
+    written = tmp_path / "run" / "libraries.json"
+    (entry,) = json.loads(written.read_text())
+    assert entry == {"step": 0, "libraries": versions("cpu")}
+    assert versions("cpu") | {"timm": timm.__version__, "numpy": np.__version__, "device": "cpu"} == versions("cpu")
+    for name, other in (("timm", "1.0.20"), ("torch", "2.14.0"), ("numpy", "2.0.0"), ("device", "cuda")):
+        entry["libraries"] = versions("cpu") | {name: other}
+        written.write_text(json.dumps([entry]))
+        before = contents(tmp_path / "run")
+        capsys.readouterr()
+        losses, weights_hash = run(world, tmp_path / "run")
+        assert losses == (first[0] if name == "timm" else []) and weights_hash == first[1]
+        assert f"made elsewhere ({name} {other}, here" in capsys.readouterr().out
+        assert contents(tmp_path / "run") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-2"]
+    written.unlink()
+    assert run(world, tmp_path / "run") == ([], first[1])
+    assert "it does not say with which libraries" in capsys.readouterr().out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_unfinished_run_goes_on_with_other_libraries_and_says_and_records_it(
+    world: World, tmp_path: Path, capsys
+) -> None:
+    with pytest.raises(RetryError):
+        run(world, tmp_path / "run", stop_at=7)
+    written = tmp_path / "run" / "libraries.json"
+    other = [{"step": 0, "libraries": versions("cpu") | {"numpy": "2.0.0"}}]
+    written.write_text(json.dumps(other))
+    capsys.readouterr()
+    assert len(run(world, tmp_path / "run")[0]) == 4
+    assert "goes on from step 8 with other libraries (numpy 2.0.0, here" in capsys.readouterr().out
+    assert json.loads(written.read_text()) == [*other, {"step": 8, "libraries": versions("cpu")}]
+    assert run(world, tmp_path / "run")[0] == []
+
+
+def test_a_timm_below_the_pin_is_refused_and_other_libraries_are_said(tmp_path: Path, capsys) -> None:
+    pins = tmp_path / "pyproject.toml"
+    pins.write_text('[project]\ndependencies = ["timm>=1.0.1,<2", "numpy>=99.1", "torch>=2", "nothing-such>=3"]\n')
+    check_libraries(pins)
+    assert re.search(r"warning: found numpy \S+, the project needs at least 99\.1", capsys.readouterr().out)
+    (tmp_path / "later.toml").write_text('[project]\ndependencies = ["timm >= 99.0,<100"]\n')
+    with pytest.raises(UsageError, match=r"found timm \S+, the project needs at least 99\.0: it makes other models"):
+        check_libraries(tmp_path / "later.toml")
+    check_libraries(tmp_path / "none.toml")  # a copy of the code without the file
+    assert lowest(tomllib.loads((ROOT / "pyproject.toml").read_text()))["timm"] == "1.0.31"
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(world: World, tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.errors import UsageError
+from pipeline.runtime.errors import IntegrityError, RetryError, UsageError
 from pipeline.runtime.progress import say
 
 _DEEPEST = 64
@@ -81,6 +81,17 @@ def write_durably(path: Path, content: bytes) -> None:
     fsync_directory(path.parent)
 
 
+def copy_file(source: Path, copy: Path) -> None:
+    """Copies one file, whose folder is made; the kernel shares the blocks (reflink) where the file system can."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reader, copy.open("wb") as writer:
+        with suppress(OSError):  # not supported between these two: the loop below copies all of it
+            while os.copy_file_range(reader.fileno(), writer.fileno(), 1 << 30):
+                pass
+        reader.seek(writer.seek(0, os.SEEK_END))
+        shutil.copyfileobj(reader, writer, 1 << 20)
+
+
 def refuse_foreign(out: Path, marks: tuple[str, ...]) -> None:
     """Refuses to overwrite a folder that this stage did not write: raises UsageError (exit 2) if ``out`` holds something
     and none of ``marks``, the names by which this stage's output is known."""
@@ -114,3 +125,23 @@ def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+@contextmanager
+def told_from_replaced(path: Path, sha256: str) -> Iterator[None]:
+    """Turns damage that the block finds into RetryError (exit 75) where ``path``, by which a folder was opened, is no longer
+    the file with this hash."""
+    try:
+        yield
+    except IntegrityError:
+        try:
+            there = sha256_file(path) == sha256
+        except OSError:
+            there = False
+        if there:
+            raise
+        raise RetryError(
+            f"{path.parent}: removed or replaced while this job reads it, most likely by a dvc repro in the same clone, which "
+            f"removes a stage's outputs before it runs; let jobs read a copy (--shards) or wait for it, then run the same "
+            f"command again"
+        ) from None

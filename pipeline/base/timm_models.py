@@ -2,11 +2,13 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError
 from timm.models import is_model
 from torch import nn
@@ -41,6 +43,36 @@ def require_known(arch: str, arch_args: ArchArgs, weights: str | None = None) ->
         raise UsageError(f"arch: weights 'timm' need a name with its tag; {arch} has {known}")
 
 
+def sized(arch: str, arch_args: ArchArgs, size: int) -> ArchArgs:
+    """``arch_args`` for views of ``size`` px: with ``img_size`` where the model takes one size only, its own is another one
+    and ``img_size`` is not set. Raises UsageError if timm refuses the arguments."""
+    own = timm.get_pretrained_cfg(arch)
+    if "img_size" in arch_args or own is None or not own.fixed_input_size or tuple(own.input_size[1:]) == (size, size):
+        return arch_args
+    with torch.device("meta"):
+        patches = getattr(_create(arch, arch_args), "patch_embed", None)
+    return {**arch_args, "img_size": size} if getattr(patches, "strict_img_size", True) else arch_args
+
+
+def require_size(model: Any, arch: str, arch_args: ArchArgs, size: int) -> None:
+    """Raises UsageError unless ``model`` takes views of ``size`` px and sees all of their pixels: where its patches do not
+    divide them, timm drops the rest at the border. Trained models at their own size are as they are."""
+    patches = getattr(model, "patch_embed", None)
+    expected = getattr(patches, "img_size", None)
+    if expected is not None and tuple(expected) != (size, size) and getattr(patches, "strict_img_size", True):
+        raise UsageError(
+            f"{arch}: takes {expected[0]}x{expected[1]} px, the recipe draws {size}x{size}; "
+            f"set img_size: {size} in its arch_args, or leave it out"
+        )
+    sides = getattr(patches, "patch_size", 1)
+    side, own = (sides if isinstance(sides, int) else sides[0]), timm.get_pretrained_cfg(arch)
+    if size % side and ("patch_size" in arch_args or own is None or own.input_size[1] != size):
+        raise UsageError(
+            f"{arch}: its patches of {side}x{side} px do not divide views of {size}x{size} px, so {size % side} px at the "
+            f"border would never be seen; set patch_size in its arch_args, or another size in the recipe"
+        )
+
+
 def create(arch: str, arch_args: ArchArgs, classes: int, drop_path: float = 0.0) -> nn.Module:
     """A new model on the CPU with C = ``classes`` outputs, initialised from torch's global generator.
 
@@ -51,8 +83,15 @@ def create(arch: str, arch_args: ArchArgs, classes: int, drop_path: float = 0.0)
 
 
 def hub_classes(arch: str, name: str) -> int | None:
-    """C of the hub's weights, where timm knows it without a network; else None."""
+    """C of the hub's weights, where timm knows it without a network (0: they have no head); else None."""
     return timm.get_pretrained_cfg(arch).num_classes if name == "timm" else None
+
+
+def classes_of(arch: str, state: Mapping[str, torch.Tensor]) -> int:
+    """C of the weights ``state`` by the rows of their classifier; 1,000 where they have none, and so do not fit."""
+    names = getattr(timm.get_pretrained_cfg(arch), "classifier", None) or ()
+    heads = [state.get(f"{name}.weight") for name in ([names] if isinstance(names, str) else names)]
+    return next((len(head) for head in heads if head is not None), 1000)
 
 
 def from_hub(arch: str, arch_args: ArchArgs, weights: str) -> nn.Module:
@@ -78,6 +117,22 @@ def from_hub(arch: str, arch_args: ArchArgs, weights: str) -> nn.Module:
     return model
 
 
+def description(
+    model: Any, arch: str, arch_args: ArchArgs, labels: Sequence[str], hashed: str, views: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``config.json`` beside the weights of ``model`` (``hashed``: their ``state_hash``), from which ``timm.create_model(
+    "local-dir:...")`` loads it; ``views`` says how it sees an image, in the words of timm's pretrained_cfg."""
+    return {
+        "architecture": arch.partition(".")[0],
+        "num_classes": model.num_classes,
+        "num_features": model.num_features,
+        "weights_hash": hashed,
+        "model_args": dict(arch_args),
+        "label_names": list(labels),
+        "pretrained_cfg": {**views, "crop_mode": "center", "num_classes": model.num_classes},
+    }
+
+
 def from_directory(directory: Path) -> nn.Module:
     """The model that ``student.export`` wrote, or any that timm's ``local-dir:`` loads.
 
@@ -101,8 +156,16 @@ def from_directory(directory: Path) -> nn.Module:
 def _create(name: str, arguments: Mapping[str, object]) -> Any:
     try:
         return timm.create_model(name, **arguments)
-    except (OSError, json.JSONDecodeError):  # the hub's, some of which are ValueErrors as well; a damaged config
+    except (OSError, json.JSONDecodeError, SafetensorError):  # the hub's, a damaged config or file: the caller's
         raise
-    except (TypeError, AssertionError, ValueError, ZeroDivisionError, RuntimeError) as error:
+    except Exception as error:  # arguments of any kind meet code of any kind
         shown = {key: value for key, value in arguments.items() if value is not None}
-        raise UsageError(f"{name}: timm can't build it with {shown}: {error}; correct arch_args") from None
+        raise UsageError(f"{name}: timm can't build it with {shown}: {_reason(error)}; correct arch_args") from None
+
+
+def _reason(error: Exception) -> str:
+    """What an error says; of one without words the line that raised it, such as an assertion of timm's."""
+    if str(error).strip():
+        return first_line(error) if isinstance(error, RuntimeError) else str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}: {last.line}"

@@ -151,10 +151,26 @@ def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
     files.write_durably(path, save_safetensors(plain))
 
 
+def require_finite(state: Mapping[str, Tensor], where: str) -> None:
+    """Raises IntegrityError that names the tensors of ``state`` with values that are nan or infinite."""
+    wrong = [name for name, value in state.items() if not _finite(value)]
+    if wrong:
+        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise IntegrityError(
+            f"{where}: damaged weights: nan or inf in {', '.join(wrong[:4])}{more}; copy them again, or train them again"
+        )
+
+
+def _finite(value: Tensor) -> bool:
+    """Whether all numbers are finite; a tensor on the device meta has none."""
+    return value.is_meta or not value.is_floating_point() or bool(torch.isfinite(value).all())
+
+
 def load_strict(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Copies ``state`` into ``model``; names and shapes must agree exactly, values are cast to the model's dtype.
 
-    Raises UsageError that lists what is missing, what is too much and which shapes differ; then nothing is copied.
+    Raises UsageError that lists what is missing, what is too much and which shapes differ, and IntegrityError for values
+    that are not finite; then nothing is copied.
     """
     own = model.state_dict()
     problems = [f"missing {name}" for name in own if name not in state]
@@ -170,4 +186,5 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], where: str) -> No
             f"{where}: the weights do not fit the model: {'; '.join(problems[:8])}{more}; choose weights of this "
             f"architecture and number of classes"
         )
+    require_finite(state, where)
     model.load_state_dict(dict(state), strict=True)

@@ -94,13 +94,23 @@ def commit(store: Store, answers: Answers, reach: Reach = unwatched) -> bool:
     On an error before the link the staging is removed and its space given back; after the link the part is committed,
     the staging stays, and anyone's roll-forward finishes it. Raises OSError, IntegrityError.
     """
-    part = answers.part
+    return _attempt(store, answers.part, lambda staging: _stage(store, answers, staging, reach), reach)
+
+
+def take(store: Store, record: Record, source: Store) -> bool:
+    """Publishes a part that ``source``, a published cache of the same identity, holds as ``record`` says; True if this
+    attempt won it. The copies are proven by the record. Raises as ``commit`` does."""
+    return _attempt(store, record.part, lambda staging: _stage_copy(store, record, source, staging), unwatched)
+
+
+def _attempt(store: Store, part: Part, stage: Callable[[Path], Record], reach: Reach) -> bool:
+    """``stage`` leaves files and record of a part in a staging directory; then the record is linked and rolled forward."""
     staging, lease = _begin(store, part)
     target = store.record_path(part)
     try:
         try:
             reach("begun")
-            record = _stage(store, answers, staging, reach)
+            record = stage(staging)
             target.parent.mkdir(parents=True, exist_ok=True)
             won = _link(staging / "record.json", target)
         except BaseException:
@@ -216,6 +226,19 @@ def _stage(store: Store, answers: Answers, staging: Path, reach: Reach) -> Recor
     files.fsync_directory(staging.parent)
     reach("wrote record")
     return record
+
+
+def _stage_copy(store: Store, record: Record, source: Store, staging: Path) -> Record:
+    """Copies the part's files and its record durably; the copies are what the record says."""
+    for array, expected in record.files.items():
+        files.copy_file(source.file_path(array, record.part), staging / array)
+        check_file(source.file_path(array, record.part), expected, file_sum(staging / array))
+        files.fsync_file(staging / array)
+    content = source.record_path(record.part).read_bytes()
+    staged_record = parse_record(content, store, record.part)
+    files.write_durably(staging / "record.json", content)
+    files.fsync_directory(staging.parent)
+    return staged_record
 
 
 def _link(fresh: Path, target: Path) -> bool:

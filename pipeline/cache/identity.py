@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.base import difference
+from pipeline.base.weights import read_state, state_hash
 from pipeline.cache.codec import codec_version
 from pipeline.cache.layout import Layout
 from pipeline.cache.reader import Cache
@@ -77,3 +78,11 @@ def check_maker(cache: Cache, layout: Layout, teacher: dict[str, Any], where: Pa
     decided = {"layout": asdict(layout), "codec_version": codec_version(layout.codec)}
     expected = cache.identity | {"teacher": made_by | same} | decided
     require_identity(cache, expected, where)
+
+
+def check_weights(cache: Cache, file: Path, where: Path) -> None:
+    """Raises IdentityError if ``cache``, opened from ``where``, was made by other weights than those in ``file``, the
+    teacher's, where that is there (a training from a cache alone needs no teacher); IntegrityError if it is damaged."""
+    if file.is_file():
+        made_by = {**cache.identity["teacher"], "weights": state_hash(read_state(file))}
+        require_identity(cache, {**cache.identity, "teacher": made_by}, where)

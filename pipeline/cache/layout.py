@@ -91,8 +91,8 @@ class CacheConfig(Config):
 
     recipe: str
     teacher: str
-    views: int = Field(ge=1)
-    group: int = Field(ge=1)
+    views: int = Field(ge=1, le=1_000_000)
+    group: int = Field(ge=1, le=1_000_000)
     codec: CodecName
     publish_max: int = Field(default=20_000_000_000, ge=0)  # bytes; above, the DVC out is a receipt
 

@@ -3,12 +3,11 @@
 A copy and never a hard link: a shared inode spreads damage into DVC's cache, and ``dvc repro -f`` restores it.
 """
 
-import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from pipeline.base import difference, files
+from pipeline.cache.arithmetic import CANARIES, canaries
 from pipeline.cache.arrays import ATTRIBUTES, metadata
 from pipeline.cache.layout import Store, committed, file_key, record_key
 from pipeline.cache.records import RECEIPT, Record, check_file, file_sum, receipt_bytes, require_record
@@ -59,21 +58,13 @@ def _copy_cache(pool: Store, fresh: Path, views: int, records: list[Record]) -> 
         (fresh / key).parent.mkdir(parents=True, exist_ok=True)
         (fresh / key).write_bytes(document)
     for record in records:
-        _copy(pool.record_path(record.part), fresh / record_key(record.part))
+        files.copy_file(pool.record_path(record.part), fresh / record_key(record.part))
         for array, expected in record.files.items():
             source, copy = pool.file_path(array, record.part), fresh / file_key(array, record.part)
-            _copy(source, copy)
+            files.copy_file(source, copy)
             check_file(source, expected, file_sum(copy))
+    made_with = canaries(pool.path)
+    if made_with:
+        (fresh / CANARIES).write_bytes(files.canonical_json(made_with))
     for path in fresh.rglob("*"):  # after all copies, when the kernel has written most of them by itself
         files.fsync_file(path)
-
-
-def _copy(source: Path, copy: Path) -> None:
-    """Copies one file; the kernel shares the blocks (reflink) where the file system can."""
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as reader, copy.open("wb") as writer:
-        with suppress(OSError):  # not supported between these two: the loop below copies all of it
-            while os.copy_file_range(reader.fileno(), writer.fileno(), 1 << 30):
-                pass
-        reader.seek(writer.seek(0, os.SEEK_END))
-        shutil.copyfileobj(reader, writer, 1 << 20)

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.cache.arithmetic import CANARIES
 from pipeline.cache.layout import STAGING, Part, Store, caches, committed, recorded, staged
 from pipeline.cache.reader import find_store
 from pipeline.cache.records import ANEW, Record, check_file, file_sum, require_record
+from pipeline.runtime import units
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import progress
 
 State = Literal["damaged", "pending", "stray"]
-_LOG_FILES = {"identity.json", "log.jsonl", "repair.lock"}
+_LOG_FILES = {"identity.json", "log.jsonl", "repair.lock", CANARIES}
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def _strays(store: Store, parts: set[Part]) -> list[str]:
 
 def describe(report: Verification, result: Mapping[str, Any]) -> str:
     """The report for a person, and of ``result`` what was done besides (dropped, gc)."""
-    size = f"{report.bytes / 1e6:.1f} MB, V = {report.views}"
+    size = f"{units.size(report.bytes)}, V = {report.views}"
     lines = [f"{report.path}: {report.whole} of {report.parts} parts whole ({size})"]
     lines += [f"  {finding.state}: {finding.reason}" for finding in report.findings]
     lines += [f"  {key}: {json.dumps(result[key])}" for key in ("dropped", "gc") if key in result]

@@ -155,7 +155,11 @@ class Shards:
         )
 
     def read(self, block: Block) -> list[Sample]:
-        """The block's samples, by one contiguous read. Raises IntegrityError that names shard and sample."""
+        """The block's samples, by one contiguous read. Raises IntegrityError (damage), RetryError (shards replaced)."""
+        with files.told_from_replaced(self.root / "manifest.json", self.manifest_hash):
+            return self._read(block)
+
+    def _read(self, block: Block) -> list[Sample]:
         index, record = self._index(block.shard), self.manifest.shards[block.shard]
         path = self.root / record.name
         ends = index["offsets"] + (index["sizes"] + 511) // 512 * 512

@@ -19,6 +19,7 @@ from pipeline.runtime.config import Config
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import home_expanded
 
+_NO_IMAGES = "without images, stages run alone on what is there: dvc pull, then dvc repro --single-item train@NAME"
 _ROOT = "set DATA_ROOT (data=imagenet: IMAGENET_ROOT) to where the images are"
 
 
@@ -37,10 +38,10 @@ class DataConfig(Config):
     expected: Expected | None = None
     max_quarantined: int = Field(0, ge=0)  # unusable files left out with a reason; more of them refuse
     md5: dict[str, str] = Field(default_factory=dict)  # CIFAR: batch name to the published md5
-    shard_size: int = Field(1024, ge=2)  # S
-    block: int = Field(256, ge=2)  # b
+    shard_size: int = Field(1024, ge=2, le=1_000_000)  # S
+    block: int = Field(256, ge=2, le=65_536)  # b
     seed: int = Field(0, ge=0, lt=2**63)  # of the order of training samples
-    resize: int | None = Field(None, ge=16)  # shorter side in px; None keeps the bytes verbatim
+    resize: int | None = Field(None, ge=16, le=65_535)  # shorter side in px; None keeps the bytes verbatim
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=2**31)  # of one image; larger ones are unusable
     orientation: Literal["stored", "upright"] = "stored"  # a rotation noted in EXIF: left to be (DeiT's) or applied
     val_share: float | None = Field(None, gt=0, lt=1)  # of each class's images, where the source has no val of its own
@@ -66,7 +67,9 @@ def find_root(source: str, environment: Mapping[str, str]) -> Path:
     variable = _variable(source)
     value = environment.get(variable, "")
     if not value:
-        raise UsageError(f"{variable} is not set: data source {source!r} needs it, e.g. {variable}=/data/{source}")
+        raise UsageError(
+            f"{variable} is not set: data source {source!r} needs it, e.g. {variable}=/data/{source}; {_NO_IMAGES}"
+        )
     return home_expanded(variable, value)
 
 

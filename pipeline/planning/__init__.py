@@ -3,6 +3,6 @@
 In: choices and the files of configs/; shards.
 Out: params.yaml, refusals of what does not fit together, hours and bytes.
 Read ``params`` (composing) with ``studies`` (the pieces of one question), ``pieces`` (which pieces go together) and
-``check`` (models and files), then ``cost`` with ``speed`` (what limits a training).
+``check`` with ``models`` (models and files), then ``cost`` with ``speed`` (what limits a training).
 Nothing here is reached by a stage that computes.
 """

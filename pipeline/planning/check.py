@@ -1,11 +1,12 @@
 """Whether params.yaml can run: what timm and local files show of models and weights before any stage starts.
 
-Models are built on the device meta, without their numbers, so what timm refuses shows here and not after hours of other
-stages. That needs torch and timm, whose import takes seconds: what was found fit once is remembered in the work pool.
+``planning.models`` builds the models. That needs torch and timm, whose import takes seconds: what was found fit once is
+remembered in the work pool.
 """
 
 import importlib.metadata
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,10 +16,12 @@ from pipeline.base.files import digest, sha256_file, write_durably
 from pipeline.base.weights_name import is_hub
 from pipeline.cache.codec import check_codec
 from pipeline.data.sources import expected_classes
-from pipeline.planning.pieces import Pieces, parse, raise_all
+from pipeline.planning.pieces import Pieces, examine
 from pipeline.runtime.code import ROOT
-from pipeline.runtime.errors import UsageError
+from pipeline.runtime.compiler import compiler_missing
+from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
 from pipeline.runtime.machine import pool_root
+from pipeline.runtime.progress import say
 
 _LIBRARIES = ("torch", "torchvision", "timm", "pydantic")
 
@@ -27,21 +30,35 @@ def check(params: Mapping[str, Any], environment: Mapping[str, str], files: bool
     """The pieces of ``params``, checked whole; without ``files`` no local file is looked at, which
     need not be there yet.
 
-    Raises UsageError with every problem on a line of its own: sections, keys, names, pieces that do not go together,
-    models that timm refuses, local weights that are missing or do not fit.
+    Raises UsageError (IntegrityError, if damaged files are all there is) with every problem on a line of its own: sections,
+    keys, names, pieces that do not go together, models that timm refuses or that do not take their views, local weights
+    that are missing, damaged or do not fit. What only this machine lacks is a warning: another one may run the stages.
     """
-    pieces = parse(params)
+    pieces, found = examine(params)
+    problems: list[PipelineError] = [UsageError(problem) for problem in found]
     classes = None
     if files:
-        raise_all(list(_missing_files(pieces)))
-        classes = expected_classes(pieces.data, environment)
-    raise_all(list(_unfit_codecs(pieces, classes or pieces.data.classes)))
-    mark = pool_root() / "checked" / _key(params, pieces, classes)
-    if not mark.is_file():
-        raise_all([*_misfits(pieces, classes)])
-        with suppress(OSError):  # a pool that can't be written costs seconds at the next check, and no more
+        problems += [UsageError(problem) for problem in _missing_files(pieces)]
+        try:
+            classes = expected_classes(pieces.data, environment) if pieces.data is not None else None
+        except PipelineError as error:
+            problems.append(error)
+    known = classes or (pieces.data.classes if pieces.data is not None else None)
+    problems += [UsageError(problem) for problem in _unfit_codecs(pieces, known)]
+    mark = pool_root() / "checked" / _key(params, pieces, classes, files)
+    if problems or not mark.is_file():
+        from pipeline.planning.models import misfits
+
+        problems += misfits(pieces, classes, files)
+    if problems:
+        kind = IntegrityError if all(isinstance(problem, IntegrityError) for problem in problems) else UsageError
+        raise kind("\n".join(map(str, problems)))
+    with suppress(OSError):  # a pool that can't be written costs seconds at the next check, and no more
+        if not mark.is_file():
             mark.parent.mkdir(parents=True, exist_ok=True)
             write_durably(mark, b"")
+    for warning in _lacking_here(pieces):
+        say(f"warning: {warning}")
     return pieces
 
 
@@ -63,37 +80,33 @@ def _unfit_codecs(pieces: Pieces, classes: int | None) -> Iterator[str]:
             yield f"{key}: {error}"
 
 
-def _key(params: Mapping[str, Any], pieces: Pieces, classes: int | None) -> str:
+def _lacking_here(pieces: Pieces) -> Iterator[str]:
+    """What pieces ask for and this machine has not."""
+    compiled = [f"teachers.{name}" for name, teacher in pieces.teachers.items() if teacher.compile]
+    compiled += [f"teachers.{n}.fit" for n, teacher in pieces.teachers.items() if (teacher.fit or {}).get("compile")]
+    compiled += [f"trainings.{name}" for name, training in pieces.trainings.items() if training.compile]
+    lacking = compiler_missing()
+    if compiled and lacking:
+        yield f"compile: true in {', '.join(compiled)}, and here is {lacking}; the machine that runs it needs one"
+
+
+def refused_by_dvc(project: Path) -> str:
+    """One sentence where ``work`` leads out of the project's git repository, which DVC refuses in its own words; else ""."""
+    work = project / "work"
+    settings = [project / ".dvc" / name for name in ("config", "config.local")]
+    without_git = any(re.search(r"no_scm\s*=\s*true", file.read_text()) for file in settings if file.is_file())
+    if without_git or not (project / ".git").exists() or work.resolve().is_relative_to(project.resolve()):
+        return ""
+    return (
+        f"{work} is a link to {work.resolve()}, and DVC takes no outputs outside of a git repository; let it work without git: "
+        f"dvc config --local core.no_scm true (dvc.lock is still yours to commit), or bind the disk: mount --bind"
+    )
+
+
+def _key(params: Mapping[str, Any], pieces: Pieces, classes: int | None, files: bool) -> str:
     """Hash of all that decides the check: params, C, code, libraries, and size and time of named local weights."""
     named = (Path(name) for name in pieces.named_weights().values() if name is not None and not is_hub(name))
-    seen = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in named if path.is_file()}
+    seen = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in named if files and path.is_file()}
     code = {str(path.relative_to(ROOT)): sha256_file(path) for path in sorted((ROOT / "pipeline").rglob("*.py"))}
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     return digest([json.loads(json.dumps(params)), classes, seen, code, versions])
-
-
-def _misfits(pieces: Pieces, classes: int | None) -> Iterator[str]:
-    """What timm refuses of every model, and weights that are not for ``classes``."""
-    import torch
-
-    from pipeline.base.timm_models import require_known
-    from pipeline.student.model import create as create_student
-    from pipeline.teacher.model import create as create_teacher
-    from pipeline.teacher.model import require_fit
-
-    for name, teacher in pieces.teachers.items():
-        try:
-            require_known(teacher.arch, teacher.arch_args, teacher.weights)
-            with torch.device("meta"):
-                create_teacher(teacher, 2, pretrained=False)
-            if classes is not None:
-                require_fit(teacher, classes)
-        except UsageError as error:
-            yield f"teachers.{name}: {error}"
-    for name, student in pieces.students.items():
-        try:
-            require_known(student.arch, student.arch_args, student.initial)
-            with torch.device("meta"):
-                create_student(student, 2, pieces.recipes[student.recipe].size)
-        except UsageError as error:
-            yield f"students.{name}: {error}"

@@ -16,6 +16,7 @@ from pipeline.cache.records import row_digest
 from pipeline.data.shards import Shards
 from pipeline.planning.pieces import Pieces
 from pipeline.planning.speed import Speed, hours
+from pipeline.runtime import units
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import world_size
@@ -92,6 +93,7 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
             "bound_by": "drawing" if drawn_at > teaching else "teacher",
         },
         "teacher": {
+            "fitted_here": config.fitted_here,
             "milliseconds_per_view": 1e3 * teaching,
             "gflops_per_view": _gflops(lambda: model(images[:1])),
         },
@@ -105,10 +107,10 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
 def describe(found: Mapping[str, Any]) -> str:
     """What ``plan`` found, for a person."""
     cache, teacher, least = found["cache"], found["teacher"], found["break_even_students"]
-    size = f"{cache['bytes_estimated'] / 1e9:.3g} GB"
+    size = units.size(cache["bytes_estimated"])
     lines = [
         f"cache: {cache['parts']} parts, {cache['files']} files, about {size}, {cache['teacher_forward_passes']:,} views",
-        f"       {cache['hours']:.3g} h on this {found['device']}, bound by {cache['bound_by']}",
+        f"       {units.duration(3600 * cache['hours'])} on this {found['device']}, bound by {cache['bound_by']}",
         f"teacher: {teacher['milliseconds_per_view']:.3g} ms and {teacher['gflops_per_view']:.3g} GFLOP per view",
         f"drawing: {found['drawing_milliseconds_per_view_and_core']:.3g} ms per view and core; {found['memory']}",
     ]
@@ -116,17 +118,35 @@ def describe(found: Mapping[str, Any]) -> str:
     for name, entry in found["students"].items():
         for way, how in (("cached", "from the cache"), ("live", "with the live teacher")):
             limit = f"limited by the {entry[f'limit_{way}']}; {entry[f'cores_{way}']} core(s) would draw as fast"
-            lines.append(f"{name}: {entry[f'hours_{way}']:.3g} h {how}, {limit}")
+            lines.append(f"{name}: {units.duration(3600 * entry[f'hours_{way}'])} {how}, {limit}")
         step, main = entry["milliseconds_per_row"], entry["milliseconds_main"]
         lines.append(f"{name}: a row takes {step:.3g} ms in the step and {main:.3g} ms in the main process")
     lines.append("the cache never pays here" if least is None else f"the cache pays from {least} student(s) on")
+    lines += _later(cache["hours"], teacher["fitted_here"])
     return "\n".join(lines)
+
+
+def _later(hours: float, fitted_here: bool) -> list[str]:
+    """What later changes cost, which a person wants to know before the first run."""
+    anew = f"everything anew ({units.duration(3600 * hours)})"
+    lines = [
+        "later: more views cost the new ones only, and students nothing here",
+        f"later: an image added, changed or removed makes other shards, and so labels {anew}",
+    ]
+    if fitted_here:
+        lines.append(
+            f"later: the teacher is fitted here: an added image or a changed fit makes another teacher, and so labels {anew}; "
+            f"to keep this one, copy its model.safetensors and name the copy as the teacher's weights"
+        )
+    else:
+        lines.append(f"later: the teacher is fixed: it stays as it is when images are added; another one labels {anew}")
+    return lines
 
 
 def codec_lines(costs: Mapping[str, Mapping[str, float]], chosen: str) -> list[str]:
     """The table of ``codec_costs``, a line for each codec."""
     return [
-        f"codec {codec:6} {found['bytes'] / 1e9:9.3g} GB, {found['hours']:7.2g} h of a core to write"
+        f"codec {codec:6} {units.size(found['bytes']):>9}, {units.duration(3600 * found['hours']):>12} of a core to write"
         + ("  <- this cache" if codec == chosen else "")
         for codec, found in costs.items()
     ]

@@ -17,18 +17,20 @@ from pipeline.runtime.config import NAME, NONE, C, validate
 from pipeline.runtime.errors import UsageError
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import TeacherConfig
-from pipeline.training.config import FitConfig, TrainConfig
+from pipeline.training.config import FitConfig, LoopConfig, TrainConfig
 from pipeline.training.schedule import check_coverage, check_period, check_repeats, check_together
 from pipeline.views.recipe import Recipe
 
+_LONGEST = 100  # characters of a name: file names and DVC's stage names are made of it
 SECTIONS = ("recipes", "teachers", "caches", "trainings", "students")
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """All of params.yaml, each piece by its name."""
+    """All of params.yaml, each piece by its name. Pieces that ``examine`` found unsound are left out, ``data`` is then
+    None."""
 
-    data: DataConfig
+    data: DataConfig | None
     recipes: Mapping[str, Recipe]
     teachers: Mapping[str, TeacherConfig]
     caches: Mapping[str, CacheConfig]
@@ -52,27 +54,38 @@ class Pieces:
 
 def parse(params: Mapping[str, Any]) -> Pieces:
     """The pieces of ``params``, which go together. Raises UsageError with every problem on a line of its own."""
+    pieces, problems = examine(params)
+    raise_all(problems)
+    return pieces
+
+
+def examine(params: Mapping[str, Any]) -> tuple[Pieces, list[str]]:
+    """The pieces of ``params`` that are sound by themselves, and every problem: of sections, of keys, of names, and of
+    what does not go together. Without a problem the pieces are all there."""
     problems: list[str] = []
     known = ("data", *SECTIONS)
     extra, missing = sorted(set(params) - set(known)), [name for name in known if name not in params]
     if extra or missing:
         problems.append(f"sections: unknown {', '.join(extra) or 'none'}, missing {', '.join(missing) or 'none'}")
-    with _noting(problems):
-        data = validate(DataConfig, params.get("data", {}), "data")
-    recipes = _section(params, "recipes", Recipe, problems)
-    teachers = _section(params, "teachers", TeacherConfig, problems)
-    caches = _section(params, "caches", CacheConfig, problems)
-    trainings = _section(params, "trainings", TrainConfig, problems)
-    students = _section(params, "students", StudentConfig, problems)
-    for name, teacher in teachers.items():
+    data: DataConfig | None = None
+    if "data" in params:
+        with _noting(problems):
+            data = validate(DataConfig, params["data"], "data")
+    pieces = Pieces(
+        data,
+        _section(params, "recipes", Recipe, problems),
+        _section(params, "teachers", TeacherConfig, problems),
+        _section(params, "caches", CacheConfig, problems),
+        _section(params, "trainings", TrainConfig, problems),
+        _section(params, "students", StudentConfig, problems),
+    )
+    for name, teacher in pieces.teachers.items():
         if teacher.fit is not None:
             with _noting(problems):
                 validate(FitConfig, dict(teacher.fit), f"teachers.{name}.fit")
-    raise_all(problems)
-    pieces = Pieces(data, recipes, teachers, caches, trainings, students)
-    raise_all([*_unknown_names(pieces), *_circles(pieces)])
-    raise_all([problem for name in students for problem in _misfits(pieces, name)])
-    return pieces
+    problems += [*_unknown_names(pieces, params), *_circles(pieces), *_too_few_images(pieces)]
+    problems += [problem for name in pieces.students for problem in _misfits(pieces, name)]
+    return pieces, problems
 
 
 class _noting:
@@ -104,11 +117,12 @@ def _section(params: Mapping[str, Any], section: str, model: type[C], problems: 
             problems.append(f"{section}: expected a mapping with at least one entry, found {entries!r}")
         return {}
     for name, entry in entries.items():
-        if not re.fullmatch(NAME, name) or name == NONE:
+        if not re.fullmatch(NAME, name) or name == NONE or len(name) > _LONGEST:
             problems.append(
-                f"{section}.{name}: expected a name of letters, digits, _ and -, since it names a directory, and not "
-                f"{NONE!r}, which stands for what a piece does not use"
+                f"{section}.{name[:80]}: expected a name of at most {_LONGEST} letters, digits, _ and -, since it names a "
+                f"directory, and not {NONE!r}, which stands for what a piece does not use"
             )
+            continue
         with _noting(problems):
             found[name] = validate(model, entry, f"{section}.{name}")
     return found
@@ -130,10 +144,11 @@ def _links(pieces: Pieces) -> Iterator[tuple[str, str, str, bool]]:
         yield f"students.{name}.parent", "students", student.parent, True
 
 
-def _unknown_names(pieces: Pieces) -> list[str]:
+def _unknown_names(pieces: Pieces, params: Mapping[str, Any]) -> list[str]:
     problems = []
     for key, section, name, optional in _links(pieces):
-        there = getattr(pieces, section)
+        there = params.get(section)
+        there = there if isinstance(there, dict) else {}  # an unsound piece is named elsewhere
         if name not in there and not (optional and name == NONE):
             known = ", ".join([*there, *([NONE] if optional else [])])
             problems.append(f"{key}: there is no {name!r} under {section} (there is {known or 'nothing'})")
@@ -158,11 +173,35 @@ def _circles(pieces: Pieces) -> list[str]:
     return []
 
 
+def _too_few_images(pieces: Pieces) -> Iterator[str]:
+    """Trainings and fits without a single step, where ``data.expected`` tells N."""
+    if pieces.data is None or pieces.data.expected is None:
+        return
+    samples, loops = pieces.data.expected.train, dict[str, LoopConfig]()
+    for student in pieces.students.values():
+        if student.training in pieces.trainings:
+            loops[f"trainings.{student.training}"] = pieces.trainings[student.training]
+    for name, teacher in pieces.teachers.items():
+        if teacher.fitted_here and teacher.fit is not None:
+            with _noting([]):  # noted before
+                loops[f"teachers.{name}.fit"] = validate(FitConfig, dict(teacher.fit), name)
+    for key, how in loops.items():
+        if int(how.epochs * samples / how.batch) < 1:
+            yield (
+                f"{key}: {how.epochs:g} epochs of {samples} images (data.expected.train) make no step of batch {how.batch}; "
+                f"lower batch, or raise epochs"
+            )
+
+
 def _misfits(pieces: Pieces, name: str) -> Iterator[str]:
     """What does not go together in one student: views, steps, codec, teachers."""
-    student = pieces.students[name]
-    training, key = pieces.trainings[student.training], f"students.{name}"
+    student, key = pieces.students[name], f"students.{name}"
+    training = pieces.trainings.get(student.training)
+    if training is None or student.recipe not in pieces.recipes:  # unsound or unknown, which is named elsewhere
+        return
     cache = pieces.caches.get(student.cache)
+    if cache is None and student.cache != NONE:
+        return
     problems: list[str] = []
     if cache is not None:
         if cache.recipe != student.recipe:

@@ -1,5 +1,6 @@
 """What a teacher cache holds, in numbers that a person can judge it by."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pipeline.base.files import digest
 from pipeline.cache.layout import file_key
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Shards
+from pipeline.runtime import units
 from pipeline.runtime.progress import progress
 
 
@@ -43,6 +45,13 @@ def inspect(path: Path, shards: Shards | None, most_blocks: int = 2000) -> dict[
         "bytes_per_view": {name: size / max(rows, 1) for name, size in sizes.items()},
         "answers": _answers(cache, shards, most_blocks),
     }
+
+
+def readable(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``inspect`` found, for people: bytes with their units, numbers of four digits, nothing that is not known."""
+    sizes = {name: units.size(count) for name, count in found["bytes"].items()}
+    per_view = {name: units.size(count) for name, count in found["bytes_per_view"].items()}
+    return dict(units.readable({**found, "bytes": sizes, "bytes_per_view": per_view}))
 
 
 def _answers(cache: Cache, shards: Shards | None, most: int) -> dict[str, Any]:

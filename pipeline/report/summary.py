@@ -1,5 +1,6 @@
 """The numbers of the report, and its table for the terminal."""
 
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import say
+from pipeline.runtime.text import clipped
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,17 @@ def teacher_top1(cache: Cache, val: Shards) -> float:
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The result table as text, for the terminal."""
-    lines = [f"{'':<16}{'distillation':<14}{'top-1 %':>8}{'agreement %':>13}"]
-    for name, entry in summary["teachers"].items():
-        lines.append(f"{name:<16}{'(teacher)':<14}{entry['top1']:>8.2f}{'':>13}")
-    for name, entry in summary["students"].items():
-        agreement = "" if entry["agreement"] is None else f"{entry['agreement']:.2f}"
-        lines.append(f"{name:<16}{entry['distillation']:<14}{entry['top1']:>8.2f}{agreement:>13}")
+    """The result table as text, for the terminal; names that are too long for it are cut."""
+    rows = [
+        (name, entry.get("distillation", "(teacher)"), entry["top1"], entry.get("agreement"))
+        for kind in ("teachers", "students")
+        for name, entry in summary[kind].items()
+    ]
+    most = max(16, shutil.get_terminal_size().columns - 37)
+    wide = min(most, max([16, *(len(name) + 2 for name, *_ in rows)]))
+    lines = [f"{'':<{wide}}{'distillation':<14}{'top-1 %':>8}{'agreement %':>13}"]
+    for name, distillation, top1, agreement in rows:
+        shown = "" if agreement is None else f"{agreement:.2f}"
+        score = "" if top1 is None else f"{top1:.2f}"
+        lines.append(f"{clipped(name, wide - 2):<{wide}}{distillation:<14}{score:>8}{shown:>13}".rstrip())
     return "\n".join(lines)

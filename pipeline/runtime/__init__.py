@@ -2,6 +2,7 @@
 
 In: the environment, the command line, params.yaml.
 Out: config models, the device, progress, one sentence and an exit code for each refusal.
-Read ``errors`` and ``config`` first, then ``machine`` (ranks, device, pool), ``memory``, ``text`` (what is safe to
-print), ``progress``, ``stage`` (the frame of every command) and ``code`` (which modules a stage reaches).
+Read ``errors`` and ``config`` first, then ``machine`` (ranks, device, pool) with ``ranks`` (how the end of one ends the
+others), ``memory``, ``text`` (what is safe to print), ``units`` (numbers for people), ``progress``, ``stage`` (the frame
+of every command), ``libraries`` and ``compiler`` (what is installed), and ``code`` (which modules a stage reaches).
 """

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -29,6 +29,23 @@ class Config(BaseModel):
     """Base of every config model: frozen, strict, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _of_64_bits(self) -> "Config":
+        for name, value in self:
+            for path, number in _leaves(value, name):
+                if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                    raise ValueError(f"{path}: expected a number of at most 64 bits")
+        return self
+
+
+def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+    """What nested mappings and lists hold, with its dotted path."""
+    if isinstance(value, Mapping | list | tuple):
+        for key, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(entry, f"{path}.{key}")
+    else:
+        yield path, value
 
 
 C = TypeVar("C", bound=Config)
@@ -141,8 +158,13 @@ def _sentence(where: str, item: Any) -> str:
     if item["type"] == "extra_forbidden":
         return f"{path}: unknown key (value {item['input']!r}); remove it or correct its spelling"
     message = item["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(item["input"], dict) else f", found {item['input']!r}"  # a whole section is no help
+    found = "" if isinstance(item["input"], dict) else f", found {_short(item['input'])}"  # a whole section is no help
     return f"{path}: {message}{found}"
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:60]}... ({len(shown)} characters)"
 
 
 def load(path: Path, section: str, model: type[C]) -> C:

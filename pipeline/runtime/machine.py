@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pipeline.runtime.errors import RetryError, UsageError, first_line
+from pipeline.runtime.errors import PipelineError, RetryError, UsageError, first_line
+from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.text import clipped, whole_number
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def patience() -> int:
 def distributed() -> Iterator[None]:
     """Joins the process group that torchrun's variables describe; nothing for a single process.
 
-    A rank that is lost or hangs ends the others after DISTIL_TIMEOUT seconds (default 600).
+    A rank that is lost or hangs ends the others after DISTIL_TIMEOUT seconds (default 600) with RetryError, which names it;
+    a rank that refuses ends them with its own refusal.
     """
     import torch
 
@@ -142,9 +144,18 @@ def distributed() -> Iterator[None]:
         raise UsageError(f"WORLD_SIZE is {world_size()}, but {first_line(error)}; start it with torchrun") from None
     except torch.distributed.DistError as error:
         raise RetryError(f"the {world_size()} ranks did not find each other: {first_line(error)}") from None
-    yield
-    # Only a run that ended well leaves the group: a rank that refuses would wait here for ranks that wait for it. When
-    # its process ends, the others fail at their next exchange.
+    # Only a run that ended well leaves the group together; one that refuses or loses another rank says so.
+    ranks = Ranks(rank(), world_size())
+    try:
+        yield
+    except PipelineError as error:
+        ranks.refused(error)
+        raise
+    except RuntimeError as error:
+        end = ranks.understood(error)
+        if end is None:
+            raise
+        raise end from None
     torch.distributed.destroy_process_group()
 
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.runtime.machine import rank
 from pipeline.runtime.text import printable, show
+from pipeline.runtime.units import duration, number
 
 
 def say(text: str) -> None:
@@ -46,7 +47,7 @@ def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator
             last = now
             speed = done / max(now - started, 1e-9)
             left = (total - done) / max(speed, 1e-9)
-            line = f"{title}: {done}/{total} {unit}, {speed:.3g}/s, {left:.0f} s left  {note}"
+            line = f"{title}: {done}/{total} {unit}, {number(speed)}/s, {duration(left)} left  {note}"
             show(line.rstrip(), sys.stderr)
 
     yield tick

@@ -9,7 +9,7 @@ from pipeline.base import difference, files, timm_models, weights
 from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError, first_line
 from pipeline.student.config import StudentConfig
 from pipeline.student.model import Student
-from pipeline.views.recipe import Recipe
+from pipeline.views.recipe import Recipe, in_timms_words
 
 
 def read_log(directory: Path) -> list[dict[str, str]]:
@@ -50,34 +50,15 @@ def export(
         raise UsageError(f"export: the student has {model.num_classes} classes, found {len(class_names)} class names")
     state = model.state_dict()
     weights.write_state(directory / "model.safetensors", state)
-    description = {
-        "architecture": config.arch.partition(".")[0],
-        "num_classes": model.num_classes,
-        "num_features": model.num_features,
-        "weights_hash": weights.state_hash(state),
-        "model_args": dict(config.arch_args),
-        "label_names": list(class_names),
-        "pretrained_cfg": {
-            **_views_seen(recipe),
-            "fixed_input_size": True,
-            "crop_mode": "center",
-            "num_classes": model.num_classes,
-            "first_conv": "patch_embed.proj",
-            "classifier": ["head", "head_dist"] if student.distilled else "head",
-        },
+    views = {
+        **in_timms_words(recipe),
+        "fixed_input_size": True,
+        "first_conv": "patch_embed.proj",
+        "classifier": ["head", "head_dist"] if student.distilled else "head",
     }
-    files.write_durably(directory / "config.json", files.canonical_json(description))
-
-
-def _views_seen(recipe: Recipe) -> dict[str, Any]:
-    """What decides the evaluation views, in the words of timm's pretrained_cfg."""
-    return {
-        "input_size": [3, recipe.size, recipe.size],
-        "interpolation": recipe.interpolation,
-        "crop_pct": recipe.crop_fraction,
-        "mean": list(recipe.mean),
-        "std": list(recipe.std),
-    }
+    arch_args = timm_models.sized(config.arch, config.arch_args, recipe.size)
+    described = timm_models.description(model, config.arch, arch_args, class_names, weights.state_hash(state), views)
+    files.write_durably(directory / "config.json", files.canonical_json(described))
 
 
 def _description(directory: Path) -> dict[str, Any]:
@@ -99,7 +80,7 @@ def require_trained_for(directory: Path, classes: Sequence[str], recipe: Recipe)
     other evaluation views than these; of a model that says nothing about a field, any value is taken."""
     description = _description(directory)
     known = description.get("pretrained_cfg", {}) | {"label_names": description.get("label_names")}
-    expected = {"label_names": list(classes)} | _views_seen(recipe)
+    expected = {"label_names": list(classes)} | in_timms_words(recipe)
     found = {name: value if known.get(name) is None else known[name] for name, value in expected.items()}
     apart = difference.differences(expected, found)
     if apart:

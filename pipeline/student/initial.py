@@ -24,21 +24,27 @@ def initial_state(config: StudentConfig, parent: Path) -> dict[str, Tensor] | No
     config names neither. Raises UsageError or IntegrityError."""
     if config.parent != NONE:
         return weights.read_state(parent / "model.safetensors")
-    if config.initial is None:
-        return None
+    return None if config.initial is None else read_initial(config)
+
+
+def read_initial(config: StudentConfig) -> dict[str, Tensor]:
+    """The weights that ``initial`` names. Raises UsageError or IntegrityError."""
+    assert config.initial is not None
     if is_hub(config.initial):
         return timm_models.from_hub(config.arch, {}, config.initial).state_dict()
     return weights.read_state(config.initial, config.initial_key)
 
 
-def load_initial(student: Student, state: Mapping[str, Tensor]) -> None:
+def load_initial(student: Student, state: Mapping[str, Tensor], quiet: bool = False) -> None:
     """Starts ``student`` from trained weights of the same architecture, perhaps of another resolution or other classes.
 
-    Positions are resampled to the student's grid (facebookresearch/deit main.py); heads for another number of classes stay as
-    initialised, all of them, and that is said. Anything else must fit strictly. Raises UsageError, also where one side
-    has a distillation token and the other has not: DeiT then shifts every position by one. DeiT's code refuses to fine-tune
-    with distillation at all (NotImplementedError), so that its own 384 px result can't be had from it.
+    Positions are resampled to the student's grid (facebookresearch/deit main.py); heads that are missing (a self-supervised
+    backbone) or for another number of classes stay as initialised, all of them, and that is said unless ``quiet``. Anything
+    else must fit strictly. Raises UsageError, also where one side has a distillation token and the other has not: DeiT then
+    shifts every position by one. DeiT's code refuses to fine-tune with distillation at all (NotImplementedError), so that its own
+    384 px result can't be had from it.
     """
+    notes = list[str]()
     model = student.model
     own = model.state_dict()
     state = dict(state)
@@ -48,17 +54,27 @@ def load_initial(student: Student, state: Mapping[str, Tensor]) -> None:
             "start from weights of the same kind (their names differ by '_distilled_')"
         )
     if "pos_embed" in state and state["pos_embed"].shape != own["pos_embed"].shape:
-        state["pos_embed"] = _resample(state["pos_embed"], model)
-    fresh = [name for name in own if name.startswith(_HEADS) and name in state and state[name].shape != own[name].shape]
-    if fresh:
-        found = state[fresh[0]].shape[0]
-        say(f"initial: weights of {found} classes, data of {model.num_classes}: the heads start untrained")
-        state.update({name: own[name] for name in own if name.startswith(_HEADS)})
+        state["pos_embed"], sides = _resample(state["pos_embed"], model)
+        notes.append(f"positions resampled from {sides}")
+    heads = [name for name in own if name.startswith(_HEADS)]
+    missing = [name for name in heads if name not in state]
+    other = [name for name in heads if name in state and state[name].shape != own[name].shape]
+    if missing or other:
+        why = f"weights without {', '.join(missing)}"
+        if not missing:
+            why = f"weights of {state[other[0]].shape[0]} classes, data of {model.num_classes}"
+        notes.append(f"{why}: the heads start untrained")
+        # A projection head of self-supervision stands under the same name, and is no classifier.
+        state = {name: value for name, value in state.items() if not name.startswith(_HEADS)}
+        state |= {name: own[name] for name in heads}
+    for note in [] if quiet else notes:
+        say(f"initial: {note}")
     weights.load_strict(model, state, "initial")
 
 
-def _resample(positions: Tensor, model: Any) -> Tensor:
-    """Position embedding (1, tokens + patches, D) brought to the model's grid; the tokens' own rows are kept."""
+def _resample(positions: Tensor, model: Any) -> tuple[Tensor, str]:
+    """Position embedding (1, tokens + patches, D) brought to the model's grid, and from which to which; the tokens' own rows
+    are kept."""
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
     patches = positions.shape[1] - prefix if positions.ndim == 3 else 0
     side = math.isqrt(max(patches, 0))
@@ -68,6 +84,6 @@ def _resample(positions: Tensor, model: Any) -> Tensor:
             f"{model.pos_embed.shape[2]}, found {tuple(positions.shape)}"
         )
     grid = list(model.patch_embed.grid_size)
-    say(f"initial: positions resampled from {side}x{side} to {grid[0]}x{grid[1]}")
     # antialias would change the bicubic kernel too (a = -0.5, not -0.75): this is what DeiT computes.
-    return resample_abs_pos_embed(positions, grid, [side, side], prefix, interpolation="bicubic", antialias=False)
+    resampled = resample_abs_pos_embed(positions, grid, [side, side], prefix, interpolation="bicubic", antialias=False)
+    return resampled, f"{side}x{side} to {grid[0]}x{grid[1]}"

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from pipeline.base.files import digest
 from pipeline.base.weights import state_hash
+from pipeline.cache.arithmetic import other_arithmetic
 from pipeline.cache.fidelity import warning
-from pipeline.cache.identity import cache_identity, check_maker, check_views, require_identity
+from pipeline.cache.identity import cache_identity, check_maker, check_views, check_weights, require_identity
 from pipeline.cache.layout import CacheConfig, layout_of
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Shards
@@ -19,6 +20,7 @@ from pipeline.runtime.progress import say
 from pipeline.student.config import StudentConfig
 from pipeline.student.initial import initial_state
 from pipeline.student.supervision import FromTeacher
+from pipeline.teacher.canary import canary
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.model import Teacher
 from pipeline.training.config import TrainConfig
@@ -66,6 +68,7 @@ def open_inputs(
         check_views(opened, train, recipe, device, path)
         if maker is not None:
             check_maker(opened, layout_of(train, entry), maker.model_dump(mode="json"), path)
+        check_weights(opened, work / "teachers" / entry.teacher / "model.safetensors", path)
         if chosen.supervision == "cached" and training.period is None and opened.views != entry.views:
             raise UsageError(
                 f"{path}: holds V = {opened.views} views, params.yaml says {entry.views}; run: python -m stages.precompute"
@@ -79,6 +82,8 @@ def open_inputs(
             require_identity(
                 opened, cache_identity(train, recipe, layout_of(train, entry), model.identity(), device), path
             )
+            if told := other_arithmetic(opened.path, canary(model, recipe)):
+                say(f"warning: {told}")
     return Inputs(
         train=train,
         val=Shards.open(shards / "val"),

@@ -39,16 +39,14 @@ class Student(nn.Module):
 def create(config: StudentConfig, classes: int, size: int | None = None) -> Student:
     """A new student with C = ``classes``, on the CPU, initialised from torch's global generator (seed it first).
 
-    ``size`` is the recipe's R in pixels, checked where it is given. Raises UsageError if timm refuses the arguments,
-    the model has no class token, or it takes another size.
+    ``size`` is the recipe's R in pixels: where it is given, ``img_size`` follows it unless it is set, and the model is
+    checked to take it. Raises UsageError if timm refuses the arguments, the model has no class token, or it takes another
+    size.
     """
-    model = timm_models.create(config.arch, config.arch_args, classes, config.drop_path)
+    arch_args = config.arch_args if size is None else timm_models.sized(config.arch, config.arch_args, size)
+    model = timm_models.create(config.arch, arch_args, classes, config.drop_path)
     if not hasattr(model, "cls_token") or not hasattr(model, "head"):
         raise UsageError(f"{config.arch}: expected a vision transformer with a class token (deit_* or vit_*)")
-    expected = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    if size is not None and expected is not None and tuple(expected) != (size, size):
-        raise UsageError(
-            f"{config.arch}: takes {expected[0]}x{expected[1]} px, the recipe draws {size}x{size}; "
-            f"set img_size: {size} in the student's arch_args"
-        )
+    if size is not None:
+        timm_models.require_size(model, config.arch, arch_args, size)
     return Student(model)

@@ -26,6 +26,7 @@ from pipeline.training import loop
 from pipeline.training.batches import Batch, batches, windows_size
 from pipeline.training.config import TrainConfig
 from pipeline.training.labelled import with_labels_of
+from pipeline.training.provenance import place_of
 from pipeline.training.schedule import Schedule, check_repeats, lanes_of, period
 from pipeline.training.state import Row
 from pipeline.training.step import Compute
@@ -121,6 +122,7 @@ def train_student(
     def load(start: int, stop: int) -> Generator[Batch, None, None]:
         return batches(schedule, lanes, start, stop, shards, recipe, device, workers, lookup, label)
 
+    directory = place_of(directory, schedule.steps(config.epochs), device)
     with loop.exclusive(directory):
         return loop.run(name, model, compute, config, schedule, load, directory, device, score, observe)
 
@@ -136,7 +138,7 @@ def write_student(
     with whole_directory(out, MARKS) as fresh:
         write_durably(fresh / "log.csv", text.getvalue().encode())
         if trained.average is not None:
-            average = create_student(chosen, len(classes))
+            average = create_student(chosen, len(classes), recipe.size)
             average.load_state_dict(trained.average)
             export_student(average, chosen, classes, recipe, fresh / "ema")
         assert isinstance(trained.model, Student)

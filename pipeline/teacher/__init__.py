@@ -3,5 +3,5 @@
 In: weights or a training split; visits.
 Out: model.safetensors, and a cache of the teacher's logits and hard labels.
 Read ``config``, ``model``, ``label`` (the one function that labels), then ``precompute``; ``fit`` trains a teacher,
-``audit`` asks it again.
+``audit`` asks it again, ``canary`` tells arithmetics apart.
 """

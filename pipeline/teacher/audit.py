@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.cache.arithmetic import other_arithmetic
 from pipeline.cache.codec import through_codec
 from pipeline.cache.identity import cache_identity, require_identity
 from pipeline.cache.layout import CacheConfig
@@ -13,7 +14,9 @@ from pipeline.cache.records import RELABEL
 from pipeline.data.shards import Shards
 from pipeline.runtime.config import load
 from pipeline.runtime.machine import device as pick_device
-from pipeline.runtime.progress import progress
+from pipeline.runtime.progress import progress, say
+from pipeline.runtime.units import number
+from pipeline.teacher.canary import canary
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
@@ -35,6 +38,12 @@ class Audit:
     worst: float
     views: int
     pixels_equal: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.equal:,} of {self.rows:,} rows of {self.parts} parts equal in every bit, {self.hard_equal:,} hard labels; "
+            f"largest difference of a logit {number(self.worst)}; pixels of {self.pixels_equal} of {self.views} views equal"
+        )
 
     @property
     def problems(self) -> list[str]:
@@ -84,6 +93,8 @@ def audit(path: Path, work: Path, maker: Maker, parts: int, seed: int, workers: 
     teacher = Teacher.load(maker.config, weights, shape.classes, recipe, shape.block, device)
     whole = cache_identity(shards, recipe, shape, teacher.identity(), device)
     require_identity(cache, whole, path)
+    if told := other_arithmetic(cache.path, canary(teacher, recipe)):
+        say(f"warning: {told}")
     there = sorted(cache.parts)
     chosen = [there[i] for i in Draws(seed, "audit").permutation(len(there))[:parts]]
     visits = [

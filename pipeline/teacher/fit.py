@@ -3,15 +3,17 @@
 Either way the stage leaves ``model.safetensors``, so that everything downstream depends on bytes and not on a name.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.base import timm_models
 from pipeline.base.files import canonical_json, digest, whole_directory, write_durably
-from pipeline.base.weights import load_strict, read_state, write_state
+from pipeline.base.weights import load_strict, read_state, state_hash, write_state
 from pipeline.data.shards import Shards
 from pipeline.runtime.config import NONE
 from pipeline.runtime.machine import device as pick_device
@@ -23,8 +25,9 @@ from pipeline.training import loop
 from pipeline.training.batches import Batch, batches, windows_size
 from pipeline.training.config import FitConfig
 from pipeline.training.labelled import with_labels_of
+from pipeline.training.provenance import place_of
 from pipeline.training.schedule import Schedule, lanes_of
-from pipeline.views.recipe import Recipe
+from pipeline.views.recipe import Recipe, in_timms_words
 from pipeline.views.validation import top1, validation
 
 MARKS = ("teacher.json",)  # by which a teacher's directory is known
@@ -48,7 +51,7 @@ def fit_teacher(
     say(f"fit_teacher: {schedule.steps(fit.epochs)} steps of {fit.batch}, on {device_name()}")
     say(f"fit_teacher: {windows_size(schedule, lanes, train, recipe, workers)}")  # refused here if there is no room
     torch.manual_seed(fit.seed)
-    model = create(config, len(train.classes), pretrained=False).to(device)
+    model = create(config, len(train.classes), pretrained=False, size=recipe.size).to(device)
 
     def compute(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         scores = model(batch.images).float()
@@ -61,6 +64,7 @@ def fit_teacher(
     def load(start: int, stop: int) -> Generator[Batch, None, None]:
         return batches(schedule, lanes, start, stop, train, recipe, device, workers)
 
+    directory = place_of(directory, schedule.steps(fit.epochs), device)
     with loop.exclusive(directory):
         trained = loop.run("fit_teacher", model, compute, fit, schedule, load, directory, device)
     if trained.average is not None:
@@ -79,23 +83,43 @@ def run_key(config: TeacherConfig, fit: FitConfig, recipe: Recipe, train: Shards
     return digest([chosen, fit.model_dump(), recipe.model_dump(), train.manifest_hash, hashes])
 
 
-def trained_elsewhere(config: TeacherConfig, classes: int, student: Path) -> tuple[nn.Module, str]:
-    """The teacher with the weights that its config names, or with those of the trained ``student``; and their name.
+def trained_elsewhere(config: TeacherConfig, recipe: Recipe, classes: int, student: Path) -> tuple[nn.Module, str]:
+    """The teacher of ``recipe``'s size with the weights that its config names, or with those of the trained ``student``; and
+    their name.
 
     Raises UsageError if they are missing, do not fit or have another number of classes, IntegrityError if damaged.
     """
     if config.student == NONE:
-        return create(config, classes, pretrained=True), str(config.weights)
-    model = create(config, classes, pretrained=False)
+        return create(config, classes, pretrained=True, size=recipe.size), str(config.weights)
+    model = create(config, classes, pretrained=False, size=recipe.size)
     load_strict(model, read_state(student / "model.safetensors"), f"teacher {config.arch}: student {config.student}")
     return model, f"student {config.student}"
 
 
-def write_teacher(model: nn.Module, config: TeacherConfig, weights: str, top1: float | None, out: Path) -> None:
-    """``teacher.json`` (where the weights are from, how the teacher computes) and ``model.safetensors`` in ``out``, whole
-    or not at all. ``top1``: percent on the validation split, None where it was not fitted here."""
+def write_teacher(
+    model: Any,
+    config: TeacherConfig,
+    recipe: Recipe,
+    classes: Sequence[str],
+    weights: str,
+    top1: float | None,
+    out: Path,
+) -> None:
+    """``teacher.json`` (where the weights are from, how the teacher computes), ``model.safetensors`` and ``config.json``,
+    by which timm loads it, in ``out``, whole or not at all. ``top1``: percent on the validation split, None where it was
+    not fitted here."""
     report = {"weights": weights, "computes": config.model_dump(mode="json", exclude={"recipe", "fit"})}
+    state, own = model.state_dict(), dict(model.pretrained_cfg)
+    views = {
+        **in_timms_words(recipe),
+        "mean": list(config.mean),
+        "std": list(config.std),
+        **{name: own[name] for name in ("fixed_input_size", "first_conv", "classifier") if own.get(name) is not None},
+    }
+    arch_args = timm_models.sized(config.arch, config.arch_args, recipe.size)
+    described = timm_models.description(model, config.arch, arch_args, classes, state_hash(state), views)
     with whole_directory(out, MARKS) as fresh:
         write_durably(fresh / "teacher.json", canonical_json(report | ({} if top1 is None else {"top1": top1})))
-        write_state(fresh / "model.safetensors", model.state_dict())
+        write_state(fresh / "model.safetensors", state)
+        write_durably(fresh / "config.json", canonical_json(described))
     say(f"teacher: {out / 'model.safetensors'}")

@@ -15,41 +15,53 @@ from torch import Tensor, nn
 
 from pipeline.base import timm_models, weights
 from pipeline.base.weights_name import is_hub
+from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.teacher.config import Precision, TeacherConfig
 from pipeline.views.recipe import Recipe
 
 
-def create(config: TeacherConfig, classes: int, pretrained: bool) -> nn.Module:
+def create(config: TeacherConfig, classes: int, pretrained: bool, size: int | None = None) -> nn.Module:
     """The bare timm model with C = ``classes`` outputs, on the CPU, in train mode: for ``fit_teacher``, and to bring
-    ``pretrained`` weights into ``work/teachers``.
+    ``pretrained`` weights into ``work/teachers``. ``size``: of its views in px, which its ``img_size`` follows.
 
-    Raises UsageError if the weights are missing, do not fit, or have another number of classes.
+    Raises UsageError if the weights are missing, do not fit, or have another number of classes, or if the model does not
+    take this size; IntegrityError if they are damaged.
     """
+    arch_args = config.arch_args if size is None else timm_models.sized(config.arch, config.arch_args, size)
     if not pretrained:
-        return timm_models.create(config.arch, config.arch_args, classes)
+        model: Any = timm_models.create(config.arch, arch_args, classes)
+        if size is not None:
+            timm_models.require_size(model, config.arch, arch_args, size)
+        return model
     if config.weights is None:
         raise UsageError(
             f"teacher {config.arch}: its config names no weights; fit it with: python -m stages.fit_teacher"
         )
     if is_hub(config.weights):
-        model: Any = timm_models.from_hub(config.arch, config.arch_args, config.weights)
+        model = timm_models.from_hub(config.arch, arch_args, config.weights)
         _require_classes(config, classes, model.num_classes)
-        return model
-    model = timm_models.create(config.arch, config.arch_args, classes)
-    weights.load_strict(model, weights.read_state(config.weights, config.weights_key), config.weights)
+        weights.require_finite(model.state_dict(), config.weights)
+    else:
+        model = timm_models.create(config.arch, arch_args, classes)
+        weights.load_strict(model, weights.read_state(config.weights, config.weights_key), config.weights)
+    if size is not None:
+        timm_models.require_size(model, config.arch, arch_args, size)
     return model
 
 
-def require_fit(config: TeacherConfig, classes: int) -> None:
-    """Raises UsageError if the config's weights are not for C = ``classes``. Asks no network: a hub's weights are judged by
-    the number of classes that timm knows, a local file by loading it."""
+def require_fit(config: TeacherConfig, classes: int | None, size: int) -> None:
+    """Raises UsageError if the config's weights are not for C = ``classes`` (None: not known) or views of ``size`` px, and
+    IntegrityError if they are damaged. Asks no network: a hub's weights are judged by the number of classes that timm
+    knows, a local file by loading it."""
     if config.weights is None:
         return
-    if is_hub(config.weights):
-        _require_classes(config, classes, timm_models.hub_classes(config.arch, config.weights) or classes)
-    else:
-        create(config, classes, pretrained=True)
+    if not is_hub(config.weights):
+        known = classes or timm_models.classes_of(config.arch, weights.read_state(config.weights, config.weights_key))
+        create(config, known, pretrained=True, size=size)
+    elif classes is not None:
+        found = timm_models.hub_classes(config.arch, config.weights)
+        _require_classes(config, classes, classes if found is None else found)
 
 
 def _require_classes(config: TeacherConfig, classes: int, found: int) -> None:
@@ -117,7 +129,9 @@ class Teacher:
 
         Raises UsageError (missing file, does not fit, another class count) or IntegrityError (damaged file).
         """
-        model = timm_models.create(config.arch, config.arch_args, classes)
+        if config.compile:
+            require_compiler(f"teacher {config.arch}: compile")
+        model = create(config, classes, pretrained=False, size=recipe.size)
         weights.load_strict(model, weights.read_state(weights_file), f"{weights_file} for teacher {config.arch}")
         model.eval().requires_grad_(False)
         identity = weights.state_hash(model.state_dict())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.cache.arithmetic import note, other_arithmetic
 from pipeline.cache.codec import hard_labels, pack, stored_dtype, stored_width
 from pipeline.cache.commit import Answers
 from pipeline.cache.identity import cache_identity
@@ -26,6 +27,7 @@ from pipeline.runtime.machine import GRACE, StopSignal, device_name, rank, world
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.text import clipped, whole_number
+from pipeline.teacher.canary import canary
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
@@ -234,6 +236,11 @@ def run(
         refuse_other(out, pool)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()))
     say(f"precompute: {len(mine)} parts on {device_name()}")
+    if not committed(pool).issuperset(mine):
+        own = canary(teacher, recipe)
+        if told := other_arithmetic(pool.path, own):
+            say(f"warning: {told}")
+        note(pool, [own])
     summary = fill(pool, mine, shards, recipe, teacher, views_per_visit(layout.group), workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "

@@ -96,6 +96,11 @@ def _checkpoints(directory: Path) -> Iterator[tuple[int, Path]]:
             yield number, path
 
 
+def steps_saved(directory: Path) -> list[int]:
+    """The steps of the checkpoints in ``directory``, by their names only."""
+    return [step for step, _ in _checkpoints(directory)]
+
+
 def _read(path: Path, step: int) -> dict[str, Any]:
     file = path / "state.pt"
     try:

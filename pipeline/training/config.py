@@ -21,7 +21,7 @@ class OptimizerConfig(Config):
     scale_lr: bool = True
     momentum: float = Field(default=0.9, gt=0, lt=1)
     weight_decay: float = Field(default=0.05, ge=0)
-    warmup_epochs: float = Field(default=5.0, ge=0)
+    warmup_epochs: float = Field(default=5.0, ge=0, le=100_000)
     warmup_lr: float = Field(default=1e-6, ge=0)
     min_lr: float = Field(default=1e-5, ge=0)
     clip_grad: float | None = Field(default=None, gt=0)
@@ -44,11 +44,11 @@ class LoopConfig(Config):
     puts first, so that 10 per class are among 20 per class; null for all.
     """
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**62)
     epochs: float = Field(gt=0, le=100_000)
-    batch: int = Field(ge=2)  # B, over all ranks
-    lanes: int = Field(default=1, ge=1)  # L; the world size must divide it
-    window: int = Field(default=4, ge=1)  # W
+    batch: int = Field(ge=2, le=1_000_000)  # B, over all ranks
+    lanes: int = Field(default=1, ge=1, le=65_536)  # L; the world size must divide it
+    window: int = Field(default=4, ge=1, le=65_536)  # W
     optimizer: OptimizerConfig = OptimizerConfig()
     accumulate: int = Field(default=1, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -76,8 +76,8 @@ class LoopConfig(Config):
 class TrainConfig(LoopConfig):
     """How students are trained; one for all of them, so that their comparison is fair. ``period`` K: null = V."""
 
-    repeats: int = Field(default=3, ge=1)  # r
-    period: int | None = Field(default=None, ge=1)  # K
+    repeats: int = Field(default=3, ge=1, le=1_000)  # r
+    period: int | None = Field(default=None, ge=1, le=1_000_000)  # K
     smoothing: float = Field(default=0.1, ge=0, lt=1)
     verify_views: Literal["all", "first_cycle"] | Annotated[float, Field(ge=0, le=1)] = "all"
 

@@ -27,6 +27,8 @@ from pipeline.runtime.code import ROOT
 from pipeline.runtime.errors import Interrupted, RetryError
 from pipeline.runtime.machine import StopSignal, rank, world_size
 from pipeline.runtime.progress import progress, say
+from pipeline.runtime.units import number
+from pipeline.training import provenance
 from pipeline.training.batches import Batch
 from pipeline.training.config import LoopConfig
 from pipeline.training.journal import Journal
@@ -74,6 +76,7 @@ def run(
     state = State(title, directory, stepper, average)
     start = state.restore()
     say(f"{title}: {_rate(config)}; speed and curves beside the checkpoints in {directory}")
+    provenance.note(title, directory, start, device)
     if start:
         say(f"{title}: goes on from step {start} of {steps}")
     journal, stop = Journal(title, directory, start), StopSignal()
@@ -112,7 +115,7 @@ def run(
                     row |= score(model)
                     model.train()
                 journal.draw(row, speed)
-                note = "  ".join(f"{name} {value:.4g}" for name, value in (row | speed).items() if name != "step")
+                note = "  ".join(f"{name} {number(value)}" for name, value in (row | speed).items() if name != "step")
                 journal.resume()
             # Save where it is due, and stop where told to.
             stopping = _agreed(stop, done, device)

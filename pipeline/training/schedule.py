@@ -140,13 +140,13 @@ def _cycle_order(seed: int, cycle: int, blocks: int) -> np.ndarray:
     return Draws(seed, "cycle", cycle).permutation(blocks)
 
 
-def lanes_of(rank: int, world: int, lanes: int) -> range:
-    """The lanes of one rank. Raises UsageError if the world size does not divide the number of lanes."""
+def lanes_of(rank: int, world: int, lanes: int, key: str = "training.lanes") -> range:
+    """The lanes of one rank. Raises UsageError that names ``key`` if the world size does not divide the number of lanes."""
     if lanes % world:
         fit = [n for n in range(1, lanes + 1) if lanes % n == 0]
         raise UsageError(
-            f"world size {world} does not divide training.lanes = {lanes}; start {', '.join(map(str, fit))} processes, or "
-            f"choose another training.lanes (which is another order of training)"
+            f"world size {world} does not divide {key} = {lanes}; start {', '.join(map(str, fit))} processes, or "
+            f"choose another {key} (which is another order of training)"
         )
     share = lanes // world
     return range(rank * share, (rank + 1) * share)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.machine import world_size
 from pipeline.training.batches import Batch
 from pipeline.training.config import LoopConfig
@@ -27,6 +28,8 @@ class Stepper:
         self.optimizer = make_optimizer(model, config.optimizer, config.batch)
         # off, it hands everything through and has an empty state
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        if config.compile:
+            require_compiler("compile")
         self.stepped = cast(nn.Module, torch.compile(model)) if config.compile else model
         if world_size() > 1:
             ids = [device] if device.type == "cuda" else None

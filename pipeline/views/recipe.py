@@ -1,6 +1,6 @@
 """The recipe of views as configuration: crop, flip, policy, erasing, mixing, normalisation."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -131,3 +131,14 @@ def evaluation(recipe: Recipe) -> Recipe:
         std=recipe.std,
         erase=Erase(probability=0.0, mode="const"),
     )
+
+
+def in_timms_words(recipe: Recipe) -> dict[str, Any]:
+    """What decides the evaluation views of ``recipe``, in the words of timm's pretrained_cfg."""
+    return {
+        "input_size": [3, recipe.size, recipe.size],
+        "interpolation": recipe.interpolation,
+        "crop_pct": recipe.crop_fraction,
+        "mean": list(recipe.mean),
+        "std": list(recipe.std),
+    }

@@ -1,0 +1,137 @@
+"""Whether timm builds the models of params.yaml, whether they take their views, and whether local weights fit them.
+
+Models are built on the device meta, without their numbers, and shown views of their shape, so what would fail after hours
+of other stages shows here.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.base.timm_models import require_known
+from pipeline.base.weights_name import is_hub
+from pipeline.planning.pieces import Pieces
+from pipeline.runtime.errors import PipelineError, UsageError, first_line
+from pipeline.student.initial import load_initial, read_initial
+from pipeline.student.model import Student
+from pipeline.student.model import create as create_student
+from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.model import create as create_teacher
+from pipeline.teacher.model import require_fit
+
+_CLASSES = 2  # of a model that is only looked at
+
+
+def misfits(pieces: Pieces, classes: int | None, files: bool) -> list[PipelineError]:
+    """Every problem of the models and of their local weights, which ``files`` allows to read; ``classes``: C, None where it
+    is not known."""
+    found: list[PipelineError] = []
+    for name in pieces.teachers:
+        found += _problems(f"teachers.{name}", _of_teacher(pieces, name, classes, files))
+    for name in pieces.students:
+        found += _problems(f"students.{name}", _of_student(pieces, name, classes, files))
+    return found
+
+
+def _problems(key: str, checks: Iterator[Callable[[], object]]) -> Iterator[PipelineError]:
+    """The first refusal of ``checks``, each of which stands on those before it."""
+    try:
+        for check in checks:
+            check()
+    except PipelineError as error:
+        yield type(error)(f"{key}: {error}")
+
+
+def _of_teacher(pieces: Pieces, name: str, classes: int | None, files: bool) -> Iterator[Callable[[], object]]:
+    teacher = pieces.teachers[name]
+    yield lambda: require_known(teacher.arch, teacher.arch_args, teacher.weights)
+    own = pieces.recipes[teacher.recipe].size if teacher.recipe in pieces.recipes else None
+    if own is None:
+        return
+    model = _teacher_on_meta(teacher, own)
+    yield lambda: _takes(model, own)
+    for size, where in _labelled_sizes(pieces, name).items():
+        if size != own:
+            yield lambda size=size, where=where: _same_weights(teacher, model, own, size, where)  # type: ignore[misc]
+    weights = teacher.weights or ""
+    if is_hub(weights) or (files and Path(weights).is_file()):
+        yield lambda: require_fit(teacher, classes, own)
+    student = pieces.students.get(teacher.student)
+    if student is not None and student.recipe in pieces.recipes:
+        made = lambda: _student_on_meta(pieces, teacher.student).model  # noqa: E731
+        yield lambda: _same_shapes(made(), model, f"student {teacher.student}'s weights")
+
+
+def _of_student(pieces: Pieces, name: str, classes: int | None, files: bool) -> Iterator[Callable[[], object]]:
+    student = pieces.students[name]
+    yield lambda: require_known(student.arch, student.arch_args, student.initial)
+    if student.recipe not in pieces.recipes:
+        return
+    size = pieces.recipes[student.recipe].size
+    yield lambda: _takes(_student_on_meta(pieces, name), size)
+    parent = pieces.students.get(student.parent)
+    if parent is not None and parent.recipe in pieces.recipes:
+        given = lambda: _student_on_meta(pieces, student.parent).model.state_dict()  # noqa: E731
+        yield lambda: load_initial(_student_on_meta(pieces, name), given(), quiet=True)
+    local = student.initial is not None and not is_hub(student.initial)
+    if local and files and Path(str(student.initial)).is_file():
+        fresh = lambda: create_student(student, classes or _CLASSES, size)  # noqa: E731
+        yield lambda: load_initial(fresh(), read_initial(student), quiet=True)
+
+
+def _labelled_sizes(pieces: Pieces, name: str) -> dict[int, str]:
+    """The sizes of the views that a teacher labels besides its own recipe's, each with who asks for it."""
+    asked = [(c.recipe, f"caches.{key}") for key, c in pieces.caches.items() if c.teacher == name]
+    asked += [(s.recipe, f"students.{key}") for key, s in pieces.students.items() if s.teacher == name]
+    return {
+        pieces.recipes[recipe].size: f"{key} of recipe {recipe}" for recipe, key in asked if recipe in pieces.recipes
+    }
+
+
+def _teacher_on_meta(teacher: TeacherConfig, size: int) -> nn.Module:
+    with torch.device("meta"):
+        return create_teacher(teacher, _CLASSES, pretrained=False, size=size)
+
+
+def _student_on_meta(pieces: Pieces, name: str) -> Student:
+    student = pieces.students[name]
+    with torch.device("meta"):
+        return create_student(student, _CLASSES, pieces.recipes[student.recipe].size)
+
+
+def _takes(model: nn.Module, size: int) -> None:
+    """Raises UsageError unless the model gives logits (2, C) for two views of this size."""
+    try:
+        found: Any = model.eval()(torch.empty(2, 3, size, size, device="meta"))
+    except NotImplementedError:  # an operation that needs numbers: nothing is known
+        return
+    except Exception as error:  # arguments of any kind meet code of any kind
+        raise UsageError(
+            f"can't take views of {size} px: {first_line(error)}; correct its arch_args, or the recipe's size"
+        ) from None
+    heads = [found] if not isinstance(model, Student) else [found.class_logits, found.distillation_logits]
+    for logits in heads:
+        shape = tuple(getattr(logits, "shape", ())) if logits is not None else (2, _CLASSES)
+        if shape != (2, _CLASSES):
+            raise UsageError(f"gives {shape} for two views where logits (2, C) are expected; correct its arch_args")
+
+
+def _same_weights(teacher: TeacherConfig, given: nn.Module, own: int, size: int, where: str) -> None:
+    """Raises UsageError if views of ``size`` px need other weights than ``given``, those for ``own`` px, or are not taken."""
+    model = _teacher_on_meta(teacher, size)
+    _takes(model, size)
+    _same_shapes(given, model, f"{where} draws {size} px, and its weights for {own} px")
+
+
+def _same_shapes(given: nn.Module, model: nn.Module, what: str) -> None:
+    ours, theirs = ({name: tuple(value.shape) for name, value in m.state_dict().items()} for m in (model, given))
+    apart = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    if apart:
+        first = apart[0]
+        raise UsageError(
+            f"{what} do not fit: {first} is {theirs.get(first, 'missing')}, expected {ours.get(first, 'none')}; use the same "
+            f"architecture and a recipe of the same size{', or dynamic_img_size: true' if first == 'pos_embed' else ''}"
+        )

@@ -1,0 +1,63 @@
+"""What is installed: compared with the project's own pins, and recorded with a run."""
+
+import functools
+import importlib.metadata
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.runtime.code import ROOT
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.progress import say
+
+_REQUIRED = ("timm",)  # 1.0.20 initialises models otherwise: another student under the same configuration
+DECIDING = ("torch", "timm", "numpy")  # of a training's numbers, beside the type of the device
+
+
+def versions(device: str) -> dict[str, str]:
+    """What a training's last bits hang on: the ``DECIDING`` libraries' versions and the type of the device."""
+    return {name: _installed(name) or "none" for name in DECIDING} | {"device": device}
+
+
+@functools.cache
+def check_libraries(pins: Path = ROOT / "pyproject.toml") -> None:
+    """Compares what is installed with the project's pins, once in a process. Raises UsageError for a timm below its pin;
+    other libraries below theirs are said. A copy of the code without the file has no pins."""
+    if not pins.is_file():
+        return
+    below = {}
+    for name, least in lowest(tomllib.loads(pins.read_text(encoding="utf-8"))).items():
+        found = _installed(name)
+        if found is not None and _release(found) < _release(least):
+            below[name] = f"{name} {found}, the project needs at least {least}"
+    for name in _REQUIRED:
+        if name in below:
+            raise UsageError(
+                f"found {below[name]}: it makes other models of the same configuration; install what uv.lock names: "
+                f"uv sync --frozen, or pip install '{name}>={below[name].rpartition(' ')[2]}'"
+            )
+    for text in below.values():
+        say(f"warning: found {text}; install what uv.lock names: uv sync --frozen")
+
+
+def lowest(project: Mapping[str, object]) -> dict[str, str]:
+    """The lower bounds of a pyproject.toml's dependencies, by name."""
+    section = project.get("project")
+    listed = section.get("dependencies", []) if isinstance(section, Mapping) else []
+    found = (re.match(r"([A-Za-z0-9_.-]+)\s*>=\s*([0-9.]+)", entry) for entry in listed)
+    return {match[1]: match[2] for match in found if match}
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version, without what follows them: "2.15.0+cpu" is (2, 15, 0), and so is "2.15"."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    numbers = [int(part) for part in match[0].split(".")] if match else [0]
+    return tuple(numbers + [0] * (3 - len(numbers)))
