@@ -45,8 +45,9 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
 
 def _piece(configs: Path, group: str, entry: Mapping[str, Any], of: Mapping[str, Any], scale: str) -> dict[str, Any]:
     """A recipe, teacher, cache or training: the scale's own, or ``file``'s, with the changes of the study."""
-    base = _read(configs, group, str(entry.get("file", of[group])))
-    if "file" not in entry:
+    file = (entry.get(scale) or {}).get("file", entry.get("file"))
+    base = _read(configs, group, str(file or of[group]))
+    if file is None:
         base = merge(base, of.get(f"{group}_changes", {}))
     if entry.get("high"):
         base = merge(base, of["high"])
@@ -70,8 +71,10 @@ def _student(entry: Mapping[str, Any], of: Mapping[str, Any], scale: str, params
 
 
 def _changed(base: Mapping[str, Any], entry: Mapping[str, Any], scale: str, ours: tuple[str, ...]) -> dict[str, Any]:
-    changes = {key: value for key, value in entry.items() if key not in (*ours, *SCALES, "scales")}
-    return merge(merge(base, changes), entry.get(scale) or {})
+    ours = (*ours, *SCALES, "scales")
+    for changes in (entry, entry.get(scale) or {}):
+        base = merge(base, {key: value for key, value in changes.items() if key not in ours})
+    return dict(base)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
