@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from torch import nn
 
 from bench.world import World, make_world
 from pipeline.data.shards import Shards
@@ -15,8 +16,10 @@ from pipeline.planning.pieces import parse
 from pipeline.report.inspection import inspect, readable
 from pipeline.report.summary import table
 from pipeline.runtime import units
-from pipeline.runtime.config import write_yaml
+from pipeline.runtime.config import read_yaml, validate, write_yaml
 from pipeline.runtime.errors import IntegrityError, RetryError
+from pipeline.training.config import TrainConfig
+from pipeline.training.optimizer import make_average, update_average
 from pipeline.training.schedule import lanes_of
 from stages.fit_teacher import main as fit_teacher
 from stages.index import main as index
@@ -132,3 +135,18 @@ def test_inspect_and_plan_say_what_a_person_can_read_and_what_later_changes_cost
     assert "teacher is fitted here: an added image or a changed fit makes another teacher" in text
     costs["teacher"]["fitted_here"] = False
     assert "the teacher is fixed: it stays as it is when images are added" in describe(costs)
+
+
+@pytest.mark.parametrize("name", ["digits", "photos", "cifar"])
+def test_the_average_of_a_short_training_follows_its_weights(name: str) -> None:
+    """90 steps under the shipped decay: the average is of the last weights, not of the first ones."""
+    how = validate(TrainConfig, read_yaml(CONFIGS / "training" / f"{name}.yaml"), name).optimizer
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.0)
+    average = make_average(model, how)
+    assert average is not None
+    for step in range(90):
+        nn.init.constant_(model.weight, float(step >= 10))  # random weights in the first steps, then trained ones
+        update_average(average, model, how, step)
+    assert average.module.weight.item() > 0.95
+    assert how.ema_decay is not None and 1 - how.ema_decay**80 < 0.95  # without the warm-up it would not

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.shards import Shards
+from pipeline.runtime import units
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.memory import free_memory
 from pipeline.views.recipe import Recipe
@@ -51,7 +52,7 @@ class RingSize:
 
     def __str__(self) -> str:
         return (
-            f"ring of {self.slots} visits of {self.slot / 1e6:.1f} MB: {self.slots * self.slot / 1e9:.2f} GB of shared memory "
+            f"ring of {self.slots} visits of {units.size(self.slot)}: {units.size(self.slots * self.slot)} of shared memory "
             f"({self.held} in work, {self.workers} worker(s) x {self.ahead} ahead)"
             + f"; memory is short, {self.wished} visits would keep the workers busier"
             * self.short
@@ -81,8 +82,8 @@ def ring_size(
     room = int(_SHARE * free) // wanted.slot - held  # visits that may be drawn ahead
     if room < (least := 1 if workers else 0):
         raise UsageError(
-            f"views: {held + least} visits of {wanted.slot / 1e6:.1f} MB ({(held + least) * wanted.slot / 1e9:.2f} GB) must "
-            f"fit into {100 * _SHARE:.0f} % of the memory that is free, {free / 1e9:.2f} GB here; lower lanes, window, "
+            f"views: {held + least} visits of {units.size(wanted.slot)} ({units.size((held + least) * wanted.slot)}) must "
+            f"fit into {100 * _SHARE:.0f} % of the memory that is free, {units.size(free)} here; lower lanes, window, "
             f"repeats or data.block, or run where there is more memory"
         )
     if not workers:
