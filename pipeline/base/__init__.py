@@ -2,6 +2,6 @@
 
 In: paths, plain data, weights.
 Out: files that are whole or absent, hashes, timm models, differences between two identities in words.
-Read ``files``, then ``difference``, ``weights_name``, ``weights`` and ``timm_models``; ``engine`` says what
-makes pixels here, ``compiled`` compiles functions and keeps them.
+Read ``files`` and ``fits`` (which numbers fit which), then ``difference``, ``weights_name``, ``weights`` and
+``timm_models``; ``engine`` says what makes pixels here, ``compiled`` compiles functions and keeps them.
 """

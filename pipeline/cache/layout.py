@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from pipeline.base import files
+from pipeline.base.fits import require_groups
 from pipeline.cache.codec import CodecName, check_codec
 from pipeline.data.shards import Shards
 from pipeline.runtime.config import Config
@@ -59,11 +60,7 @@ class Layout:
 
     def groups(self, views: int) -> int:
         """V / G. Raises UsageError when G does not divide V."""
-        if views < 1 or views % self.group:
-            raise UsageError(
-                f"views: V = {views} is not a positive multiple of the view group G = {self.group}; "
-                f"a cache grows by whole groups, e.g. V = {max(1, round(views / self.group)) * self.group}"
-            )
+        require_groups(views, self.group)
         return views // self.group
 
     def views_of(self, group: int) -> range:
@@ -98,10 +95,7 @@ class CacheConfig(Config):
 
     @model_validator(mode="after")
     def _whole_groups(self) -> "CacheConfig":
-        if self.views % self.group:
-            raise ValueError(
-                f"views V = {self.views} is no multiple of group G = {self.group}; a cache grows by whole groups"
-            )
+        require_groups(self.views, self.group)
         return self
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.base.fits import require_blocks
 from pipeline.data import cifar, folders, webdataset_tars
 from pipeline.data.digits import _digits, _digits_file
 from pipeline.data.images import MAX_PIXELS, Rule
@@ -48,8 +49,7 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _divides(self) -> "DataConfig":
-        if self.block % 2 or self.shard_size % self.block:
-            raise ValueError(f"block {self.block} must be even and divide shard_size {self.shard_size}")
+        require_blocks(self.shard_size, self.block)
         if self.val_share is not None and self.source not in ("folder", "imagenet", "webdataset"):
             raise ValueError(f"val_share: source {self.source} has its own validation images; leave val_share out")
         return self

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.base.fits import require_coverage, require_period, require_repeats, require_together
 from pipeline.cache.fidelity import warning
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
@@ -18,7 +19,6 @@ from pipeline.runtime.errors import UsageError
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import TeacherConfig
 from pipeline.training.config import FitConfig, LoopConfig, TrainConfig
-from pipeline.training.schedule import check_coverage, check_period, check_repeats, check_together
 from pipeline.views.recipe import Recipe
 
 _LONGEST = 100  # characters of a name: file names and DVC's stage names are made of it
@@ -220,14 +220,14 @@ def _misfits(pieces: Pieces, name: str) -> Iterator[str]:
                 f"cache.codec=top16 (52 bytes per view at 1,000 classes), u8 (1 byte per class and view) or f16 (2 bytes)"
             )
         with _noting(problems):
-            check_repeats(training.repeats, cache.group)
+            require_repeats(training.repeats, cache.group)
     period = training.period or (cache.views if cache is not None else training.repeats)
     with _noting(problems):
         if pieces.recipes[student.recipe].shared_pairing == training.repeats:
-            check_together(training.batch, training.lanes, training.repeats)
+            require_together(training.batch, training.lanes, training.repeats)
     with _noting(problems):
-        check_period(period, training.repeats)
+        require_period(period, training.repeats)
         if cache is not None and student.supervision == "cached":
-            check_coverage(period, cache.views)
+            require_coverage(period, cache.views)
     for problem in problems:
         yield f"{key}: {problem}"

@@ -7,6 +7,7 @@ visits. Missing rows go to the live teacher, counted; damaged rows are an error,
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.base.fits import require_coverage
 from pipeline.cache.codec import hard_labels, through_codec
 from pipeline.cache.reader import Cache
 from pipeline.data.shards import Shards
@@ -15,7 +16,6 @@ from pipeline.student.config import Supervision
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
 from pipeline.training.batches import Label
-from pipeline.training.schedule import check_coverage
 from pipeline.views.chance import Draws
 from pipeline.views.drawn import Drawn
 from pipeline.views.recipe import Recipe
@@ -85,7 +85,7 @@ def sources(
         raise UsageError(f"targets are {supervision}, which need a teacher cache; run: python -m stages.precompute")
     if supervision == "auto":
         return FromCache(cache, shards, verify, partial=True), live
-    check_coverage(views, cache.views)
+    require_coverage(views, cache.views)
     missing = cache.missing(views)
     if missing:
         shown = ", ".join(f"({g}, {s})" for g, s in missing[:5])

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.base.files import whole_directory, write_durably
+from pipeline.base.fits import require_repeats
 from pipeline.data.shards import Shards
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import device_name, rank, world_size
@@ -27,7 +28,7 @@ from pipeline.training.batches import Batch, batches, windows_size
 from pipeline.training.config import TrainConfig
 from pipeline.training.labelled import with_labels_of
 from pipeline.training.provenance import place_of
-from pipeline.training.schedule import Schedule, check_repeats, lanes_of, period
+from pipeline.training.schedule import Schedule, lanes_of, period
 from pipeline.training.state import Row
 from pipeline.training.step import Compute
 from pipeline.views.recipe import Recipe
@@ -94,7 +95,7 @@ def train_student(
     # An undistilled student has nothing to learn from an image without a label; it trains as many steps on the others.
     shards = with_labels_of(inputs.train, config, only=chosen.supervision == "none")
     if inputs.cache is not None:
-        check_repeats(config.repeats, inputs.cache.layout.group)
+        require_repeats(config.repeats, inputs.cache.layout.group)
     # The order of training, and where targets come from.
     schedule = make_schedule(config, shards, inputs.coverage, recipe.shared_pairing)
     lanes = lanes_of(rank(), world_size(), config.lanes)

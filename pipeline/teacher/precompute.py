@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.base.fits import require_view_range
 from pipeline.cache.arithmetic import note, other_arithmetic
 from pipeline.cache.codec import hard_labels, pack, stored_dtype, stored_width
 from pipeline.cache.commit import Answers
@@ -91,10 +92,8 @@ class Summary:
 def select(layout: Layout, views: int, share: Share) -> list[Part]:
     """The parts (g, s) of views 0..V-1 that this job is for, lower views first."""
     group, chosen = layout.group, share.views
-    if chosen and (chosen.start % group or chosen.stop % group):
-        raise UsageError(
-            f"--only-views: expected whole view groups, multiples of G = {group}, found {chosen.start}:{chosen.stop}"
-        )
+    if chosen:
+        require_view_range(chosen, group)
     parts = [
         (g, s)
         for g, s in layout.parts(views)

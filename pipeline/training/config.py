@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.base.fits import require_batch
 from pipeline.runtime.config import Config
 
 
@@ -61,15 +62,7 @@ class LoopConfig(Config):
 
     @model_validator(mode="after")
     def _whole_pairs(self) -> Self:
-        if self.batch % (2 * self.lanes):
-            raise ValueError(
-                f"batch: expected a multiple of 2 x lanes = {2 * self.lanes} (each lane gives whole pairs), found {self.batch}"
-            )
-        if self.batch % (self.lanes * self.accumulate):
-            raise ValueError(
-                f"batch: expected a multiple of lanes x accumulate = {self.lanes * self.accumulate} (equal parts on each "
-                f"of up to {self.lanes} processes), found {self.batch}"
-            )
+        require_batch(self.batch, self.lanes, self.accumulate)
         return self
 
 

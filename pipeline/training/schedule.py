@@ -20,6 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from pipeline.base.fits import require_period, require_together, require_world
 from pipeline.runtime.errors import UsageError
 from pipeline.views.chance import Draws
 from pipeline.views.visits import Visit
@@ -53,9 +54,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         assert self.batch % (2 * self.lanes) == 0, "LoopConfig refuses any other batch"
-        check_period(self.period, self.repeats)
+        require_period(self.period, self.repeats)
         if self.together:
-            check_together(self.batch, self.lanes, self.repeats)
+            require_together(self.batch, self.lanes, self.repeats)
         if self.pairs_per_cycle < 1:
             raise UsageError("the data set has no block with at least two samples, so no pair can be formed")
 
@@ -115,26 +116,6 @@ class Schedule:
         return Window(lane, visits, order.reshape(-1, 3))
 
 
-def check_period(period: int, repeats: int) -> None:
-    """Raises UsageError unless r divides K, so that no visit wraps round."""
-    if period % repeats:
-        raise UsageError(
-            f"period K = {period} views is no multiple of training.repeats r = {repeats}: a visit would wrap round; set "
-            f"training.period to {period - period % repeats or repeats}"
-        )
-
-
-def check_together(batch: int, lanes: int, repeats: int) -> None:
-    """Raises UsageError unless a lane's share of a step has room for the r views of a pair: B/(2L) >= r."""
-    pairs = batch // (2 * lanes)
-    if pairs < repeats:
-        raise UsageError(
-            f"batch = {batch} over lanes = {lanes} gives {pairs} pairs per lane and step, fewer than repeats r = {repeats}: "
-            f"an image's views can't stand in one step; take at most {batch // (2 * repeats)} lanes, a larger batch, or a "
-            f"recipe with shared_pairing: 1"
-        )
-
-
 @lru_cache(maxsize=64)
 def _cycle_order(seed: int, cycle: int, blocks: int) -> np.ndarray:
     return Draws(seed, "cycle", cycle).permutation(blocks)
@@ -142,12 +123,7 @@ def _cycle_order(seed: int, cycle: int, blocks: int) -> np.ndarray:
 
 def lanes_of(rank: int, world: int, lanes: int, key: str = "training.lanes") -> range:
     """The lanes of one rank. Raises UsageError that names ``key`` if the world size does not divide the number of lanes."""
-    if lanes % world:
-        fit = [n for n in range(1, lanes + 1) if lanes % n == 0]
-        raise UsageError(
-            f"world size {world} does not divide {key} = {lanes}; start {', '.join(map(str, fit))} processes, or "
-            f"choose another {key} (which is another order of training)"
-        )
+    require_world(world, lanes, key)
     share = lanes // world
     return range(rank * share, (rank + 1) * share)
 
@@ -178,25 +154,7 @@ def _locate(schedule: Schedule, lane: int, pairs: int) -> tuple[int, int]:
     return number, pairs
 
 
-def check_repeats(repeats: int, group: int) -> None:
-    """Raises UsageError unless r divides G, so that no visit lies in two parts of a cache."""
-    if group % repeats:
-        raise UsageError(
-            f"training.repeats: r = {repeats} does not divide cache.group G = {group}, so a visit would lie in two parts of "
-            f"the cache; choose a divisor of G"
-        )
-
-
 def period(wanted: int | None, coverage: int, cycles: int, repeats: int) -> int:
     """K, the views that a student cycles through: what is asked for, else the V of its cache (``coverage``), else, without
     a cache, all different."""
     return wanted or coverage or cycles * repeats
-
-
-def check_coverage(views: int, held: int) -> None:
-    """Raises UsageError unless K <= V, so that a cache alone can hold all that a student cycles through."""
-    if views > held:
-        raise UsageError(
-            f"cycles through K = {views} views, and its cache holds V = {held}; set the cache's views to at least K and run "
-            f"stages.precompute (it adds only the new ones), lower the training's period, or name a teacher beside the cache"
-        )
