@@ -18,7 +18,7 @@ import numpy as np
 
 from bench import fake_teacher as fake
 from pipeline.cache.codec import CODECS, hard_labels, pack, stored_dtype, stored_width, unpack
-from pipeline.cache.commit import Answers
+from pipeline.cache.commit import PartRows
 from pipeline.cache.layout import Layout
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache
@@ -38,7 +38,7 @@ def build(root: Path, shape: Layout, views: int) -> tuple[Path, np.ndarray, np.n
     for part in shape.parts(views):
         rows = fake.logits(shape, part)
         encoded = pack(shape.codec, rows)
-        commit_part(pool, Answers(part, hard_labels(rows), encoded, fake.pixels(shape, part), "source"))
+        commit_part(pool, PartRows(part, hard_labels(rows), encoded, fake.pixels(shape, part), "source"))
         where = (
             slice(part[0] * shape.group, (part[0] + 1) * shape.group),
             slice(part[1] * shape.shard_size, part[1] * shape.shard_size + shape.rows(part[1])),

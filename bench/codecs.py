@@ -26,7 +26,7 @@ from PIL import Image
 
 from bench import fake_teacher as fake
 from pipeline.cache.codec import codecs_for, hard_labels, pack, through_codec, top_k
-from pipeline.cache.commit import Answers
+from pipeline.cache.commit import PartRows
 from pipeline.cache.fidelity import TEMPERATURES
 from pipeline.cache.layout import Layout
 from pipeline.cache.pool import commit_part, open_pool
@@ -178,7 +178,7 @@ def costs(logits: np.ndarray, codecs: list[str], rounds: int) -> dict[str, list[
             begun = time.process_time()
             packed, hard = pack(codec, rows), hard_labels(rows)
             took = [(time.process_time() - begun) / rows[..., 0].size]
-            part = Answers(
+            part = PartRows(
                 (0, 0), many(hard), None if packed is None else many(packed), fake.pixels(shape, (0, 0)), "s"
             )
             with tempfile.TemporaryDirectory() as root:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache.codec import codec_version, hard_labels, pack, through_codec
-from pipeline.cache.commit import Answers, Reach, unwatched
+from pipeline.cache.commit import PartRows, Reach, unwatched
 from pipeline.cache.layout import Layout, Part, Store
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.data.shards import Block
@@ -49,7 +49,7 @@ def commit(pool: Store, part: Part, attempt: int = 0, reach: Reach = unwatched) 
     encoded = pack(pool.layout.codec, rows)
     source = pool.identity["shards"][part[1]]
     hard = hard_labels(rows)
-    return commit_part(pool, Answers(part, hard, encoded, pixels(pool.layout, part), source), reach)
+    return commit_part(pool, PartRows(part, hard, encoded, pixels(pool.layout, part), source), reach)
 
 
 def filled(

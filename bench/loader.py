@@ -41,8 +41,8 @@ from pipeline.training import batches
 from pipeline.training.schedule import Schedule, windows
 from pipeline.views import ring, workers
 from pipeline.views.choose import View, choose
-from pipeline.views.drawn import Drawn, draw_visit
-from pipeline.views.finish import Finishing, finish, finishing
+from pipeline.views.drawn import DrawnVisit, draw_visit
+from pipeline.views.finish import FinishPlan, finish, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Mix, Recipe
 from pipeline.views.visits import Visit
@@ -78,9 +78,9 @@ def digest(*tensors: torch.Tensor) -> str:
 def plainly(shards: Shards, recipe: Recipe, schedule: Schedule, steps: int) -> list[tuple[torch.Tensor, ...]]:
     """Images, labels, partners' labels and shares of each step, from visits that are drawn into memory of their own and
     finished whole; of a step's pairs of one lane, those of one visit stand together."""
-    lanes: list[list[tuple[int, int, Drawn, int, int]]] = [[] for _ in range(schedule.lanes)]
+    lanes: list[list[tuple[int, int, DrawnVisit, int, int]]] = [[] for _ in range(schedule.lanes)]
     for number, window in enumerate(windows(schedule, range(schedule.lanes), 0, steps)):
-        drawn = [draw_visit(shards, recipe, shards.blocks[v.block], v.first_view, v.views) for v in window.visits]
+        drawn = [draw_visit(shards, recipe, shards.blocks[v.block], v.first_view, v.repeats) for v in window.visits]
         lanes[window.lane] += [(number, i, drawn[i], view, pair) for i, view, pair in window.order.tolist()]
     given = []
     for first in range(0, steps * schedule.pairs_per_step, schedule.pairs_per_step):
@@ -107,17 +107,17 @@ def photos(folder: Path, samples: int, size: int) -> tuple[Shards, Recipe]:
 
 def draw_nothing(
     shards: Shards, recipe: Recipe, block: Block, first_view: int, views: int, out: np.ndarray | None = None
-) -> Drawn:
+) -> DrawnVisit:
     """What ``draw_visit`` does beside reading, choosing and drawing."""
     assert out is not None
     n, keys = block.samples, shards.keys(block)
     chosen: list[View] = [choose(recipe, "sample", 0, 375, 500)] * n
     mixed = [pair(recipe, keys[0], first_view + i, n) for i in range(views)]
-    return Drawn(
+    return DrawnVisit(
         block=block,
         first_view=first_view,
         pixels=torch.from_numpy(out),
-        plan=Finishing.stack([finishing(chosen, by, recipe.erase.count) for by in mixed]),
+        plan=FinishPlan.stack([finish_plan(chosen, by, recipe.erase.count) for by in mixed]),
         pairs=torch.from_numpy(np.stack([by.pairs for by in mixed])),
         labels=torch.from_numpy(shards.labels(block)),
         digests=tuple(xxhash.xxh3_64_hexdigest(out[i]) for i in range(views)),

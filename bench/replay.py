@@ -27,7 +27,7 @@ import xxhash
 from pipeline.views.canary import pictures
 from pipeline.views.choose import choose
 from pipeline.views.draw import draw
-from pipeline.views.finish import Finishing, finish, finishing
+from pipeline.views.finish import FinishPlan, finish, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Mix, Recipe
 
@@ -61,8 +61,8 @@ def digests(recipe: Recipe, blocks: list[int]) -> np.ndarray:
             image = images[i % len(images)]
             views.append(choose(recipe, f"sample {i // 3}", i % 3, *image.shape[:2]))
             pixels.append(draw(image, views[-1], recipe))
-        plans.append(finishing(views, pair(recipe, f"block {block}", 0, BLOCK), recipe.erase.count))
-    plan = Finishing(
+        plans.append(finish_plan(views, pair(recipe, f"block {block}", 0, BLOCK), recipe.erase.count))
+    plan = FinishPlan(
         erase=torch.cat([plan.erase for plan in plans]),
         noise=torch.cat([plan.noise for plan in plans]),
         partner=torch.cat([plan.partner + BLOCK * i for i, plan in enumerate(plans)]),

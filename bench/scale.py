@@ -25,7 +25,7 @@ import torch
 from bench import fake_teacher as fake
 from bench.codecs import peaked
 from pipeline.cache.codec import pack
-from pipeline.cache.commit import Answers
+from pipeline.cache.commit import PartRows
 from pipeline.cache.layout import Layout
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.publish import publish
@@ -76,7 +76,7 @@ def write(root: Path, shape: Layout, views: int) -> Path:
         rows = None if packed is None else packed[np.random.default_rng([s, g]).integers(0, len(packed), hard.shape)]
         pixels = fake.pixels(shape, (g, s))
         middle = time.perf_counter()
-        commit_part(pool, Answers((g, s), hard, rows, pixels, pool.identity["shards"][s]))
+        commit_part(pool, PartRows((g, s), hard, rows, pixels, pool.identity["shards"][s]))
         generate += middle - at
         seconds.append(time.perf_counter() - middle)
         first_peak = first_peak or peak()

@@ -33,7 +33,7 @@ from pipeline.teacher.model import Teacher
 from pipeline.teacher.model import create as create_teacher
 from pipeline.training.batches import Batch, batches
 from pipeline.training.step import Stepper
-from pipeline.views.drawn import Drawn, draw_visit
+from pipeline.views.drawn import DrawnVisit, draw_visit
 
 SIZE, VIEWS = 96, 3
 SHAPES = {"Ti": {"embed_dim": 192, "num_heads": 3}, "S": {"embed_dim": 384, "num_heads": 6}}
@@ -113,7 +113,7 @@ def live_teacher(root: Path, world: World, arch: str) -> tuple[FromTeacher, int]
 
 
 def live_over_cached(
-    way: Way, drawn: list[Drawn], label: FromTeacher, per_view: int, batch: int
+    way: Way, drawn: list[DrawnVisit], label: FromTeacher, per_view: int, batch: int
 ) -> tuple[float, float]:
     """A step with the teacher's labelling of its rows over the step alone: as measured, and as FLOPs predict. Visits of
     one block are labelled at the teacher's constant shape."""

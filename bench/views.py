@@ -40,7 +40,7 @@ from pipeline.data.sources import DataConfig
 from pipeline.views.choose import choose
 from pipeline.views.draw import decode, draw, prepare
 from pipeline.views.drawn import draw_visit
-from pipeline.views.finish import finish, finishing
+from pipeline.views.finish import finish, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Mix, Recipe
 
@@ -140,7 +140,7 @@ def parts(files: list[bytes], rounds: int) -> dict[str, float]:
     plain = [view._replace(ops=()) for view in chosen]
     pixels = np.stack([draw(image, view, RECIPE) for image, view in zip(images, chosen, strict=True)])
     pairs = pair(RECIPE, "block", 0, n)
-    plan, batch = finishing(chosen, pairs, RECIPE.erase.count), torch.from_numpy(pixels)
+    plan, batch = finish_plan(chosen, pairs, RECIPE.erase.count), torch.from_numpy(pixels)
     steps: dict[str, Step] = {
         "decode": lambda: [decode(data, "picture") for data in files],
         "choose": lambda: [choose(RECIPE, f"sample {i}", 0, 375, 500) for i in range(n)],
@@ -148,7 +148,7 @@ def parts(files: list[bytes], rounds: int) -> dict[str, float]:
         "crop": lambda: [draw(image, view, RECIPE) for image, view in zip(images, plain, strict=True)],
         "digest": lambda: xxhash.xxh3_64_hexdigest(pixels),
         "pair": lambda: pair(RECIPE, "block", 0, n),
-        "plan": lambda: finishing(chosen, pairs, RECIPE.erase.count),
+        "plan": lambda: finish_plan(chosen, pairs, RECIPE.erase.count),
         "finish": lambda: finish(batch, plan, RECIPE),
     }
     return rates({name: (step, n) for name, step in steps.items()}, rounds)

@@ -18,7 +18,7 @@ from stages import params_option, shards_option, work_option
 @shards_option
 @stage
 def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
-    from pipeline.base.files import refuse_foreign
+    from pipeline.base.files import require_own
     from pipeline.data.shards import Shards
     from pipeline.runtime.code import code_of
     from pipeline.teacher import fit
@@ -30,7 +30,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     chosen = load(params, f"teachers.{name}", TeacherConfig)
     recipe = load(params, f"recipes.{chosen.recipe}", Recipe)
     out, shards = work / "teachers" / name, shards or work / "shards"
-    refuse_foreign(out, fit.MARKS)
+    require_own(out, fit.MARKS)
     train, val = Shards.open(shards / "train"), Shards.open(shards / "val")
     how, top1 = load(params, f"teachers.{name}.fit", FitConfig) if chosen.fitted_here else None, None
     if how is not None:  # refused before the ranks wait for each other

@@ -18,7 +18,7 @@ from stages import params_option, shards_option, work_option
 @shards_option
 @stage
 def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
-    from pipeline.base.files import refuse_foreign
+    from pipeline.base.files import require_own
     from pipeline.cache.layout import CacheConfig
     from pipeline.runtime.code import code_of
     from pipeline.student import train
@@ -36,7 +36,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     maker = cache.teacher if cache is not None else chosen.teacher
     teacher = peek(params, f"teachers.{maker}", TeacherConfig)
     out = work / "students" / name
-    refuse_foreign(out, train.MARKS)
+    require_own(out, train.MARKS)
     lanes_of(
         rank(), world_size(), how.lanes, f"trainings.{chosen.training}.lanes"
     )  # refused before the ranks wait for each other

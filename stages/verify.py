@@ -1,4 +1,4 @@
-"""Check a teacher cache, or every cache of a work pool, against its records; --predict asks the teacher again."""
+"""Check a teacher cache, or every cache of a work pool, against its records; --audit asks the teacher again."""
 
 import json
 from dataclasses import asdict
@@ -19,18 +19,15 @@ from stages import FOLDER
 @click.option("--repair", "drop", is_flag=True, help="Take damaged parts out of a pool; the next run makes them anew.")
 @click.option("--gc", is_flag=True, help="Remove what dead jobs left in a pool.")
 @click.option("--older-than", type=click.IntRange(0), default=3600, show_default=True, help="Age for --gc, in seconds.")
-@click.option("--predict", type=click.IntRange(0), default=0, help="Run the teacher again on so many random parts.")
-@click.option("--seed", default=0, show_default=True, help="Draws the parts for --predict.")
-@click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True, help="For --predict.")
-@click.option(
-    "--work", type=FOLDER, default=Path("work"), show_default=True, help="For --predict: shards and teachers."
-)
-@click.option(
-    "--cache", "name", help="For --predict: its name under caches: in params.yaml; default: that of the path."
-)
+@click.option("--audit", "--predict", "parts", type=click.IntRange(0), default=0,
+              help="Ask the teacher again about so many random parts.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Draws the parts for --audit.")
+@click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True, help="For --audit.")
+@click.option("--work", type=FOLDER, default=Path("work"), show_default=True, help="For --audit: shards and teachers.")
+@click.option("--cache", "name", help="For --audit: its name under caches: in params.yaml; default: that of the path.")
 @click.option("--json", "as_text", is_flag=True, help="Print one JSON document.")
 @stage
-def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: int, params: Path, work: Path,
+def main(path: Path, drop: bool, gc: bool, older_than: int, parts: int, seed: int, params: Path, work: Path,
          name: str | None, as_text: bool) -> None:  # fmt: skip
     from pipeline.cache.repair import examine
     from pipeline.cache.verify import targets_of
@@ -42,13 +39,13 @@ def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: 
         results.append(result)
         damaged += [finding.reason for finding in left]
         show(text)
-    if predict and not damaged:
+    if parts and not damaged:
         from pipeline.teacher import audit
 
         maker = audit.maker_of(params, name or path.resolve().name, answers=path.resolve().parent.name == "answers")
-        found = audit.audit(path, work, maker, predict, seed, workers())
-        results[0]["predict"], damaged = asdict(found), found.problems
-        show(f"  predict: {found}")
+        found = audit.audit(path, work, maker, parts, seed, workers())
+        results[0]["audit"], damaged = asdict(found), found.problems
+        show(f"  audit: {found}")
     if as_text:
         say(json.dumps(results, indent=2))
     if damaged:

@@ -10,7 +10,7 @@ import torch
 
 from bench import fake_teacher as fake
 from pipeline.base.files import sha256_file
-from pipeline.cache.identity import check_views
+from pipeline.cache.identity import require_views
 from pipeline.cache.reader import open_cache
 from pipeline.data.digits import _load_digits
 from pipeline.data.images import encode_png
@@ -54,7 +54,7 @@ def test_the_same_images_give_the_very_shards_of_the_code_before(before: Path) -
 def test_a_cache_of_the_code_before_opens_and_is_of_the_same_views(before: Path) -> None:
     shards = Shards.open(before / "shards" / "train")
     cache = open_cache(before / "cache")
-    check_views(cache, shards, RECIPE, torch.device("cpu"), before / "cache")
+    require_views(cache, shards, RECIPE, torch.device("cpu"), before / "cache")
     for block in shards.blocks:
         found = cache.read(cache.block(block.index), 1)
         assert fake.same(found, fake.expected(cache.layout, block, 1))

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from pipeline.runtime.machine import device
 from pipeline.views.choose import choose
-from pipeline.views.finish import Finishing, _hash16, _table, finish, finishing
+from pipeline.views.finish import FinishPlan, _hash16, _table, finish, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Erase, Mix, Recipe
 
@@ -45,26 +45,26 @@ class Operations(TorchDispatchMode):
         return result
 
 
-def batch(n: int, recipe: Recipe, seed: int = 0) -> tuple[torch.Tensor, Finishing]:
+def batch(n: int, recipe: Recipe, seed: int = 0) -> tuple[torch.Tensor, FinishPlan]:
     views = [choose(recipe, f"sample {i}", 0, 300, 300) for i in range(n)]
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (n, 3, recipe.size, recipe.size), generator=generator, dtype=torch.uint8)
-    return pixels, finishing(views, pair(recipe, "block", 0, n), recipe.erase.count)
+    return pixels, finish_plan(views, pair(recipe, "block", 0, n), recipe.erase.count)
 
 
-def plain(n: int, size: int) -> Finishing:
+def plain(n: int, size: int) -> FinishPlan:
     recipe = Recipe(seed=0, size=size, erase=Erase(probability=0.0))
     return batch(n, recipe)[1]
 
 
-def finished(pixels: torch.Tensor, plan: Finishing, mode: str) -> torch.Tensor:
+def finished(pixels: torch.Tensor, plan: FinishPlan, mode: str) -> torch.Tensor:
     return finish(pixels, plan, Recipe(seed=0, size=pixels.shape[-1], mean=MEAN, std=STD, erase=Erase(mode=mode)))
 
 
-def row_of(plan: Finishing, a: int, b: int) -> Finishing:
+def row_of(plan: FinishPlan, a: int, b: int) -> FinishPlan:
     """The pair (a, b) as a batch of two."""
     rows = torch.tensor([a, b])
-    return Finishing(plan.erase[rows], plan.noise[rows], torch.tensor([1, 0]), plan.lam[rows], plan.box[rows])
+    return FinishPlan(plan.erase[rows], plan.noise[rows], torch.tensor([1, 0]), plan.lam[rows], plan.box[rows])
 
 
 def test_normalising_is_torchvisions_within_float_rounding() -> None:
@@ -128,7 +128,7 @@ def test_pixel_erasing_writes_normal_noise_inside_the_boxes_and_nothing_outside(
 
 
 def test_const_is_zero_rand_is_one_colour_per_box_and_a_later_box_covers_an_earlier() -> None:
-    plan = Finishing(
+    plan = FinishPlan(
         erase=torch.tensor([[[2, 2, 8, 8], [6, 6, 4, 8], [0, 0, 0, 0]]] * 2, dtype=torch.int32),
         noise=torch.tensor([5, 6]),
         partner=torch.arange(2),

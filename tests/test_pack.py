@@ -84,7 +84,7 @@ def test_every_unusable_image_is_listed_and_nothing_is_written(tmp_path: Path) -
     splits = two(21)
     for row in (3, 19):
         splits["train"].entries[row] = broken(splits["train"].entries[row])
-    splits["train"].rejected.append(("notes.txt", "not an image by its name"))
+    splits["train"].quarantined.append(("notes.txt", "not an image by its name"))
     for row in (0, 1, 2):
         splits["val"].entries[row] = broken(dataclasses.replace(splits["val"].entries[row], path=f"val/{row}.png"))
     config = CONFIG.model_copy(update={"max_quarantined": 2})

@@ -117,8 +117,8 @@ def test_tools_read_what_the_stages_wrote(work: Path) -> None:
     assert (work / "views.png").stat().st_size > 10_000
     assert "4 of 4 parts whole" in run(verify.main, work / "caches/photos").output
     for cache, parts in (("caches/photos", 2), ("answers/regnety_photos", 1)):
-        again = run(verify.main, work / cache, "--predict", parts, "--json")
-        audit = json.loads(again.stdout)[0]["predict"]
+        again = run(verify.main, work / cache, "--audit", parts, "--json")
+        audit = json.loads(again.stdout)[0]["audit"]
         assert audit["equal"] == audit["hard_equal"] == audit["rows"] > 0 and audit["pixels_equal"] == audit["views"]
     planned = json.loads(run(plan.main, "--json").stdout)
     assert planned["cache"]["parts"] == 4 and planned["cache"]["teacher_forward_passes"] == 150
@@ -198,7 +198,7 @@ def test_damaged_scores_and_a_pool_to_predict_on_are_refused(work: Path) -> None
     result = CliRunner().invoke(report.main)
     path.write_bytes(kept)
     assert result.exit_code == 3 and "not the scores of a student (KeyError('heads'))" in result.output
-    result = CliRunner().invoke(verify.main, [str(work / "pool"), "--predict", "1", "--cache", "photos"])
+    result = CliRunner().invoke(verify.main, [str(work / "pool"), "--audit", "1", "--cache", "photos"])
     assert result.exit_code == 2 and "no teacher cache" in result.output
 
 

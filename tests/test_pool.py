@@ -13,7 +13,7 @@ from bench import fake_teacher as fake
 from pipeline.base import difference, files
 from pipeline.cache import commit
 from pipeline.cache.codec import hard_labels, pack
-from pipeline.cache.commit import Answers
+from pipeline.cache.commit import PartRows
 from pipeline.cache.layout import Layout, committed, is_committed, read_identity
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.publish import publish
@@ -46,7 +46,7 @@ def test_growth_computes_only_new_groups_and_lowering_v_opens_the_same_cache(tmp
     for block in fake.blocks(SHAPE):
         assert fake.same(few.read(block, 1, 2), many.read(block, 1, 2))
     assert (few.views, many.views) == (3, 9)
-    with pytest.raises(UsageError, match=r"V = 4 .* multiple of the view group G = 3.*V = 3"):
+    with pytest.raises(UsageError, match=r"V = 4 .* multiple of group G = 3.*V = 3"):
         publish(pool, tmp_path / "four", 4, 10**9)
 
 
@@ -159,7 +159,7 @@ def test_wrong_shapes_types_and_parts_are_refused_before_anything_is_staged(tmp_
         ((0, 2), hard, stored, pixels[:-1]),
     ):
         with pytest.raises(UsageError, match="expected"):
-            commit_part(pool, Answers(part, h, e, p, "source"))
+            commit_part(pool, PartRows(part, h, e, p, "source"))
     assert list((pool.path / "staging").iterdir()) == [] and committed(pool) == set()
 
 

@@ -171,12 +171,12 @@ def test_shares_cover_every_part_once_and_ranks_split_their_share() -> None:
     assert parts == sorted(PARTS)
     ranks = [select(layout, 6, Share.parse(f"{i}/2").of_rank(rank, 2)) for i in (1, 2) for rank in (0, 1)]
     assert sorted(part for share in ranks for part in share) == parts
-    assert select(layout, 6, Share(shards=range(1, 2), views=range(3, 6))) == [(1, 1)]
+    assert select(layout, 6, Share(shards=range(1, 2), view_range=range(3, 6))) == [(1, 1)]
     for text in ("0/2", "3/2", "1", "²/2", "1/-2"):
         with pytest.raises(UsageError, match="--share: expected i/n"):
             Share.parse(text)
     with pytest.raises(UsageError, match="whole view groups, multiples of G = 3, found 0:4"):
-        select(layout, 6, Share(views=range(4)))
+        select(layout, 6, Share(view_range=range(4)))
 
 
 def test_under_torchrun_each_rank_labels_its_share(

@@ -178,7 +178,7 @@ def test_allowed_unusable_files_are_kept_apart_with_their_reason(folder: Path) -
     (folder / "train" / "bee" / "empty.jpg").touch()
     config = FOLDER.model_copy(update={"max_quarantined": 1})
     _, splits = read_splits(config, folder, scan(config, folder))
-    assert [path for path, _ in splits["train"].rejected] == ["train/bee/empty.jpg"]
+    assert [path for path, _ in splits["train"].quarantined] == ["train/bee/empty.jpg"]
 
 
 def test_wrong_counts_are_refused_with_both_numbers(folder: Path) -> None:

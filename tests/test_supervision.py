@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.world import World, make_world, student, training
-from pipeline.cache.identity import check_views, require_identity, views_identity
+from pipeline.cache.identity import require_identity, require_views, views_identity
 from pipeline.cache.reader import open_cache
 from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
 from pipeline.runtime.machine import device
@@ -112,9 +112,9 @@ def test_a_damaged_part_is_an_error_and_never_a_silent_fall_back(world: World, t
 )
 def test_a_cache_of_another_recipe_is_refused_with_both_values(world: World, change: dict, field: str) -> None:
     cache = open_cache(world.label("f16", 6).path)
-    check_views(cache, world.shards, world.recipe, device(), cache.path)
+    require_views(cache, world.shards, world.recipe, device(), cache.path)
     with pytest.raises(IdentityError, match=field):
-        check_views(cache, world.shards, world.recipe.model_copy(update=change), device(), cache.path)
+        require_views(cache, world.shards, world.recipe.model_copy(update=change), device(), cache.path)
 
 
 def test_a_recipe_without_shared_pairing_has_the_identity_that_it_had_before_there_was_one(world: World) -> None:

@@ -7,10 +7,10 @@ from hypothesis.extra.numpy import arrays
 from pipeline.cache.codec import (
     CODECS,
     bytes_per_view,
-    check_codec,
     codec_version,
     hard_labels,
     pack,
+    require_codec,
     stored_dtype,
     stored_width,
     through_codec,
@@ -89,7 +89,7 @@ def test_logits_beyond_float16_and_too_many_classes_are_refused():
     with pytest.raises(IntegrityError, match="does not fit codec f16"):
         pack("f16", np.full((1, 2), 70000, np.float32))
     with pytest.raises(UsageError, match="65534"):
-        check_codec("none", 65535)
+        require_codec("none", 65535)
     with pytest.raises(UsageError, match="codec top32: K must be below"):
-        check_codec("top32", 10)
-    check_codec("none", 65534)
+        require_codec("top32", 10)
+    require_codec("none", 65534)

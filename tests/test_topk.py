@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from bench.codecs import divergence, peaked, probabilities_and_uniform_rest, smoothed
 from pipeline.cache import topk
-from pipeline.cache.codec import bytes_per_view, check_codec, pack, through_codec, top_k, unpack
+from pipeline.cache.codec import bytes_per_view, pack, require_codec, through_codec, top_k, unpack
 from pipeline.cache.fidelity import expected_kl
 from pipeline.cache.topk import row_of
 from pipeline.runtime.errors import IntegrityError, UsageError
@@ -165,8 +165,8 @@ def test_k_is_from_4_to_255_and_below_the_number_of_classes():
     assert [top_k(name) for name in ("top4", "top255", "top3", "top256", "top016", "top", "u8")] == [4, 255] + 5 * [
         None
     ]
-    check_codec("top9", 10)
+    require_codec("top9", 10)
     with pytest.raises(UsageError, match="codec top10: K must be below the number of classes, found 10"):
-        check_codec("top10", 10)
+        require_codec("top10", 10)
     with pytest.raises(UsageError, match="topK with K from 4 to 255, for example top16, found 'top3'"):
-        check_codec("top3", 10)
+        require_codec("top3", 10)

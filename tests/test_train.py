@@ -17,13 +17,13 @@ import torch
 
 from bench.world import World, make_world, student, training
 from pipeline.base import weights
-from pipeline.cache.commit import Answers
-from pipeline.cache.identity import check_maker
+from pipeline.cache.commit import PartRows
+from pipeline.cache.identity import require_maker
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache
 from pipeline.runtime.code import ROOT
 from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
-from pipeline.runtime.libraries import check_libraries, lowest, versions
+from pipeline.runtime.libraries import lowest, require_libraries, versions
 from pipeline.runtime.machine import device
 from pipeline.student import train
 from pipeline.student.inputs import Inputs, run_key
@@ -112,12 +112,12 @@ def test_an_unfinished_run_goes_on_with_other_libraries_and_says_and_records_it(
 def test_a_timm_below_the_pin_is_refused_and_other_libraries_are_said(tmp_path: Path, capsys) -> None:
     pins = tmp_path / "pyproject.toml"
     pins.write_text('[project]\ndependencies = ["timm>=1.0.1,<2", "numpy>=99.1", "torch>=2", "nothing-such>=3"]\n')
-    check_libraries(pins)
+    require_libraries(pins)
     assert re.search(r"warning: found numpy \S+, the project needs at least 99\.1", capsys.readouterr().out)
     (tmp_path / "later.toml").write_text('[project]\ndependencies = ["timm >= 99.0,<100"]\n')
     with pytest.raises(UsageError, match=r"found timm \S+, the project needs at least 99\.0: it makes other models"):
-        check_libraries(tmp_path / "later.toml")
-    check_libraries(tmp_path / "none.toml")  # a copy of the code without the file
+        require_libraries(tmp_path / "later.toml")
+    require_libraries(tmp_path / "none.toml")  # a copy of the code without the file
     assert lowest(tomllib.loads((ROOT / "pyproject.toml").read_text()))["timm"] == "1.0.31"
 
 
@@ -182,7 +182,7 @@ def test_rows_labelled_anew_under_the_same_identity_start_another_run(world: Wor
     for g, s in shape.parts(3):  # what other hardware might answer
         blocks = -(-shape.rows(s) // shape.block)
         hard, pixels = np.ones((3, shape.rows(s)), np.uint16), np.full((3, blocks), "0" * 16)
-        commit_part(pool, Answers((g, s), hard, None, pixels, source[s]))
+        commit_part(pool, PartRows((g, s), hard, None, pixels, source[s]))
     moved = dataclasses.replace(given, cache=open_cache(pool.path))
     cached, auto = student("cached", "hard"), student("auto", "hard")
     assert run_key(config, cached, given, []) != run_key(config, cached, moved, [])
@@ -209,11 +209,11 @@ def test_a_second_job_on_the_same_run_is_sent_away(world: World, tmp_path: Path)
 def test_a_cache_made_by_another_teacher_or_codec_than_the_config_says_is_refused(world: World) -> None:
     cache = open_cache(world.label("none", 3).path)
     teacher = world.config.model_dump(mode="json")
-    check_maker(cache, cache.layout, teacher, cache.path)
+    require_maker(cache, cache.layout, teacher, cache.path)
     with pytest.raises(IdentityError, match=r"teacher.arch: expected 'test_resnet', found 'test_byobnet'"):
-        check_maker(cache, cache.layout, teacher | {"arch": "test_resnet"}, cache.path)
+        require_maker(cache, cache.layout, teacher | {"arch": "test_resnet"}, cache.path)
     with pytest.raises(IdentityError, match=r"layout.codec: expected 'u8', found 'none'"):
-        check_maker(cache, dataclasses.replace(cache.layout, codec="u8"), teacher, cache.path)
+        require_maker(cache, dataclasses.replace(cache.layout, codec="u8"), teacher, cache.path)
 
 
 def test_a_file_system_without_locks_is_said_and_used(

@@ -92,7 +92,7 @@ def copy_file(source: Path, copy: Path) -> None:
         shutil.copyfileobj(reader, writer, 1 << 20)
 
 
-def refuse_foreign(out: Path, marks: tuple[str, ...]) -> None:
+def require_own(out: Path, marks: tuple[str, ...]) -> None:
     """Refuses to overwrite a folder that this stage did not write: raises UsageError (exit 2) if ``out`` holds something
     and none of ``marks``, the names by which this stage's output is known."""
     if out.is_symlink() or not out.exists() or any((out / mark).exists() for mark in marks):
@@ -106,8 +106,8 @@ def refuse_foreign(out: Path, marks: tuple[str, ...]) -> None:
 @contextmanager
 def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
     """Yields an empty directory beside ``out`` that takes its place when the block ends well, and is removed otherwise:
-    a stage's output is the old one or the new one, never half of each. ``marks``: see ``refuse_foreign``."""
-    refuse_foreign(out, marks)
+    a stage's output is the old one or the new one, never half of each. ``marks``: see ``require_own``."""
+    require_own(out, marks)
     for leftover in out.parent.glob(f".{out.name}.*.partial"):
         say(f"{leftover}: a killed run left this behind; remove it if no other run is at work")
     fresh, old = (out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial") for _ in range(2))

@@ -54,7 +54,7 @@ def codec_version(codec: str) -> int:
     return {"none": 1, "u8": 1, "f16": 1}.get(codec, topk.VERSION)
 
 
-def check_codec(codec: str, classes: int) -> None:
+def require_codec(codec: str, classes: int) -> None:
     """Raises UsageError for an unknown codec or a number of classes that it, or a uint16 label, does not go with."""
     try:
         k = top_k(_known(codec))

@@ -29,11 +29,11 @@ from pipeline.cache.layout import STAGING, Layout, Part, Store, staged
 from pipeline.cache.records import (
     REPAIR,
     Record,
-    check_file,
     file_sum,
     parse_record,
     read_record,
     record_bytes,
+    require_file,
     row_digests,
 )
 from pipeline.runtime.errors import IntegrityError, UsageError
@@ -59,15 +59,15 @@ def unwatched(step: str) -> None:
 
 
 @dataclass(frozen=True)
-class Answers:
+class PartRows:
     """What a teacher says about a part of n samples: hard uint16 (G, n), encoded (G, n, W) as ``codec.pack`` gives it
-    (None for codec none), pixels (G, blocks) of 16 hex digits; source: sha256 of the part's shard."""
+    (None for codec none), pixels (G, blocks) of 16 hex digits; shard_hash: sha256 of the part's shard."""
 
     part: Part
     hard: np.ndarray
     encoded: np.ndarray | None
     pixels: np.ndarray | Sequence[Sequence[str]]
-    source: str
+    shard_hash: str
 
     def check(self, shape: Layout) -> None:
         """Raises UsageError unless these are the answers on a part of this layout."""
@@ -88,7 +88,7 @@ class Answers:
             )
 
 
-def commit(store: Store, answers: Answers, reach: Reach = unwatched) -> bool:
+def commit(store: Store, answers: PartRows, reach: Reach = unwatched) -> bool:
     """Publishes one part; True if this attempt won, False if another had committed the part before.
 
     On an error before the link the staging is removed and its space given back; after the link the part is committed,
@@ -155,7 +155,7 @@ def roll_forward(store: Store, record: Record, reach: Reach = unwatched) -> None
         place = store.file_path(array, record.part)
         if file_sum(place) != expected and not _take(store, record, array):
             # Another process may have moved it between the looks at its place and at the staging.
-            check_file(place, expected, file_sum(place))
+            require_file(place, expected, file_sum(place))
         reach(f"rolled {array}")
     for array in record.files:
         _fsync_upwards(store.file_path(array, record.part).parent, store.path)
@@ -207,7 +207,7 @@ def _begin(store: Store, part: Part) -> tuple[Path, int]:
     return staging, lease
 
 
-def _stage(store: Store, answers: Answers, staging: Path, reach: Reach) -> Record:
+def _stage(store: Store, answers: PartRows, staging: Path, reach: Reach) -> Record:
     """Writes the part's arrays through zarr and their record, durably."""
     shape, part = store.layout, answers.part
     arrays = open_arrays(staging, store.identity, shape, (part[0] + 1) * shape.group, read_only=False)
@@ -220,7 +220,7 @@ def _stage(store: Store, answers: Answers, staging: Path, reach: Reach) -> Recor
     sums = {name: found for name in arrays if (found := file_sum(staging / name))}
     pixels = ["".join(view) for view in answers.pixels]
     digests = row_digests(store, part, answers.hard, answers.encoded)
-    content = record_bytes(store, part, sums, answers.source, pixels, digests)
+    content = record_bytes(store, part, sums, answers.shard_hash, pixels, digests)
     record = parse_record(content, store, part)
     files.write_durably(staging / "record.json", content)  # fsyncs the directory, so the arrays' names too
     files.fsync_directory(staging.parent)
@@ -232,7 +232,7 @@ def _stage_copy(store: Store, record: Record, source: Store, staging: Path) -> R
     """Copies the part's files and its record durably; the copies are what the record says."""
     for array, expected in record.files.items():
         files.copy_file(source.file_path(array, record.part), staging / array)
-        check_file(source.file_path(array, record.part), expected, file_sum(staging / array))
+        require_file(source.file_path(array, record.part), expected, file_sum(staging / array))
         files.fsync_file(staging / array)
     content = source.record_path(record.part).read_bytes()
     staged_record = parse_record(content, store, record.part)

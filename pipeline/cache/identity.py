@@ -64,13 +64,13 @@ def require_identity(cache: Cache, expected: Mapping[str, Any], where: Path) -> 
     difference.require_same(expected, cache.identity, str(where), repair)
 
 
-def check_views(cache: Cache, shards: Shards, recipe: Recipe, device: torch.device, where: Path) -> None:
+def require_views(cache: Cache, shards: Shards, recipe: Recipe, device: torch.device, where: Path) -> None:
     """Raises IdentityError (exit 4) naming each field in which ``cache`` was made of other views than these."""
     expected = cache.identity | views_identity(shards, recipe, device)
     require_identity(cache, expected, where)
 
 
-def check_maker(cache: Cache, layout: Layout, teacher: dict[str, Any], where: Path) -> None:
+def require_maker(cache: Cache, layout: Layout, teacher: dict[str, Any], where: Path) -> None:
     """Raises IdentityError if ``cache`` has another layout or codec, or was made by another teacher than the
     ``teacher`` of the config (its weights are known only to who loads them)."""
     made_by = cache.identity["teacher"]
@@ -80,7 +80,7 @@ def check_maker(cache: Cache, layout: Layout, teacher: dict[str, Any], where: Pa
     require_identity(cache, expected, where)
 
 
-def check_weights(cache: Cache, file: Path, where: Path) -> None:
+def require_weights(cache: Cache, file: Path, where: Path) -> None:
     """Raises IdentityError if ``cache``, opened from ``where``, was made by other weights than those in ``file``, the
     teacher's, where that is there (a training from a cache alone needs no teacher); IntegrityError if it is damaged."""
     if file.is_file():

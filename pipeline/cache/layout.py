@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from pipeline.base import files
 from pipeline.base.fits import require_groups
-from pipeline.cache.codec import CodecName, check_codec
+from pipeline.cache.codec import CodecName, require_codec
 from pipeline.data.shards import Shards
 from pipeline.runtime.config import Config
 from pipeline.runtime.errors import IntegrityError, UsageError
@@ -31,7 +31,7 @@ class Layout:
     codec: str
 
     def __post_init__(self) -> None:
-        check_codec(self.codec, self.classes)
+        require_codec(self.codec, self.classes)
         for name in ("samples", "shard_size", "block", "group"):
             if getattr(self, name) < 1:
                 raise UsageError(f"layout.{name}: expected at least 1, found {getattr(self, name)}")

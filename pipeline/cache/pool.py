@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.base import difference, files
 from pipeline.cache import commit
-from pipeline.cache.commit import Answers, Reach, unwatched
+from pipeline.cache.commit import PartRows, Reach, unwatched
 from pipeline.cache.layout import STAGING, Store, cache_path, caches, read_identity, store_of
 from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
 from pipeline.runtime.machine import device_name
@@ -37,7 +37,7 @@ def open_pool(root: Path, identity: dict[str, Any], new_cache: bool = False) -> 
     """
     pool = store_of(cache_path(root, files.digest(identity)), identity)
     if not (pool.path / "identity.json").exists() and not new_cache:
-        _refuse_machine_twin(root, identity)
+        _refuse_same_cache_of_other_libraries(root, identity)
     with _writing(root):
         (pool.path / STAGING).mkdir(parents=True, exist_ok=True)
         _probe_links(pool.path / STAGING)
@@ -48,7 +48,7 @@ def open_pool(root: Path, identity: dict[str, Any], new_cache: bool = False) -> 
     return pool
 
 
-def commit_part(pool: Store, answers: Answers, reach: Reach = unwatched) -> bool:
+def commit_part(pool: Store, answers: PartRows, reach: Reach = unwatched) -> bool:
     """Publishes one part; True if this job won it, False if another had committed it.
 
     Raises UsageError for other shapes, RetryError (75) when the disk is full, with the space given back, IntegrityError
@@ -63,7 +63,7 @@ def commit_part(pool: Store, answers: Answers, reach: Reach = unwatched) -> bool
     return won
 
 
-def _refuse_machine_twin(root: Path, identity: Mapping[str, Any]) -> None:
+def _refuse_same_cache_of_other_libraries(root: Path, identity: Mapping[str, Any]) -> None:
     """Stops when the pool holds this cache but for what the machine decides: it would be computed twice."""
     for path in caches(root):
         if not (path / "identity.json").exists():  # another job is just making it, or died there

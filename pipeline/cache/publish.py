@@ -10,7 +10,7 @@ from pipeline.base import difference, files
 from pipeline.cache.arithmetic import CANARIES, canaries
 from pipeline.cache.arrays import ATTRIBUTES, metadata
 from pipeline.cache.layout import Store, committed, file_key, record_key
-from pipeline.cache.records import RECEIPT, Record, check_file, file_sum, receipt_bytes, require_record
+from pipeline.cache.records import RECEIPT, Record, file_sum, receipt_bytes, require_file, require_record
 from pipeline.runtime.errors import UsageError
 
 _MARKS = ("zarr.json", RECEIPT)
@@ -23,7 +23,7 @@ def publish(pool: Store, out: Path, views: int, publish_max: int) -> None:
     it is a cache of this identity. Raises UsageError (parts missing, G does not divide V, something else stands in
     ``out``), IdentityError (another cache does), IntegrityError (damaged part), OSError.
     """
-    refuse_other(out, pool)
+    require_same_cache(out, pool)
     parts = list(pool.layout.parts(views))
     missing = set(parts) - committed(pool)
     if missing:
@@ -42,9 +42,9 @@ def publish(pool: Store, out: Path, views: int, publish_max: int) -> None:
             _copy_cache(pool, fresh, views, records)
 
 
-def refuse_other(out: Path, pool: Store) -> None:
+def require_same_cache(out: Path, pool: Store) -> None:
     """Raises UsageError or IdentityError if what stands in ``out`` is not a cache of the pool's identity."""
-    files.refuse_foreign(out, _MARKS)
+    files.require_own(out, _MARKS)
     with suppress(OSError, ValueError, KeyError, TypeError):  # what cannot be read is damaged, and replaced
         if (out / RECEIPT).exists():
             found = files.parse_json((out / RECEIPT).read_bytes())["identity"]
@@ -62,7 +62,7 @@ def _copy_cache(pool: Store, fresh: Path, views: int, records: list[Record]) -> 
         for array, expected in record.files.items():
             source, copy = pool.file_path(array, record.part), fresh / file_key(array, record.part)
             files.copy_file(source, copy)
-            check_file(source, expected, file_sum(copy))
+            require_file(source, expected, file_sum(copy))
     made_with = canaries(pool.path)
     if made_with:
         (fresh / CANARIES).write_bytes(files.canonical_json(made_with))

@@ -19,8 +19,8 @@ from pipeline.cache.records import (
     RELABEL,
     REPAIR,
     Record,
-    check_size,
     read_receipt,
+    require_bytes,
     require_record,
     row_digest,
 )
@@ -116,7 +116,7 @@ class Cache:
         if part not in self._records:
             record = require_record(self.store, part)
             for array, (size, _) in record.files.items():
-                check_size(self.store.file_path(array, part), size)
+                require_bytes(self.store.file_path(array, part), size)
             if len(self._records) >= _RECORDS_KEPT:
                 self._records.pop(next(iter(self._records)))
             self._records[part] = record

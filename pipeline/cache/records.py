@@ -65,14 +65,14 @@ def file_sum(path: Path) -> Sum | None:
         return None
 
 
-def check_file(path: Path, expected: Sum, found: Sum | None) -> None:
+def require_file(path: Path, expected: Sum, found: Sum | None) -> None:
     """Raises IntegrityError unless ``found``, the ``file_sum`` of ``path`` or of a copy, is what the record says."""
     if found != expected:
         seen = f"{found[0]} bytes, xxh3 {found[1]}" if found else "no file"
         raise IntegrityError(f"{path}: expected {expected[0]} bytes, xxh3 {expected[1]}, found {seen}; {REPAIR}")
 
 
-def check_size(path: Path, size: int) -> None:
+def require_bytes(path: Path, size: int) -> None:
     """Raises IntegrityError unless ``path`` is a file of ``size`` bytes."""
     try:
         found = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
@@ -95,12 +95,12 @@ def row_digest(identity: str, part: Part, view: int, block: int, hard: np.ndarra
 
 
 def record_bytes(
-    store: Store, part: Part, sums: Mapping[str, Sum], source: str, pixels: Sequence[str], rows: Sequence[str]
+    store: Store, part: Part, sums: Mapping[str, Sum], shard_hash: str, pixels: Sequence[str], rows: Sequence[str]
 ) -> bytes:
     """A commit record with its own checksum, so that a damaged record is never taken for another truth."""
     body = _header(store, part) | {
         "files": {name: {"bytes": size, "xxh3": checksum} for name, (size, checksum) in sums.items()},
-        "source": source,
+        "source": shard_hash,
         "pixels": list(pixels),
         "rows": list(rows),
     }

@@ -13,7 +13,7 @@ from pipeline.base import files
 from pipeline.cache.commit import complete
 from pipeline.cache.layout import STAGING, Part, read_identity, staged, store_of
 from pipeline.cache.records import read_record
-from pipeline.cache.verify import Finding, advice, check_files, describe, verify
+from pipeline.cache.verify import Finding, advice, describe, require_files, verify
 from pipeline.runtime.errors import IntegrityError
 
 
@@ -57,7 +57,7 @@ def repair(cache: Path, parts: Iterable[Part]) -> tuple[Part, ...]:
             try:
                 record = read_record(store, part)
                 if record is not None:
-                    check_files(store, record)
+                    require_files(store, record)
             except IntegrityError:
                 for path in store.paths(part):
                     _remove(path)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipeline.cache.arithmetic import CANARIES
 from pipeline.cache.layout import STAGING, Part, Store, caches, committed, recorded, staged
 from pipeline.cache.reader import find_store
-from pipeline.cache.records import ANEW, Record, check_file, file_sum, require_record
+from pipeline.cache.records import ANEW, Record, file_sum, require_file, require_record
 from pipeline.runtime import units
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import progress
@@ -83,7 +83,7 @@ def verify(path: Path, pool: Path | None = None) -> Verification:
         for part in sorted(parts):
             try:
                 record = require_record(store, part)
-                check_files(store, record)
+                require_files(store, record)
                 whole, checked = whole + 1, checked + sum(size for size, _ in record.files.values())
             except IntegrityError as error:
                 pending = part in coming and part not in committed(store)
@@ -93,11 +93,11 @@ def verify(path: Path, pool: Path | None = None) -> Verification:
     return Verification(str(path), kind, store.hash, views, len(parts), whole, checked, tuple(findings))
 
 
-def check_files(store: Store, record: Record) -> None:
+def require_files(store: Store, record: Record) -> None:
     """Raises IntegrityError unless every file of a part has the size and xxh3 of its record."""
     for array, expected in record.files.items():
         path = store.file_path(array, record.part)
-        check_file(path, expected, file_sum(path))
+        require_file(path, expected, file_sum(path))
 
 
 def advice(report: Verification) -> str:

@@ -27,7 +27,7 @@ from pipeline.data.listing import (
     content_key,
     list_files,
     named_as_image,
-    rejection,
+    quarantine_reason,
     suffix,
     walk,
 )
@@ -91,7 +91,7 @@ def _classes_in(root: Path, split: str) -> str:
 
 
 def _check_classes(below: str, directories: set[str], found: list[File], imagenet: bool, problems: Problems) -> None:
-    usable = [file.path.removeprefix(below).split("/") for file in found if rejection(file) is None]
+    usable = [file.path.removeprefix(below).split("/") for file in found if quarantine_reason(file) is None]
     empty = directories - {parts[0] for parts in usable if len(parts) > 1}
     for name in sorted(empty) if below != "val/" else ():  # a class without validation images is only said
         problems.usage(f"{below + name!r}: class without images; add some or remove the directory")
@@ -140,8 +140,8 @@ def read(
             lists.append(file)
         elif not named_as_image(file.name):
             continue
-        elif (reason := rejection(file)) is not None:
-            splits[split].rejected.append((file.path, reason))
+        elif (reason := quarantine_reason(file)) is not None:
+            splits[split].quarantined.append((file.path, reason))
         else:
             images[split].append(file)
     labelled = _read_label_list(root, lists, problems)

@@ -53,7 +53,7 @@ class Split:
     """The samples of ``train`` or ``val`` in natural order, and the files that can't be samples, with the reason."""
 
     entries: list[Entry]
-    rejected: list[tuple[str, str]] = field(default_factory=list)
+    quarantined: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Problems:
@@ -129,7 +129,7 @@ def named_as_image(name: str) -> bool:
     return not name.startswith(".") and suffix(name) in (*SUFFIXES, *PACKED_SUFFIXES, *UNREAD_SUFFIXES)
 
 
-def rejection(file: File) -> str | None:
+def quarantine_reason(file: File) -> str | None:
     """Why an image can't be a sample by its name or size alone, or None."""
     if suffix(file.name) in UNREAD_SUFFIXES:
         kinds = ", ".join(f".{kind}" for kind in (*SUFFIXES, *PACKED_SUFFIXES))

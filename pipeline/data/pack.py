@@ -24,7 +24,7 @@ from pipeline.data.images import Rule, Undecodable, compile_resize, prepare
 from pipeline.data.listing import Entry, Problems, Split, difference_in
 from pipeline.data.seen import NOTHING, Seen, say_seen, say_twins
 from pipeline.data.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
-from pipeline.data.sources import DataConfig, check_quarantine
+from pipeline.data.sources import DataConfig, require_few_quarantined
 from pipeline.data.wds import TarWriter
 from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.progress import progress
@@ -51,20 +51,20 @@ def pack(
     manifests: dict[str, Manifest] = {}
     digests: dict[str, np.ndarray] = {}  # of each split's images, in their order
     problems = Problems()  # of both splits
-    rejected: list[tuple[str, str]] = []
+    quarantined: list[tuple[str, str]] = []
     with files.whole_directory(out, ("train/manifest.json", "val/manifest.json")) as directory:
         for name, split in splits.items():
-            rejected += split.rejected
+            quarantined += split.quarantined
             entries = order(split.entries, config.seed) if name == "train" else split.entries
             if not entries:
                 problems.usage(f"{name}: no images")
             with progress(f"shard {name}", len(entries), "images") as tick:
-                allowed = config.max_quarantined - len(rejected)
+                allowed = config.max_quarantined - len(quarantined)
                 records, unusable, seen = _write_shards(config, entries, directory / name, workers, allowed, tick)
             say_seen(name, seen, config.orientation)
             digests[name] = seen.digests
-            rejected += unusable
-            if len(rejected) > config.max_quarantined:
+            quarantined += unusable
+            if len(quarantined) > config.max_quarantined:
                 continue  # the other split's unusable files are to be listed as well
             left_out = {path for path, _ in unusable}
             lost = {entry.label for entry in entries} - {entry.label for entry in entries if entry.path not in left_out}
@@ -72,12 +72,12 @@ def pack(
                 what = f"{name}: class {classes[label]!r}: no usable image is left"
                 problems.damage(f"{what}; mend its images, or remove the class")
             if records:
-                quarantined = [*split.rejected, *unusable]
-                manifests[name] = _write_manifest(config, classes, name, records, quarantined, directory / name)
+                of_split = [*split.quarantined, *unusable]
+                manifests[name] = _write_manifest(config, classes, name, records, of_split, directory / name)
                 if manifests[name].samples + len(unusable) != len(entries):
                     counts = f"{manifests[name].samples} kept and {len(unusable)} quarantined"
                     raise IntegrityError(f"{name} split: {counts} do not add up to {len(entries)}")
-        check_quarantine(rejected, config.max_quarantined, problems)
+        require_few_quarantined(quarantined, config.max_quarantined, problems)
         problems.check("nothing written")
     say_twins(splits, manifests["val"].quarantined, digests)
     return manifests
@@ -101,7 +101,7 @@ def _write_shards(
     (directory / "index").mkdir(parents=True)
     records: list[ShardRecord] = []
     total = [NOTHING]
-    rejected: list[tuple[str, str]] = []
+    quarantined: list[tuple[str, str]] = []
     size = config.shard_size
     if config.resize is not None:
         compile_resize()
@@ -121,12 +121,12 @@ def _write_shards(
                     task.tar.unlink()
                     index_path(directory, task.tar.name).unlink()
                 tick(len(task.entries))
-        rejected += bad
-        if len(rejected) > allowed:
+        quarantined += bad
+        if len(quarantined) > allowed:
             break
         left_out = {path for path, _ in bad}
         entries = [entry for entry in entries if entry.path not in left_out]
-    return records, rejected, functools.reduce(operator.add, total)
+    return records, quarantined, functools.reduce(operator.add, total)
 
 
 def _write_manifest(
@@ -134,7 +134,7 @@ def _write_manifest(
     classes: tuple[str, ...],
     name: str,
     records: list[ShardRecord],
-    rejected: list[tuple[str, str]],
+    quarantined: list[tuple[str, str]],
     directory: Path,
 ) -> Manifest:
     manifest = Manifest(
@@ -144,7 +144,7 @@ def _write_manifest(
         shard_size=config.shard_size,
         block=config.block,
         shards=tuple(records),
-        quarantined=tuple(Quarantined(path=path, reason=reason) for path, reason in sorted(rejected)),
+        quarantined=tuple(Quarantined(path=path, reason=reason) for path, reason in sorted(quarantined)),
         orientation=config.orientation,
         max_pixels=config.max_pixels,
         val_share=config.val_share,

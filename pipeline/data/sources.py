@@ -14,8 +14,8 @@ from pipeline.base.fits import require_blocks
 from pipeline.data import cifar, folders, webdataset_tars
 from pipeline.data.digits import _digits, _digits_file
 from pipeline.data.images import MAX_PIXELS, Rule
-from pipeline.data.listing import Entry, File, Problems, Split, named_as_image, rejection
-from pipeline.data.splits import check_labels, hold_out
+from pipeline.data.listing import Entry, File, Problems, Split, named_as_image, quarantine_reason
+from pipeline.data.splits import hold_out, note_stray_labels
 from pipeline.runtime.config import Config
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import home_expanded
@@ -101,8 +101,8 @@ def scan(config: DataConfig, root: Path) -> list[File]:
         case "folder" | "imagenet":
             listed = folders.scan(root, problems, config.source == "imagenet", share)
             images = [file for file in listed if named_as_image(file.name)]  # not the label lists
-            rejected = [(file.path, reason) for file in images if (reason := rejection(file))]
-            check_quarantine(rejected, config.max_quarantined, problems)
+            quarantined = [(file.path, reason) for file in images if (reason := quarantine_reason(file))]
+            require_few_quarantined(quarantined, config.max_quarantined, problems)
         case "cifar10" | "cifar100":
             listed = cifar.scan(root, config.source, problems)
         case _:
@@ -139,22 +139,22 @@ def read_splits(config: DataConfig, root: Path, listed: list[File]) -> tuple[tup
         problems.usage(f"{len(classes)} classes; hard labels are 16 bits wide, so 65,534 is the most")
     for name, split in splits.items():
         _check_keys(name, split.entries, problems)
-        found = len(split.entries) + len(split.rejected)
+        found = len(split.entries) + len(split.quarantined)
         if config.expected is not None and found != (wanted := getattr(config.expected, name)):
             problems.usage(f"{name}: data.expected.{name} is {wanted}, but the source has {found} files")
         if not split.entries:
             problems.usage(f"{name}: no images")
-    check_labels(classes, splits, problems)
+    note_stray_labels(classes, splits, problems)
     problems.check(root)
     return classes, splits
 
 
-def check_quarantine(rejected: list[tuple[str, str]], most: int, problems: Problems) -> None:
-    """Adds every rejected file as a problem if there are more than ``most`` (``data.max_quarantined``)."""
-    if len(rejected) > most:
-        for path, reason in rejected:
+def require_few_quarantined(quarantined: list[tuple[str, str]], most: int, problems: Problems) -> None:
+    """Adds every quarantined file as a problem if there are more than ``most`` (``data.max_quarantined``)."""
+    if len(quarantined) > most:
+        for path, reason in quarantined:
             problems.damage(f"{path!r}: {reason}")
-        problems.usage(f"{len(rejected)} unusable files, data.max_quarantined is {most}: mend, remove or allow them")
+        problems.usage(f"{len(quarantined)} unusable files, data.max_quarantined is {most}: mend, remove or allow them")
 
 
 def _check_root(root: Path) -> None:

@@ -16,7 +16,7 @@ def hold_out(whole: Split, share: float, seed: int) -> dict[str, Split]:
         chosen |= set(sorted((entry.key for entry in group), key=lambda key: _rank(key, seed))[:number])
     train = [entry for entry in whole.entries if entry.key not in chosen]
     val = [entry for entry in whole.entries if entry.key in chosen]
-    return {"train": Split(train, whole.rejected), "val": Split(val)}
+    return {"train": Split(train, whole.quarantined), "val": Split(val)}
 
 
 def _rank(key: str, seed: int) -> bytes:
@@ -32,7 +32,7 @@ def _by_label(entries: list[Entry]) -> dict[int, list[Entry]]:
     return groups
 
 
-def check_labels(classes: tuple[str, ...], splits: dict[str, Split], problems: Problems) -> None:
+def note_stray_labels(classes: tuple[str, ...], splits: dict[str, Split], problems: Problems) -> None:
     """Every label must have a training image; a class without validation images is only said."""
     train = Counter(entry.label for entry in splits["train"].entries)
     val = Counter(entry.label for entry in splits["val"].entries)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.base import difference
-from pipeline.cache.identity import check_weights, views_identity
+from pipeline.cache.identity import require_weights, views_identity
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Shards
 from pipeline.evaluation import metrics
@@ -60,7 +60,7 @@ def open_answers(path: Path, val: Shards, recipe: Recipe) -> Answers:
         expected = {name: expected[name] for name in ("shards", "classes")}
     again = f"write them again with: python -m stages.answers --teacher {path.name}"
     difference.require_same(cache.identity | expected, cache.identity, str(path), again)
-    check_weights(cache, path.parents[1] / "teachers" / path.name / "model.safetensors", path)
+    require_weights(cache, path.parents[1] / "teachers" / path.name / "model.safetensors", path)
     return Answers(cache, same_views)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.base.files import digest, sha256_file, write_durably
 from pipeline.base.weights_name import is_hub
-from pipeline.cache.codec import check_codec
+from pipeline.cache.codec import require_codec
 from pipeline.data.sources import expected_classes
 from pipeline.planning.pieces import Pieces, examine
 from pipeline.runtime.code import ROOT
@@ -75,7 +75,7 @@ def _unfit_codecs(pieces: Pieces, classes: int | None) -> Iterator[str]:
     named |= {f"students.{name}": entry.codec for name, entry in pieces.students.items() if entry.codec is not None}
     for key, codec in named.items():
         try:
-            check_codec(codec, classes)
+            require_codec(codec, classes)
         except UsageError as error:
             yield f"{key}: {error}"
 

@@ -33,7 +33,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import lanes_of
 from pipeline.views.draw import prepare
-from pipeline.views.drawn import Drawn, draw_visit
+from pipeline.views.drawn import DrawnVisit, draw_visit
 from pipeline.views.recipe import Recipe
 
 HARD_BYTES = 1.3  # per view and sample: two bytes before zstd; labels that agree between views take 0.8 to 1.3
@@ -232,7 +232,7 @@ def _student(
     return replace(speed, step=taken), 3 * _gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
 
 
-def _draw(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> tuple[float, Drawn]:
+def _draw(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> tuple[float, DrawnVisit]:
     """CPU seconds per view of one core, each image decoded once for ``repeats`` views as the stage does, and the views."""
     block = max(shards.blocks, key=lambda block: block.samples)
     few = replace(block, samples=min(probe, block.samples))

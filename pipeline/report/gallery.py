@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from pipeline.cache.identity import check_views
+from pipeline.cache.identity import require_views
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Shards
 from pipeline.report.lettering import names_of, write
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
-from pipeline.views.drawn import Drawn, draw_visit
+from pipeline.views.drawn import DrawnVisit, draw_visit
 from pipeline.views.finish import finish
 from pipeline.views.recipe import Recipe
 
@@ -40,7 +40,7 @@ def cells(
     """
     cache = open_cache(path) if path is not None else None
     if cache is not None and path is not None:
-        check_views(cache, shards, recipe, pick_device(), path)
+        require_views(cache, shards, recipe, pick_device(), path)
     if block >= len(shards.blocks):
         raise UsageError(f"--block: expected 0 to {len(shards.blocks) - 1}, found {block}")
     drawn = draw_visit(shards, recipe, shards.blocks[block], first_view, views)
@@ -50,7 +50,7 @@ def cells(
 
 
 def _column(
-    shards: Shards, names: Sequence[str], recipe: Recipe, cache: Cache | None, drawn: Drawn, i: int, samples: int
+    shards: Shards, names: Sequence[str], recipe: Recipe, cache: Cache | None, drawn: DrawnVisit, i: int, samples: int
 ) -> list[Cell]:
     plan, view = drawn.plan.view(i), drawn.first_view + i
     images = finish(drawn.pixels[i], plan, recipe)

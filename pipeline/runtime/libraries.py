@@ -21,7 +21,7 @@ def versions(device: str) -> dict[str, str]:
 
 
 @functools.cache
-def check_libraries(pins: Path = ROOT / "pyproject.toml") -> None:
+def require_libraries(pins: Path = ROOT / "pyproject.toml") -> None:
     """Compares what is installed with the project's pins, once in a process. Raises UsageError for a timm below its pin;
     other libraries below theirs are said. A copy of the code without the file has no pins."""
     if not pins.is_file():

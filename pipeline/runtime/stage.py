@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.runtime.errors import PipelineError, RetryError, UsageError
-from pipeline.runtime.libraries import check_libraries
+from pipeline.runtime.libraries import require_libraries
 from pipeline.runtime.machine import cores, home_expanded, rank
 from pipeline.runtime.text import printable, show
 
@@ -28,7 +28,7 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            check_libraries()
+            require_libraries()
             _leave_cores_to_workers()
             return command(*args, **{name: _at_home(name, value) for name, value in kwargs.items()})
         except PipelineError as error:

@@ -10,7 +10,7 @@ from pipeline.base.files import digest
 from pipeline.base.weights import state_hash
 from pipeline.cache.arithmetic import other_arithmetic
 from pipeline.cache.fidelity import warning
-from pipeline.cache.identity import cache_identity, check_maker, check_views, check_weights, require_identity
+from pipeline.cache.identity import cache_identity, require_identity, require_maker, require_views, require_weights
 from pipeline.cache.layout import CacheConfig, layout_of
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Shards
@@ -65,10 +65,10 @@ def open_inputs(
     # The cache is of these views and this maker.
     if entry is not None:
         opened = open_cache(path)
-        check_views(opened, train, recipe, device, path)
+        require_views(opened, train, recipe, device, path)
         if maker is not None:
-            check_maker(opened, layout_of(train, entry), maker.model_dump(mode="json"), path)
-        check_weights(opened, work / "teachers" / entry.teacher / "model.safetensors", path)
+            require_maker(opened, layout_of(train, entry), maker.model_dump(mode="json"), path)
+        require_weights(opened, work / "teachers" / entry.teacher / "model.safetensors", path)
         if chosen.supervision == "cached" and training.period is None and opened.views != entry.views:
             raise UsageError(
                 f"{path}: holds V = {opened.views} views, params.yaml says {entry.views}; run: python -m stages.precompute"

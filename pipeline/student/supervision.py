@@ -17,7 +17,7 @@ from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
 from pipeline.training.batches import Label
 from pipeline.views.chance import Draws
-from pipeline.views.drawn import Drawn
+from pipeline.views.drawn import DrawnVisit
 from pipeline.views.recipe import Recipe
 from pipeline.views.visits import Targets, Visit
 from pipeline.views.workers import Lookup
@@ -36,14 +36,14 @@ class FromCache:
     verify: float | Literal["first_cycle"]
     partial: bool
 
-    def __call__(self, visit: Visit, drawn: Drawn) -> Targets | None:
-        views = range(visit.first_view, visit.first_view + visit.views)
+    def __call__(self, visit: Visit, drawn: DrawnVisit) -> Targets | None:
+        views = range(visit.first_view, visit.first_view + visit.repeats)
         if self.partial and not all(self.cache.has(drawn.block, view) for view in views):
             return None
         if self._due(visit):
             for view, found in zip(views, drawn.digests):
                 self.cache.require_pixels(drawn.block, view, found, self.shards.names[drawn.block.shard])
-        return self.cache.read(drawn.block, visit.first_view, visit.views)
+        return self.cache.read(drawn.block, visit.first_view, visit.repeats)
 
     def _due(self, visit: Visit) -> bool:
         if self.verify == "first_cycle":
@@ -59,7 +59,7 @@ class FromTeacher:
     recipe: Recipe
     codec: str | None
 
-    def __call__(self, drawn: Drawn) -> Targets:
+    def __call__(self, drawn: DrawnVisit) -> Targets:
         logits = label_visit(self.teacher, self.recipe, drawn).numpy()
         return Targets(hard_labels(logits), logits) if self.codec is None else through_codec(self.codec, logits)
 

@@ -7,12 +7,12 @@ batch gives 99.2 % bit-equal rows and a batch of one none.
 import torch
 
 from pipeline.teacher.model import Teacher
-from pipeline.views.drawn import Drawn
+from pipeline.views.drawn import DrawnVisit
 from pipeline.views.finish import finish
 from pipeline.views.recipe import Recipe
 
 
-def label_visit(teacher: Teacher, recipe: Recipe, drawn: Drawn) -> torch.Tensor:
+def label_visit(teacher: Teacher, recipe: Recipe, drawn: DrawnVisit) -> torch.Tensor:
     """The teacher's logits on every mixed, erased, normalised view: float32 (r, n, C) on the CPU.
 
     Raises IntegrityError if a logit is not finite.

@@ -17,11 +17,11 @@ import numpy as np
 from pipeline.base.fits import require_view_range
 from pipeline.cache.arithmetic import note, other_arithmetic
 from pipeline.cache.codec import hard_labels, pack, stored_dtype, stored_width
-from pipeline.cache.commit import Answers
+from pipeline.cache.commit import PartRows
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import CacheConfig, Layout, Part, Store, committed, is_committed, layout_of
 from pipeline.cache.pool import commit_part, open_pool
-from pipeline.cache.publish import refuse_other
+from pipeline.cache.publish import require_same_cache
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import Interrupted, RetryError, UsageError
 from pipeline.runtime.machine import GRACE, StopSignal, device_name, rank, world_size
@@ -32,7 +32,7 @@ from pipeline.teacher.canary import canary
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
-from pipeline.views.drawn import Drawn
+from pipeline.views.drawn import DrawnVisit
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import ring_size
 from pipeline.views.visits import Visit
@@ -46,7 +46,7 @@ class Share:
     index: int = 1
     count: int = 1
     shards: range | None = None
-    views: range | None = None
+    view_range: range | None = None
 
     @classmethod
     def parse(cls, text: str, shards: str | None = None, views: str | None = None) -> "Share":
@@ -60,7 +60,7 @@ class Share:
     @property
     def whole(self) -> bool:
         """Whether this one job is for all parts, and so may publish."""
-        return self.count == 1 and self.shards is None and self.views is None
+        return self.count == 1 and self.shards is None and self.view_range is None
 
     def of_rank(self, rank: int, world: int) -> "Share":
         return replace(self, index=(self.index - 1) * world + rank + 1, count=self.count * world)
@@ -91,7 +91,7 @@ class Summary:
 
 def select(layout: Layout, views: int, share: Share) -> list[Part]:
     """The parts (g, s) of views 0..V-1 that this job is for, lower views first."""
-    group, chosen = layout.group, share.views
+    group, chosen = layout.group, share.view_range
     if chosen:
         require_view_range(chosen, group)
     parts = [
@@ -188,24 +188,24 @@ class _Part:
         self.visits_left = layout.blocks(part[1]) * (layout.group // repeats)
         self.hard = np.zeros((layout.group, layout.rows(part[1])), np.uint16)
         width, dtype = stored_width(layout.codec, layout.classes), stored_dtype(layout.codec)
-        self.encoded = None if dtype is None else np.zeros((*self.hard.shape, width), dtype)
+        self.packed = None if dtype is None else np.zeros((*self.hard.shape, width), dtype)
         self.digests = np.zeros((layout.group, layout.blocks(part[1])), dtype="U16")
 
-    def put(self, drawn: Drawn, logits: np.ndarray) -> None:
+    def put(self, drawn: DrawnVisit, logits: np.ndarray) -> None:
         """``logits`` (r, n, C) float32 of a visit that lies in this part."""
         first_view = drawn.first_view - self.part[0] * self.layout.group
         views = slice(first_view, first_view + len(logits))
         rows = slice(drawn.block.first, drawn.block.first + drawn.block.samples)
         self.hard[views, rows] = hard_labels(logits)
-        if self.encoded is not None:
-            self.encoded[views, rows] = pack(self.layout.codec, logits)
+        if self.packed is not None:
+            self.packed[views, rows] = pack(self.layout.codec, logits)
         self.digests[views, drawn.block.first // self.layout.block] = drawn.digests
         self.visits_left -= 1
 
-    def commit(self, pool: Store, source: str) -> float:
+    def commit(self, pool: Store, shard_hash: str) -> float:
         """Publishes the part (or finds that another job has); seconds that it took."""
         before = time.perf_counter()
-        commit_part(pool, Answers(self.part, self.hard, self.encoded, self.digests, source))
+        commit_part(pool, PartRows(self.part, self.hard, self.packed, self.digests, shard_hash))
         return time.perf_counter() - before
 
 
@@ -232,7 +232,7 @@ def run(
     identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
     pool = open_pool(pool_root, identity, new_cache)
     if out is not None:
-        refuse_other(out, pool)
+        require_same_cache(out, pool)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()))
     say(f"precompute: {len(mine)} parts on {device_name()}")
     if not committed(pool).issuperset(mine):

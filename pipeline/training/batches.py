@@ -20,14 +20,14 @@ import torch
 from pipeline.data.shards import Shards
 from pipeline.runtime.machine import GRACE, world_size
 from pipeline.training.schedule import Schedule, windows
-from pipeline.views.drawn import Drawn
-from pipeline.views.finish import Finishing, finish
+from pipeline.views.drawn import DrawnVisit
+from pipeline.views.finish import FinishPlan, finish
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import AHEAD, RingSize, ring_size
 from pipeline.views.visits import Targets
 from pipeline.views.workers import Lookup, VisitReader
 
-Label = Callable[[Drawn], Targets]  # in the training process: targets from the live teacher
+Label = Callable[[DrawnVisit], Targets]  # in the training process: targets from the live teacher
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class _Rows:
     fields: dict[str, torch.Tensor]
     pairs: np.ndarray  # int64 (r, n//2, 2) as flat rows
     live: bool
-    drawn: Drawn
+    drawn: DrawnVisit
 
 
-def _flatten(drawn: Drawn, label: Label | None) -> _Rows:
+def _flatten(drawn: DrawnVisit, label: Label | None) -> _Rows:
     views, n = drawn.pixels.shape[:2]
     plan, targets, live = drawn.plan, drawn.targets, False
     if targets is None and label is not None:
@@ -138,7 +138,7 @@ class _Step:
         there = {name: value.to(device, non_blocking=True) for name, value in self.whole.items()}
         self.pool.copied()
         partner = torch.arange(self.size, device=device) ^ 1  # rows 2i and 2i + 1 are a pair
-        plan = Finishing(there["erase"], there["noise"], partner, there["lam"], there["box"])
+        plan = FinishPlan(there["erase"], there["noise"], partner, there["lam"], there["box"])
         return Batch(
             images=finish(there["pixels"], plan, recipe),
             labels=there["labels"],
@@ -208,7 +208,7 @@ def windows_size(
     return ring_size(shards, recipe, schedule.repeats, workers, held, ahead, free)
 
 
-def seconds_per_row(drawn: Drawn, size: int, recipe: Recipe, device: torch.device, rounds: int = 5) -> float:
+def seconds_per_row(drawn: DrawnVisit, size: int, recipe: Recipe, device: torch.device, rounds: int = 5) -> float:
     """Seconds of this process per row of a batch of ``size`` rows, gathered and finished: the median of ``rounds``, with
     the pairs of ``drawn`` over and over. What a GPU does meanwhile is not waited for, but for its copy."""
     rows, pool = _flatten(drawn, None), _Pool((size, 3, recipe.size, recipe.size), device)

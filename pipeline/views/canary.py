@@ -21,7 +21,7 @@ from pipeline.runtime.errors import IntegrityError
 from pipeline.views.chance import Draws
 from pipeline.views.choose import View, choose
 from pipeline.views.draw import decode, draw
-from pipeline.views.finish import finish, finishing
+from pipeline.views.finish import finish, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.policies import EVERY_OP, arguments
 from pipeline.views.recipe import Erase, Mix, Recipe
@@ -116,7 +116,7 @@ def _finished(recipe: Recipe, images: list[np.ndarray], device: torch.device) ->
     for block in range(_BLOCKS):
         rows = range(block * _BLOCK, (block + 1) * _BLOCK)
         views = [choose(busy, f"canary finish {i}", 0, 100, 100) for i in rows]
-        plan = finishing(views, pair(busy, f"canary {block}", 0, _BLOCK), busy.erase.count).to(device)
+        plan = finish_plan(views, pair(busy, f"canary {block}", 0, _BLOCK), busy.erase.count).to(device)
         pixels = torch.from_numpy(np.stack([_window(recipe, images, i) for i in rows])).to(device)
         finished.append(finish(pixels, plan, busy).cpu().numpy())
     return finished

@@ -11,17 +11,17 @@ import xxhash
 
 from pipeline.data.shards import Block, Shards
 from pipeline.views.draw import draw_block
-from pipeline.views.finish import Finishing, finishing
+from pipeline.views.finish import FinishPlan, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Recipe
 from pipeline.views.visits import Targets
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnVisit:
     """One block in r views, ready to be labelled, mixed and finished. n = samples of the block.
 
-    ``plan``: ``Finishing.stack`` of the r views, (r, n, ...) each; its ``partner`` counts rows of the block. ``pairs``
+    ``plan``: ``FinishPlan.stack`` of the r views, (r, n, ...) each; its ``partner`` counts rows of the block. ``pairs``
     (r, n//2, 2): the pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits. ``slot``: of the ring
     that the pixels lie in, -1 for memory of their own.
     """
@@ -29,7 +29,7 @@ class Drawn:
     block: Block
     first_view: int
     pixels: torch.Tensor  # uint8 (r, n, 3, R, R)
-    plan: Finishing
+    plan: FinishPlan
     pairs: torch.Tensor  # int64 (r, n//2, 2)
     labels: torch.Tensor  # int64 (n,)
     digests: tuple[str, ...]
@@ -38,23 +38,23 @@ class Drawn:
 
 
 def draw_visit(
-    shards: Shards, recipe: Recipe, block: Block, first_view: int, views: int, out: np.ndarray | None = None
-) -> Drawn:
-    """Draws ``views`` views of ``block``, from ``first_view`` on. Raises IntegrityError if the shard is damaged.
+    shards: Shards, recipe: Recipe, block: Block, first_view: int, repeats: int, out: np.ndarray | None = None
+) -> DrawnVisit:
+    """Draws r = ``repeats`` views of ``block``, from ``first_view`` on. Raises IntegrityError if the shard is damaged.
 
     ``out``: where the pixels go, uint8 (r, n, 3, R, R), contiguous; fresh memory if it is None.
     """
     samples = shards.read(block)
     n, size = len(samples), recipe.size
-    canvas = np.empty((views, n, 3, size, size), np.uint8) if out is None else out
+    canvas = np.empty((repeats, n, 3, size, size), np.uint8) if out is None else out
     chosen = draw_block(samples, recipe, first_view, canvas, shards.rule)
-    mixed = [pair(recipe, samples[0].key, first_view + i, n) for i in range(views)]
-    return Drawn(
+    mixed = [pair(recipe, samples[0].key, first_view + i, n) for i in range(repeats)]
+    return DrawnVisit(
         block=block,
         first_view=first_view,
         pixels=torch.from_numpy(canvas),
-        plan=Finishing.stack([finishing(of, by, recipe.erase.count) for of, by in zip(chosen, mixed)]),
+        plan=FinishPlan.stack([finish_plan(of, by, recipe.erase.count) for of, by in zip(chosen, mixed)]),
         pairs=torch.from_numpy(np.stack([by.pairs for by in mixed])),
         labels=torch.tensor([sample.label for sample in samples]),
-        digests=tuple(xxhash.xxh3_64_hexdigest(canvas[i]) for i in range(views)),
+        digests=tuple(xxhash.xxh3_64_hexdigest(canvas[i]) for i in range(repeats)),
     )

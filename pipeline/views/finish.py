@@ -22,7 +22,7 @@ _BAND = 1 << 20  # values worked on at a time on a CPU: 4 MB, small enough that 
 
 
 @dataclass(frozen=True)
-class Finishing:
+class FinishPlan:
     """What is left to do to B drawn views. E: the recipe's erase.count, so that batches can be joined.
 
     ``erase`` int32 (B, E, 4): top, left, height, width, all 0 for none. ``noise`` int64 (B,): seed of the erasing
@@ -36,26 +36,26 @@ class Finishing:
     lam: Tensor
     box: Tensor
 
-    def to(self, device: torch.device) -> "Finishing":
-        return Finishing(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+    def to(self, device: torch.device) -> "FinishPlan":
+        return FinishPlan(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
 
     @classmethod
-    def stack(cls, plans: "Sequence[Finishing]") -> "Finishing":
+    def stack(cls, plans: "Sequence[FinishPlan]") -> "FinishPlan":
         """The plans of r views of one block as one with a leading dimension: few tensors to hand to another process."""
         return cls(*(torch.stack([getattr(plan, field.name) for plan in plans]) for field in fields(cls)))
 
-    def view(self, index: int) -> "Finishing":
+    def view(self, index: int) -> "FinishPlan":
         """View ``index`` of what ``stack`` gave."""
-        return Finishing(*(getattr(self, field.name)[index] for field in fields(self)))
+        return FinishPlan(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
-def finishing(views: Sequence[View], pairs: Pairs, erase_count: int) -> Finishing:
+def finish_plan(views: Sequence[View], pairs: Pairs, erase_count: int) -> FinishPlan:
     """What is left to do to the views of one block, in the block's order; ``erase_count``: the recipe's erase.count."""
     erase = torch.zeros((len(views), erase_count, 4), dtype=torch.int32)
     for row, view in enumerate(views):
         for place, box in enumerate(view.erase):
             erase[row, place] = torch.tensor(box, dtype=torch.int32)
-    return Finishing(
+    return FinishPlan(
         erase=erase,
         noise=torch.tensor([view.noise for view in views], dtype=torch.int64),
         partner=torch.from_numpy(pairs.partner),
@@ -65,7 +65,7 @@ def finishing(views: Sequence[View], pairs: Pairs, erase_count: int) -> Finishin
 
 
 @torch.no_grad()
-def finish(pixels: Tensor, plan: Finishing, recipe: Recipe) -> Tensor:
+def finish(pixels: Tensor, plan: FinishPlan, recipe: Recipe) -> Tensor:
     """Float views (B, 3, R, R) from uint8 ``pixels`` (B, 3, R, R), on the device of both.
 
     A row's result is a function of that row and its partner's alone: no batch size, position or device changes a bit.
@@ -84,7 +84,7 @@ def finish(pixels: Tensor, plan: Finishing, recipe: Recipe) -> Tensor:
     return views
 
 
-def _erase(values: Tensor, lines: Tensor, plan: Finishing, mode: str) -> None:
+def _erase(values: Tensor, lines: Tensor, plan: FinishPlan, mode: str) -> None:
     """timm's RandomErasing on normalised (B, 3, lines, R), in place.
 
     ``const``: 0; ``rand``: one N(0,1) per box and channel; ``pixel``: one per pixel and channel.
@@ -106,7 +106,7 @@ def _erase(values: Tensor, lines: Tensor, plan: Finishing, mode: str) -> None:
     values[row, :, y, x] = _table(values.device)[_hash16(plan.noise[row], place * 3 + channel)].T
 
 
-def _mix(values: Tensor, lines: Tensor, plan: Finishing, out: Tensor) -> None:
+def _mix(values: Tensor, lines: Tensor, plan: FinishPlan, out: Tensor) -> None:
     """CutMix pastes the box; Mixup is ``x * lam + partner * (1 - lam)``.
 
     Where there is nothing to mix, ``x * 1 + y * 0`` leaves every bit as it is: no value here is -0.0.

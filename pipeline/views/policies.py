@@ -42,7 +42,7 @@ timm_ops = _load_timm_ops()
 
 
 @dataclass(frozen=True)
-class Step:
+class PolicyOp:
     """One op of a policy: applied with ``probability`` at ``magnitude`` (0 to 10) on timm's scale."""
 
     name: str
@@ -55,7 +55,7 @@ class Policy:
     """A parsed policy. RandAugment draws ``layers`` of ``groups``, with replacement unless there are weights;
     AutoAugment is one layer of sub-policies. ``std`` may be infinite: uniform in [0, magnitude]."""
 
-    groups: tuple[tuple[Step, ...], ...]
+    groups: tuple[tuple[PolicyOp, ...], ...]
     layers: int
     weights: tuple[float, ...] | None
     std: float
@@ -90,7 +90,7 @@ def parse(text: str) -> Policy | None:
         raise ValueError(f"{layers} layers cannot be drawn without replacement from {len(groups)} ops")
     first = groups[0][0]
     return Policy(
-        groups=tuple(tuple(Step(op.name, op.prob, op.magnitude) for op in group) for group in groups),
+        groups=tuple(tuple(PolicyOp(op.name, op.prob, op.magnitude) for op in group) for group in groups),
         layers=layers,
         weights=None if weights is None else tuple(float(weight) for weight in weights),
         std=float(first.magnitude_std),
@@ -124,7 +124,7 @@ def _groups(policy: Policy, draws: Draws) -> list[int]:
     return chosen
 
 
-def _choose_op(step: Step, policy: Policy, draws: Draws) -> Op:
+def _choose_op(step: PolicyOp, policy: Policy, draws: Draws) -> Op:
     name = step.name
     if timm_ops.LEVEL_TO_ARG[name] is None:
         return name, ()

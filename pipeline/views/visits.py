@@ -15,9 +15,9 @@ class Targets:
 
 @dataclass(frozen=True)
 class Visit:
-    """Block ``block`` in views ``first_view .. first_view + views - 1``; ``cycle`` counts passes over all blocks."""
+    """Block ``block`` in views ``first_view .. first_view + repeats - 1``; ``cycle`` counts passes over all blocks."""
 
     block: int
     first_view: int
-    views: int
+    repeats: int
     cycle: int

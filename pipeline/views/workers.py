@@ -28,13 +28,13 @@ from pipeline.runtime.errors import Interrupted, PipelineError, RetryError, firs
 from pipeline.runtime.machine import GRACE, patience, stop_signal
 from pipeline.runtime.progress import say
 from pipeline.views.draw import prepare
-from pipeline.views.drawn import Drawn, draw_visit
-from pipeline.views.finish import Finishing
+from pipeline.views.drawn import DrawnVisit, draw_visit
+from pipeline.views.finish import FinishPlan
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import Ring, RingSize, ring_size
 from pipeline.views.visits import Targets, Visit
 
-Lookup = Callable[[Visit, Drawn], Targets | None]  # in a worker, so it is picklable: targets from a cache, or none
+Lookup = Callable[[Visit, DrawnVisit], Targets | None]  # in a worker, so it is picklable: targets from a cache, or none
 
 _POLL = 0.5  # seconds between two looks at the workers and at signals, while no view comes
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -74,14 +74,14 @@ class _Visits(Dataset[Any]):
 
     def _draw(self, slot: int, visit: Visit) -> tuple[Any, ...]:
         block = self.shards.blocks[visit.block]
-        place = self.ring.pixels(slot, visit.views, block.samples, self.recipe.size)
-        drawn = draw_visit(self.shards, self.recipe, block, visit.first_view, visit.views, place)
+        place = self.ring.pixels(slot, visit.repeats, block.samples, self.recipe.size)
+        drawn = draw_visit(self.shards, self.recipe, block, visit.first_view, visit.repeats, place)
         targets = self.lookup(visit, drawn) if self.lookup else None
-        plan = [getattr(drawn.plan, field.name).numpy() for field in fields(Finishing)]
+        plan = [getattr(drawn.plan, field.name).numpy() for field in fields(FinishPlan)]
         return plan, drawn.pairs.numpy(), drawn.labels.numpy(), drawn.digests, targets
 
 
-class VisitReader(Iterator[Drawn]):
+class VisitReader(Iterator[DrawnVisit]):
     """The given visits, drawn, in their order, each with its targets if ``lookup`` has them.
 
     A visit's pixels are the caller's until ``release``; it may hold ``size.held`` at once. A wait for views ends
@@ -144,7 +144,7 @@ class VisitReader(Iterator[Drawn]):
                 # torch's handler raises wherever the program is when a worker ends, amid a checkpoint for example
                 signal.signal(signal.SIGCHLD, handler)
 
-    def __next__(self) -> Drawn:
+    def __next__(self) -> DrawnVisit:
         start = time.perf_counter()
         try:
             slot, visit, length = self._wait()
@@ -158,11 +158,11 @@ class VisitReader(Iterator[Drawn]):
             raise content.kind(content.text)
         plan, pairs, labels, digests, targets = content
         block = self.shards.blocks[visit.block]
-        return Drawn(
+        return DrawnVisit(
             block=block,
             first_view=visit.first_view,
-            pixels=torch.from_numpy(self._ring.pixels(slot, visit.views, block.samples, self.recipe.size)),
-            plan=Finishing(*map(torch.from_numpy, plan)),
+            pixels=torch.from_numpy(self._ring.pixels(slot, visit.repeats, block.samples, self.recipe.size)),
+            plan=FinishPlan(*map(torch.from_numpy, plan)),
             pairs=torch.from_numpy(pairs),
             labels=torch.from_numpy(labels),
             digests=digests,
@@ -195,7 +195,7 @@ class VisitReader(Iterator[Drawn]):
             if not process.is_alive():
                 raise RetryError(f"loader process {process.pid} {_end(process.exitcode)}; run the same command again")
 
-    def release(self, drawn: Drawn) -> None:
+    def release(self, drawn: DrawnVisit) -> None:
         """Gives the slot of ``drawn`` back; its pixels will be drawn over."""
         self._ring.free(drawn.slot)
 
@@ -220,7 +220,7 @@ class VisitReader(Iterator[Drawn]):
 
 def read_visits(
     shards: Shards, recipe: Recipe, visits: Iterable[Visit], repeats: int, workers: int, lookup: Lookup | None = None
-) -> Generator[Drawn, None, None]:
+) -> Generator[DrawnVisit, None, None]:
     """Draws visits of r = ``repeats`` views in the given order with ``workers`` processes (0: in this one). Each one's
     pixels are drawn over as soon as the next one is asked for. Raises as VisitReader and ring_size do."""
     size = ring_size(shards, recipe, repeats, workers)
