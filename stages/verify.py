@@ -45,7 +45,7 @@ def main(path: Path, drop: bool, gc: bool, older_than: int, predict: int, seed: 
     if predict and not damaged:
         from pipeline.teacher import audit
 
-        maker = audit.maker_of(params, name or path.resolve().name, answers=path.resolve().parent.name == "answers")
+        maker = audit.maker_of(params, name or path.resolve().name)
         found = audit.audit(path, work, maker, predict, seed, workers())
         results[0]["predict"], damaged = asdict(found), found.problems
         show(f"  predict: {json.dumps(asdict(found))}")

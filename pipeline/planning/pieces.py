@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.cache.fidelity import warning
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
+from pipeline.data.test_sets import VAL, SetConfig
 from pipeline.runtime.config import NAME, NONE, C, validate
 from pipeline.runtime.errors import UsageError
 from pipeline.student.config import StudentConfig
@@ -21,7 +22,7 @@ from pipeline.training.config import FitConfig, TrainConfig
 from pipeline.training.schedule import check_coverage, check_period, check_repeats, check_together
 from pipeline.views.recipe import Recipe
 
-SECTIONS = ("recipes", "teachers", "caches", "trainings", "students")
+SECTIONS = ("recipes", "teachers", "caches", "trainings", "students", "test_sets")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Pieces:
     caches: Mapping[str, CacheConfig]
     trainings: Mapping[str, TrainConfig]
     students: Mapping[str, StudentConfig]
+    test_sets: Mapping[str, SetConfig]
 
     def named_weights(self) -> dict[str, str | None]:
         """The weights that the configuration names, by their key."""
@@ -64,12 +66,15 @@ def parse(params: Mapping[str, Any]) -> Pieces:
     caches = _section(params, "caches", CacheConfig, problems)
     trainings = _section(params, "trainings", TrainConfig, problems)
     students = _section(params, "students", StudentConfig, problems)
+    test_sets = _section(params, "test_sets", SetConfig, problems)
+    if VAL in test_sets:
+        problems.append(f"test_sets.{VAL}: this name is the validation split's, which is always scored; choose another")
     for name, teacher in teachers.items():
         if teacher.fit is not None:
             with _noting(problems):
                 validate(FitConfig, dict(teacher.fit), f"teachers.{name}.fit")
     raise_all(problems)
-    pieces = Pieces(data, recipes, teachers, caches, trainings, students)
+    pieces = Pieces(data, recipes, teachers, caches, trainings, students, test_sets)
     raise_all([*_unknown_names(pieces), *_circles(pieces)])
     raise_all([problem for name in students for problem in _misfits(pieces, name)])
     return pieces
@@ -98,7 +103,7 @@ def raise_all(problems: list[str]) -> None:
 
 def _section(params: Mapping[str, Any], section: str, model: type[C], problems: list[str]) -> dict[str, C]:
     entries, found = params.get(section), {}
-    may_be_empty = section in ("teachers", "caches")  # undistilled students need neither
+    may_be_empty = section in ("teachers", "caches", "test_sets")  # undistilled students need neither
     if not isinstance(entries, dict) or not (entries or may_be_empty):
         if section in params:
             problems.append(f"{section}: expected a mapping with at least one entry, found {entries!r}")
