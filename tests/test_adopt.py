@@ -20,12 +20,10 @@ from pipeline.cache.layout import CacheConfig, Layout, committed
 from pipeline.cache.publish import publish
 from pipeline.cache.reader import open_cache
 from pipeline.cache.verify import verify
-from pipeline.evaluation.evaluate import open_answers
 from pipeline.runtime.errors import IdentityError
 from pipeline.student.inputs import open_inputs
 from pipeline.teacher import precompute
 from pipeline.teacher.audit import Maker, audit
-from pipeline.views.recipe import evaluation
 from stages.index import main as index
 
 SHAPE = Layout(samples=90, classes=7, shard_size=32, block=16, group=3, codec="u8")
@@ -173,19 +171,12 @@ def test_other_arithmetic_than_the_caches_is_said_once_and_is_no_identity(
 def test_another_teachers_whole_cache_is_refused_where_the_teacher_is_there(world: World, tmp_path: Path) -> None:
     work = clone(world, tmp_path / "work")
     label(world, work, 3)
-    answers = CACHE.model_copy(update={"views": 1, "group": 1})
     weights = work / "teachers" / "t" / "model.safetensors"
-    plain = evaluation(world.recipe)
-    pool, _ = precompute.run(
-        work / "pool", world.val, plain, answers, world.config, weights, precompute.Share(), False, 0
-    )
-    publish(pool, work / "answers" / "t", 1, 10**9)
 
     def given() -> None:
         open_inputs(
             work, work / "shards", student("cached", "hard"), world.recipe, training(world, 1), CACHE, world.config
         )
-        open_answers(work / "answers" / "t", world.val, world.recipe)
 
     given()
     state = read_state(weights)
@@ -193,7 +184,5 @@ def test_another_teachers_whole_cache_is_refused_where_the_teacher_is_there(worl
     write_state(weights, state)
     with pytest.raises(IdentityError, match=r"caches/c.*\n.*teacher\.weights"):
         given()
-    with pytest.raises(IdentityError, match=r"answers/t.*\n.*teacher\.weights"):
-        open_answers(work / "answers" / "t", world.val, world.recipe)
     shutil.rmtree(work / "teachers")  # a training from a cache alone needs no teacher
     given()
