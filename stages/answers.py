@@ -1,11 +1,11 @@
-"""One teacher's answers on the validation split, without chance, as work/answers/<teacher>: a cache of one view."""
+"""One teacher's answers on each test set, without chance, as work/answers/<teacher>: a file as a student's answers."""
 
 from pathlib import Path
 
 import click
 
-from pipeline.runtime.config import load
-from pipeline.runtime.machine import pool_root, workers
+from pipeline.runtime.config import load, load_each
+from pipeline.runtime.machine import distributed, rank, workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
 from stages import params_option, shards_option, work_option
@@ -16,26 +16,26 @@ from stages import params_option, shards_option, work_option
 @params_option
 @work_option
 @shards_option
-@click.option("--new-cache", is_flag=True, help="Start a cache beside one that only this machine's pixels tell apart.")
 @stage
-def main(name: str, params: Path, work: Path, shards: Path | None, new_cache: bool) -> None:
-    from pipeline.cache.publish import publish
-    from pipeline.data.shards import Shards
-    from pipeline.teacher import precompute
+def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
+    from pipeline.base.files import whole_directory
+    from pipeline.data.test_sets import SetConfig
+    from pipeline.evaluation import predictions, teachers
+    from pipeline.evaluation.sets import open_sets
     from pipeline.teacher.config import TeacherConfig
-    from pipeline.views.recipe import Recipe, evaluation
+    from pipeline.views.recipe import Recipe
 
     teacher = load(params, f"teachers.{name}", TeacherConfig)
-    recipe = evaluation(load(params, f"recipes.{teacher.recipe}", Recipe))
-    cache = precompute.answers_config(name, teacher.recipe)
-    out, weights = work / "answers" / name, work / "teachers" / name / "model.safetensors"
-    split = Shards.open((shards or work / "shards") / "val")
-    with timed(out, f"answers:{name}"):
-        pool, _ = precompute.run(
-            pool_root(), split, recipe, cache, teacher, weights, precompute.Share(), new_cache, workers(), out
-        )  # fmt: skip
-        publish(pool, out, cache.views, cache.publish_max)
-    say(f"answers: {out}")
+    recipe = load(params, f"recipes.{teacher.recipe}", Recipe)
+    configs = load_each(params, "test_sets", SetConfig)
+    out, weights, size = work / "answers" / name, work / "teachers" / name / "model.safetensors", 0
+    with timed(out, f"answers:{name}"), distributed():
+        sets = open_sets(work, shards or work / "shards", configs, recipe)
+        found = {label: teachers.answers(teacher, weights, name, *of, workers()) for label, of in sets.items()}
+        if rank() == 0:
+            with whole_directory(out, ("val.npz",)) as fresh:
+                size = sum(predictions.write(fresh / f"{label}.npz", of) for label, of in found.items())
+    say(f"answers: {out} ({size / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":

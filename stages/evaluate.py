@@ -1,11 +1,11 @@
-"""Scores one trained student on the validation split, and how often it agrees with each teacher."""
+"""Runs one trained student over each test set, once: its answers, scores, and the metrics, curves and plots of DVC."""
 
 import json
 from pathlib import Path
 
 import click
 
-from pipeline.runtime.config import load, names
+from pipeline.runtime.config import load, load_each
 from pipeline.runtime.machine import distributed, rank, workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
@@ -17,24 +17,30 @@ from stages import params_option, shards_option, work_option
 @params_option
 @work_option
 @shards_option
+@click.option("--json", "as_text", is_flag=True, help="Print the scores as one JSON document.")
 @stage
-def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
-    from pipeline.base.files import write_durably
-    from pipeline.data.shards import Shards
-    from pipeline.evaluation.evaluate import evaluate
+def main(name: str, params: Path, work: Path, shards: Path | None, as_text: bool) -> None:
+    from pipeline.data.test_sets import SetConfig
+    from pipeline.evaluation import outputs
+    from pipeline.evaluation.sets import open_sets
+    from pipeline.evaluation.students import evaluate
     from pipeline.student.config import StudentConfig
     from pipeline.views.recipe import Recipe
 
     chosen = load(params, f"students.{name}", StudentConfig)
     recipe = load(params, f"recipes.{chosen.recipe}", Recipe)
-    answers = {teacher: work / "answers" / teacher for teacher in names(params, "teachers")}
-    out, val = work / "eval" / name, Shards.open((shards or work / "shards") / "val")
-    with timed(out, f"evaluate:{name}"), distributed():
-        found = evaluate(work / "students" / name, val, recipe, answers, workers())
+    configs = load_each(params, "test_sets", SetConfig)
+    out = work / "eval" / name
+    with timed(out, f"evaluate:{name}") as notes, distributed():
+        sets = open_sets(work, shards or work / "shards", configs, recipe)
+        found = evaluate(work / "students" / name, sets, workers())
         if rank() == 0:
-            write_durably(out / "metrics.json", json.dumps(found, indent=1).encode() + b"\n")
-    best = found["heads"]["fused" if "fused" in found["heads"] else "class"]
-    say(f"{name}: {best['top1']:.2f} % top-1; {out / 'metrics.json'}")
+            scored, size = outputs.write(work, name, found, configs, sets)
+            notes |= found.speed
+            best = scored["sets"]["val"]["heads"][scored["sets"]["val"]["best"]]
+            low, high = best["interval"]
+            say(json.dumps(scored, indent=1) if as_text else
+                f"{name}: {best['top1']:.2f} % top-1 (95 % {low:.2f} to {high:.2f}); {out} ({size / 1e6:.1f} MB)")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The report: one HTML page and summary.json; --show prints a report's table."""
+"""The report: one HTML page, summary.json and summary.md; --show prints a report's table."""
 
+import json
 from pathlib import Path
 
 import click
 
-from pipeline.runtime.config import NONE, load_each
+from pipeline.runtime.config import load, load_each
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage
@@ -15,16 +16,13 @@ from stages import FOLDER, params_option, work_option
 @params_option
 @work_option
 @click.option("--show", type=FOLDER, help="Print the table of this summary.json and stop.")
+@click.option("--json", "as_text", is_flag=True, help="Print the numbers as one JSON document.")
 @stage
-def main(params: Path, work: Path, show: Path | None) -> None:
-    from pipeline.base.files import parse_json
-    from pipeline.cache.layout import CacheConfig
-    from pipeline.report.summary import Shown, summarise, table
-    from pipeline.student.config import StudentConfig
-    from pipeline.teacher.config import TeacherConfig
-    from pipeline.views.recipe import Recipe
-
+def main(params: Path, work: Path, show: Path | None, as_text: bool) -> None:
     if show is not None:
+        from pipeline.base.files import parse_json
+        from pipeline.report.table import table
+
         if not show.is_file():
             raise UsageError(f"{show}: no such file; write it with: dvc repro")
         try:
@@ -33,20 +31,25 @@ def main(params: Path, work: Path, show: Path | None) -> None:
             raise UsageError(f"{show}: not a summary of stages.report ({error!r}); write it with: dvc repro") from None
         say(f"\n{text}\n\nreport: {show.parent / 'index.html'}")
         return
-    from pipeline.report.page import write
+    from pipeline.cache.layout import CacheConfig
+    from pipeline.data.sources import DataConfig
+    from pipeline.data.test_sets import SetConfig
+    from pipeline.report.study import Study
+    from pipeline.report.write import write
+    from pipeline.student.config import StudentConfig
+    from pipeline.teacher.config import TeacherConfig
+    from pipeline.views.recipe import Recipe
 
-    recipes, teachers = load_each(params, "recipes", Recipe), load_each(params, "teachers", TeacherConfig)
-    caches, students = load_each(params, "caches", CacheConfig), load_each(params, "students", StudentConfig)
-    first = next(iter(teachers), "")
-    shown = {
-        name: Shown(s.distillation, s.teacher if s.teacher != NONE else caches[s.cache].teacher if s.cache in caches else first)
-        for name, s in students.items()
-    }  # fmt: skip
-    summary = summarise(work, teachers, caches, shown)
-    cache = next(iter(caches), None)
-    recipe = recipes[caches[cache].recipe if cache is not None else next(iter(recipes))]
-    write(work, cache, recipe, summary, work / "report")
-    say(f"report: {work / 'report' / 'index.html'}")
+    study = Study(
+        data=load(params, "data", DataConfig),
+        recipes=load_each(params, "recipes", Recipe),
+        teachers=load_each(params, "teachers", TeacherConfig),
+        caches=load_each(params, "caches", CacheConfig),
+        students=load_each(params, "students", StudentConfig),
+        test_sets=load_each(params, "test_sets", SetConfig),
+    )
+    found = write(work, study, params, work / "report")
+    say(json.dumps(found, indent=1) if as_text else f"report: {work / 'report' / 'index.html'}")
 
 
 if __name__ == "__main__":

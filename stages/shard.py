@@ -28,7 +28,13 @@ def main(params: Path, index: Path, out: Path) -> None:
     classes, splits = read_splits(config, root, read_listing(index, config.source))
     with timed(out, "shard"):
         manifests = pack(config, classes, splits, out, workers() + 1)
-    for kind in ("students", "teachers", "caches", "answers"):  # DVC wants a path where a piece uses none of a kind
+    for kind in (
+        "students",
+        "teachers",
+        "caches",
+        "answers",
+        "test_sets",
+    ):  # DVC wants a path where a piece uses none of a kind
         write_durably(out.parent / kind / NONE / "unused", f"Stands for no {kind}.\n".encode())
     for name, manifest in manifests.items():
         left_out = f", {len(manifest.quarantined)} quarantined" if manifest.quarantined else ""

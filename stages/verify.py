@@ -42,7 +42,7 @@ def main(path: Path, drop: bool, gc: bool, older_than: int, parts: int, seed: in
     if parts and not damaged:
         from pipeline.teacher import audit
 
-        maker = audit.maker_of(params, name or path.resolve().name, answers=path.resolve().parent.name == "answers")
+        maker = audit.maker_of(params, name or path.resolve().name)
         found = audit.audit(path, work, maker, parts, seed, workers())
         results[0]["audit"], damaged = asdict(found), found.problems
         show(f"  audit: {found}")

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
+from pipeline.data.test_sets import SetConfig
 from pipeline.planning.check import check
 from pipeline.planning.params import compose, write
 from pipeline.planning.pieces import parse
@@ -252,6 +253,7 @@ def keys_of(model: type[BaseModel]) -> Iterator[str]:
         ("caches", [CacheConfig]),
         ("trainings", [TrainConfig, FitConfig]),
         ("students", [StudentConfig]),
+        ("test_sets", [SetConfig]),
     ],
 )
 def test_every_key_is_described_in_configs(section: str, models: list[type[BaseModel]]) -> None:

@@ -57,7 +57,8 @@ def test_the_table_has_a_file_of_every_folder() -> None:
 
 def test_a_change_reruns_what_the_table_says_and_clutter_reruns_nothing(project: Path) -> None:
     """DVC's own status, in a project whose outputs are placeholders that DVC was told to take as they are."""
-    write(compose(project / "configs", []), project / "params.yaml", [])
+    choices = ["test_set=crop_090"]
+    write(compose(project / "configs", choices), project / "params.yaml", choices)
     shutil.copy(ROOT / ".dvcignore", project)
     with contextlib.chdir(project):
         repo = Repo(".")
@@ -75,6 +76,7 @@ def test_a_change_reruns_what_the_table_says_and_clutter_reruns_nothing(project:
             *(f"students.{s}.initial" for s in "plain soft hard hard_token".split()),
         ):
             (project / "work/weights" / name).write_text("none")
+        (project / "work/listings/crop_090.tsv").write_text("none")
         repo.commit(force=True)
         assert reruns(repo) == set()
         for clutter in (".x.py.swp", "x.py~", ".ipynb_checkpoints/x-checkpoint.txt", "__pycache__/x.pyc", "notes.txt"):

@@ -14,8 +14,11 @@ from click.testing import CliRunner, Result
 
 from pipeline.cache.reader import open_cache
 from pipeline.data.images import Rule
+from pipeline.data.shards import Shards
+from pipeline.evaluation import predictions
 from pipeline.views.draw import draw_block
 from pipeline.views.recipe import Recipe
+from pipeline.views.validation import validation
 from stages import (
     answers,
     configure,
@@ -30,6 +33,7 @@ from stages import (
     train,
     verify,
 )
+from tests import numbers
 from tests.photos import make_photo_folder
 
 OVERRIDES = [
@@ -89,25 +93,60 @@ def test_student_loads_in_timm_with_the_weights_that_were_evaluated(work: Path) 
     assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
 
 
-def test_metrics_have_every_head_agreement_and_live_fraction(work: Path) -> None:
+def test_scores_have_every_head_and_dvc_its_few_columns(work: Path) -> None:
     token = json.loads((work / "eval/photos_hard_token/metrics.json").read_text())
-    assert set(token["heads"]) == {"class", "distillation", "fused"} and token["live_fraction"] == 0.0
-    for shares in token["heads"].values():
-        assert 0 <= shares["top1"] <= shares["top5"] <= 100 and 0 <= shares["agreement"]["regnety_photos"] <= 100
-    assert set(token["ema"]) == set(token["heads"])
-    assert set(json.loads((work / "eval/photos_plain/metrics.json").read_text())["heads"]) == {"class"}
+    val = token["sets"]["val"]
+    assert set(val["heads"]) == set(val["ema"]) == {"class", "distillation", "fused", "mean"}
+    assert token["live_fraction"] == 0.0 and len(token["tokens"]["layers"]) == 3 and token["parameters"] > 50_000
+    for shares in val["heads"].values():
+        assert 0 <= shares["interval"][0] <= shares["top1"] <= shares["interval"][1] <= 100
+    assert set(json.loads((work / "eval/photos_plain/metrics.json").read_text())["sets"]["val"]["heads"]) == {"class"}
+    shown = json.loads((work / "metrics/photos_hard_token.json").read_text())
+    assert shown["top1"] == val["heads"]["fused"]["top1"] and len(shown) == 4
+    assert len((work / "curves/photos_plain.csv").read_text().splitlines()) == 5
+    assert len((work / "confusion/photos_plain.csv").read_text().splitlines()) == 11
 
 
-def test_report_has_teacher_students_times_and_pictures_and_needs_no_network(work: Path) -> None:
+def test_answers_are_those_of_timms_model_on_the_same_views(work: Path) -> None:
+    """The stored ranks and logits, against the exported model run by hand."""
+    found = predictions.read(work / "eval/photos_hard_token/val.npz", "x")
+    model = timm.create_model(f"local-dir:{work / 'students/photos_hard_token'}", pretrained=True).eval()
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    recipe = Recipe.model_validate_json(json.dumps(params["recipes"]["photos"]))
+    seen = next(validation(Shards.open(work / "shards/val"), recipe, torch.device("cpu"), 0))
+    with torch.inference_mode():
+        tokens = model.forward_features(seen.images)
+        scores = {"class": model.head(tokens[:, 0]), "distillation": model.head_dist(tokens[:, 1])}
+        scores["mean"] = model(seen.images)  # what timm gives
+    rows = len(seen.labels)
+    for head, those in scores.items():
+        assert (found.ranks[head][:rows] == (those > those.gather(1, seen.labels[:, None])).sum(1).numpy()).all()
+        if head != "mean":
+            assert np.array_equal(found.logits[head][:rows], those.half().numpy())
+
+
+def test_the_report_compares_everybody_and_needs_no_network(work: Path) -> None:
     summary = json.loads((work / "report/summary.json").read_text())
-    assert 0 <= summary["teachers"]["regnety_photos"]["top1"] <= 100 and set(summary["students"]) == {
-        "photos_plain",
-        "photos_hard_token",
-    }
+    teacher, students = summary["teachers"]["regnety_photos"], summary["students"]
+    assert 0 <= teacher["top1"] <= 100 and list(students) == ["photos_plain", "photos_hard_token"]
+    token = students["photos_hard_token"]
+    assert token["teacher"] == "regnety_photos" and 0 <= token["agreement"]["regnety_photos"]["percent"] <= 100
+    assert summary["disagreement"]["names"] == ["labels", "regnety_photos", "photos_plain"] + [
+        f"photos_hard_token: {head}" for head in ("class", "distillation", "both")
+    ]
+    assert summary["disagreement"]["matrix"][0][1] == pytest.approx(1 - teacher["top1"] / 100)
     assert {"shard", "fit_teacher:regnety_photos", "precompute:photos", "train:photos_plain"} <= set(summary["seconds"])
+    assert summary["seconds"]["evaluate:photos_plain"]["images_per_second"] > 0
+    assert summary["caches"]["photos"]["verified"] == {"parts": 4, "whole": 4, "damaged": 0}
     page = (work / "report/index.html").read_text()
-    assert page.count("data:image/png;base64,") == 2 and "http" not in page
+    assert "http" not in page and len(page) < 2_000_000
     assert "photos_hard_token" in run(report.main, "--show", work / "report/summary.json").output
+    assert "| photos_hard_token | hard |" in (work / "report/summary.md").read_text()
+
+
+def test_every_number_of_the_page_has_a_source_that_says_it(work: Path) -> None:
+    looked_up, bare = numbers.check(work, Path("params.yaml"))
+    assert looked_up > 200 and not bare
 
 
 def test_tools_read_what_the_stages_wrote(work: Path) -> None:
@@ -116,10 +155,9 @@ def test_tools_read_what_the_stages_wrote(work: Path) -> None:
     run(inspect.views, "--recipe", "photos", "--cache", "photos", "--out", work / "views.png")
     assert (work / "views.png").stat().st_size > 10_000
     assert "4 of 4 parts whole" in run(verify.main, work / "caches/photos").output
-    for cache, parts in (("caches/photos", 2), ("answers/regnety_photos", 1)):
-        again = run(verify.main, work / cache, "--audit", parts, "--json")
-        audit = json.loads(again.stdout)[0]["audit"]
-        assert audit["equal"] == audit["hard_equal"] == audit["rows"] > 0 and audit["pixels_equal"] == audit["views"]
+    again = run(verify.main, work / "caches/photos", "--audit", 2, "--json")
+    audit = json.loads(again.stdout)[0]["audit"]
+    assert audit["equal"] == audit["hard_equal"] == audit["rows"] > 0 and audit["pixels_equal"] == audit["views"]
     planned = json.loads(run(plan.main, "--json").stdout)
     assert planned["cache"]["parts"] == 4 and planned["cache"]["teacher_forward_passes"] == 150
 
@@ -181,23 +219,40 @@ def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monk
         np.maximum(out, 1, out=out)
         return chosen
 
-    monkeypatch.setattr("pipeline.views.drawn.draw_block", other)
-    result = CliRunner().invoke(evaluate.main, ["--student", "photos_plain"])
-    assert result.exit_code == 3 and "shard 000000.tar, block 0, view 0: other pixels" in result.output
-    result = CliRunner().invoke(inspect.views, ["--recipe", "photos", "--cache", "photos", "--out", "x.png"])
-    assert result.exit_code == 3 and "log.jsonl in the work pool names it" in result.output
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.views.drawn.draw_block", other)
+        run(evaluate.main, "--student", "photos_plain")
+        result = CliRunner().invoke(inspect.views, ["--recipe", "photos", "--cache", "photos", "--out", "x.png"])
+        assert result.exit_code == 3 and "log.jsonl in the work pool names it" in result.output
+    result = CliRunner().invoke(report.main)
+    assert result.exit_code == 3
+    assert "teacher regnety_photos and photos_plain saw other pixels of the same images" in result.output
+    run(evaluate.main, "--student", "photos_plain")
     result = CliRunner().invoke(inspect.views, ["--recipe", "photos", "--out", "work"])
     assert result.exit_code == 2 and "--out: expected a .png file, found work" in result.output
     assert not Path("x.png").exists()
 
 
-def test_damaged_scores_and_a_pool_to_predict_on_are_refused(work: Path) -> None:
-    path = work / "eval/photos_plain/metrics.json"
-    kept = path.read_bytes()
-    path.write_text("{}")
-    result = CliRunner().invoke(report.main)
-    path.write_bytes(kept)
-    assert result.exit_code == 3 and "not the scores of a student (KeyError('heads'))" in result.output
+def test_damaged_scores_answers_of_another_student_and_a_pool_to_audit_are_refused(work: Path) -> None:
+    for name, content, code, sentence in [
+        ("metrics.json", b"{}", 3, "not the scores of a student (KeyError('sets'))"),
+        ("metrics.json", b"{", 3, "metrics.json: damaged"),
+        ("val.npz", (work / "eval/photos_hard_token/val.npz").read_bytes(), 4, "val.npz: answers of another model"),
+        ("val.npz", (work / "eval/photos_plain/val.npz").read_bytes()[:-100], 3, "not whole predictions"),
+    ]:
+        path = work / "eval/photos_plain" / name
+        kept = path.read_bytes()
+        path.write_bytes(content)
+        result = CliRunner().invoke(report.main)
+        path.write_bytes(kept)
+        assert result.exit_code == code and sentence in result.output, result.output
+        assert "python -m stages.evaluate --student photos_plain" in result.output
+    weights = work / "students/photos_plain/model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1000])
+    result = CliRunner().invoke(evaluate.main, ["--student", "photos_plain"])
+    weights.write_bytes(kept)
+    assert result.exit_code == 3 and "damaged weights" in result.output, result.output
     result = CliRunner().invoke(verify.main, [str(work / "pool"), "--audit", "1", "--cache", "photos"])
     assert result.exit_code == 2 and "no teacher cache" in result.output
 
@@ -209,6 +264,8 @@ def test_no_stage_replaces_a_folder_that_is_not_its_own_output(work: Path) -> No
         (precompute.main, ["--cache", "photos"], "caches/photos"),
         (answers.main, ["--teacher", "regnety_photos"], "answers/regnety_photos"),
         (train.main, ["--student", "photos_plain"], "students/photos_plain"),
+        (evaluate.main, ["--student", "photos_plain"], "eval/photos_plain"),
+        (report.main, [], "report"),
     ]
     for command, arguments, out in calls:
         aside = work / f"{out}-aside"

@@ -1,7 +1,8 @@
-"""How good a trained student is.
+"""How good trained models are: students, teachers and undistilled twins alike.
 
-In: an exported student, the validation split, the teacher's answers on it.
-Out: metrics.json.
-Read ``metrics`` (counts that add up over ranks), then ``evaluate``.
-A metric of its own is a function in ``metrics``.
+In: a student or a teacher, test sets.
+Out: answers, sample by sample, and from those alone scores, disagreement, calibration.
+Read ``predictions`` (the file of answers), ``answering`` (a model over a test set) with ``sets``, ``students`` and
+``teachers``; then the pure functions: ``metrics``, ``disagreement``. ``tokens`` and ``attention`` look inside, ``size`` is
+how large and fast a model is, ``outputs`` what stage evaluate leaves.
 """

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.cache.codec import bytes_per_view, codecs_for, hard_labels, pack, unpack
 from pipeline.cache.layout import CacheConfig, Layout, layout_of
 from pipeline.cache.records import row_digest
 from pipeline.data.shards import Shards
+from pipeline.evaluation.size import gflops
 from pipeline.planning.pieces import Pieces
 from pipeline.planning.speed import Speed, hours
 from pipeline.runtime import units
@@ -95,7 +95,7 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
         "teacher": {
             "fitted_here": config.fitted_here,
             "milliseconds_per_view": 1e3 * teaching,
-            "gflops_per_view": _gflops(lambda: model(images[:1])),
+            "gflops_per_view": gflops(lambda: model(images[:1])),
         },
         "drawing_milliseconds_per_view_and_core": 1e3 * drawing,
         "memory": memory[0] if memory else "",
@@ -229,7 +229,7 @@ def _student(
         return loss
 
     taken = _median_seconds(step, device) / len(images)
-    return replace(speed, step=taken), 3 * _gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
+    return replace(speed, step=taken), 3 * gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
 
 
 def _draw(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> tuple[float, DrawnVisit]:
@@ -251,10 +251,3 @@ def _median_seconds(call: Callable[[], object], device: torch.device, rounds: in
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])  # the first call warms up
-
-
-def _gflops(call: Callable[[], object]) -> float:
-    """GFLOP of a call, one multiply-add as two, attention counted whole (timm's fused attention hides it)."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops() / 1e9

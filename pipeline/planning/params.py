@@ -18,6 +18,7 @@ SECTION = {
     "cache": "caches",
     "training": "trainings",
     "student": "students",
+    "test_set": "test_sets",
 }
 CHOICES = ("study", "scale", "data", *SECTION)
 
@@ -42,7 +43,7 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     defaults = params.pop("defaults", {})
     for group, section in SECTION.items():
         names = chosen[group].split(",") if group in chosen else _listed(defaults.get(group))
-        if not names:
+        if not names and group != "test_set":
             raise UsageError(
                 f"{configs}/data/{data}.yaml: defaults.{group} is missing; add it, or choose one: {group}=..."
             )

@@ -14,6 +14,7 @@ from pipeline.base.fits import require_coverage, require_period, require_repeats
 from pipeline.cache.fidelity import warning
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
+from pipeline.data.test_sets import VAL, SetConfig
 from pipeline.runtime.config import NAME, NONE, C, validate
 from pipeline.runtime.errors import UsageError
 from pipeline.student.config import StudentConfig
@@ -22,7 +23,7 @@ from pipeline.training.config import FitConfig, LoopConfig, TrainConfig
 from pipeline.views.recipe import Recipe
 
 _LONGEST = 100  # characters of a name: file names and DVC's stage names are made of it
-SECTIONS = ("recipes", "teachers", "caches", "trainings", "students")
+SECTIONS = ("recipes", "teachers", "caches", "trainings", "students", "test_sets")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Pieces:
     caches: Mapping[str, CacheConfig]
     trainings: Mapping[str, TrainConfig]
     students: Mapping[str, StudentConfig]
+    test_sets: Mapping[str, SetConfig]
 
     def named_weights(self) -> dict[str, str | None]:
         """The weights that the configuration names, by their key."""
@@ -78,7 +80,10 @@ def examine(params: Mapping[str, Any]) -> tuple[Pieces, list[str]]:
         _section(params, "caches", CacheConfig, problems),
         _section(params, "trainings", TrainConfig, problems),
         _section(params, "students", StudentConfig, problems),
+        _section(params, "test_sets", SetConfig, problems),
     )
+    if VAL in pieces.test_sets:
+        problems.append(f"test_sets.{VAL}: this name is the validation split's, which is always scored; choose another")
     for name, teacher in pieces.teachers.items():
         if teacher.fit is not None:
             with _noting(problems):
@@ -111,7 +116,7 @@ def raise_all(problems: list[str]) -> None:
 
 def _section(params: Mapping[str, Any], section: str, model: type[C], problems: list[str]) -> dict[str, C]:
     entries, found = params.get(section), {}
-    may_be_empty = section in ("teachers", "caches")  # undistilled students need neither
+    may_be_empty = section in ("teachers", "caches", "test_sets")  # undistilled students need neither
     if not isinstance(entries, dict) or not (entries or may_be_empty):
         if section in params:
             problems.append(f"{section}: expected a mapping with at least one entry, found {entries!r}")

@@ -40,6 +40,11 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
         for key, entry in study["students"].items()
         if scale in entry.get("scales", SCALES)
     }
+    params["test_sets"] = {
+        key: _changed(_read(configs, "test_set", key), entry, scale, ())
+        for key, entry in study.get("test_sets", {}).items()
+        if scale in entry.get("scales", SCALES)
+    }
     return params
 
 

@@ -2,7 +2,7 @@
 
 In: the outputs of all other stages.
 Out: work/report, work/views.png, text.
-Read ``summary`` (the numbers), ``page`` (the HTML), ``gallery`` (views as pictures) with ``lettering`` (names in them),
-``inspection`` (a cache).
-Nothing here computes a number that another room has.
+Read ``study`` (what was run), ``summary`` (its numbers) with ``paper`` (the papers'), ``content`` (what else is shown),
+then ``write``: ``page`` (the HTML) of ``figures`` (lines) and ``pictures``, and ``table`` (text). ``gallery`` (views,
+with ``lettering``, names in pictures) and ``inspection`` (a cache) are commands of their own as well.
 """

@@ -1,63 +1,118 @@
-"""One HTML page without any network need, and the same numbers as JSON."""
+"""One HTML page without any network need; every number on it is looked up by the file and key that it names."""
 
-import base64
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jinja2 import Environment
-from matplotlib.figure import Figure
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
 
-from pipeline.base.files import write_durably
-from pipeline.data.shards import Shards
-from pipeline.report import gallery, lettering
+from pipeline.report import figures
 from pipeline.runtime.text import printable
-from pipeline.student.export import read_log
-from pipeline.views.recipe import Recipe
 
 _TEMPLATE = Path(__file__).with_name("page.html")
+SUMMARY = "report/summary.json"
 
 
-def write(work: Path, cache: str | None, recipe: Recipe, summary: Mapping[str, Any], out: Path) -> None:
-    """``index.html`` and ``summary.json`` in ``out``; views of ``recipe``, with the answers in ``cache`` where there is one."""
-    train, val = Shards.open(work / "shards" / "train"), Shards.open(work / "shards" / "val")
-    path = work / "caches" / cache if cache is not None else None
-    grid = gallery.cells(train, recipe, path, block=0, samples=6, first_view=0, views=6)
+class Documents:
+    """The JSON files below ``work`` that the page's numbers come from, each read once; ``summary`` is not written yet."""
+
+    def __init__(self, work: Path, summary: Mapping[str, Any]) -> None:
+        self.work = work
+        self.read: dict[str, Any] = {SUMMARY: summary}
+
+    def find(self, file: str, keys: tuple[str | int, ...]) -> Any:
+        """The value under ``keys`` of ``file``. Raises KeyError, IndexError or OSError where there is none."""
+        if file not in self.read:
+            self.read[file] = json.loads((self.work / file).read_bytes())
+        value = self.read[file]
+        for key in keys:
+            value = value[int(key) if isinstance(value, list) else key]
+        return value
+
+    def number(self, file: str, *keys: str | int, style: str = "", scale: float = 1.0) -> Markup:
+        """The value as an element that says where it comes from: ``data-source`` is the file and a JSON pointer
+        (RFC 6901), ``data-style`` Python's format, ``data-scale`` a factor. Nothing where it is null."""
+        value = self.find(file, keys)
+        if value is None:
+            return Markup("–")
+        pointer = "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)
+        scaled = "" if scale == 1.0 else f' data-scale="{scale:g}"'
+        source = f'data-source="{escape(f"{file}#{pointer}")}" data-style="{style}"{scaled}'
+        return Markup(f"<data {source}>{escape(shown(value, style, scale))}</data>")
+
+    def interval(self, file: str, *keys: str | int) -> Markup:
+        """The two ends of an interval in percent."""
+        low, high = (self.number(file, *keys, end, style=".1f") for end in (0, 1))
+        return Markup("<small>{} to {}</small>").format(low, high)
+
+
+def shown(value: Any, style: str, scale: float) -> str:
+    """How the page writes a value."""
+    return format(value * scale if scale != 1.0 else value, style)
+
+
+def render(work: Path, summary: Mapping[str, Any], **content: Any) -> str:
+    """The page. ``content``: what else the template shows, as the stage's library call made it."""
+    documents = Documents(work, summary)
     environment = Environment(
-        autoescape=True, finalize=lambda value: printable(value) if isinstance(value, str) else value
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_safe
     )
-    environment.filters["pct"] = lambda value: "" if value is None else f"{value:.2f}"
-    page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        samples=train.samples,
-        val_samples=val.samples,
-        classes=len(train.classes),
-        curves=_png(_curves(work / "students", list(summary["students"]))),
-        views=_png(gallery.figure(grid)),
-        **summary,
+    environment.globals |= {"n": documents.number, "interval": documents.interval, "S": SUMMARY}
+    environment.filters |= {"svg": Markup, "lines": lambda text: escape(printable(text, lines=True))}
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        summary=summary, figures=drawn(summary, content["curves"]), **content
     )
-    write_durably(out / "index.html", page.encode())
-    write_durably(out / "summary.json", json.dumps(summary, indent=1).encode() + b"\n")
 
 
-def _curves(students: Path, names: list[str]) -> Figure:
-    picture = Figure(figsize=(10, 3.4), layout="constrained")
-    left, right = picture.subplots(1, 2)
-    for name, shown in zip(names, lettering.names_of(names, "student")):
-        rows = read_log(students / name)
-        epochs = np.array([float(row["epoch"]) for row in rows])
-        left.plot(epochs, [float(row["task"]) for row in rows], label=shown)
-        scored = [row["val_top1"] != "" for row in rows]
-        right.plot(epochs[scored], [100 * float(row["val_top1"]) for row in rows if row["val_top1"]], label=shown)
-    left.set(xlabel="epoch", ylabel="cross-entropy of the class head", title="Training loss (label term)")
-    right.set(xlabel="epoch", ylabel="%", title="Validation top-1")
-    lettering.write(right.legend().get_texts())
-    return picture
+def _safe(value: Any) -> Any:
+    """Texts of people's, such as names of classes, without control characters; what the template made stays."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _png(picture: Figure) -> str:
-    buffer = io.BytesIO()
-    picture.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+def drawn(summary: Mapping[str, Any], curves: Mapping[str, figures.Series]) -> dict[str, list[tuple[str, str]]]:
+    """The page's figures, by section: (title, SVG)."""
+    names = ", ".join(summary["students"])
+    found = {
+        "curves": [
+            (title, figures.lines(series, "epoch", "", f"{title} by epoch, one line for each of {names}"))
+            for title, series in curves.items()
+            if any(series.values())
+        ]
+    }
+    layers = {name: of["layers"] for name, of in summary["tokens"].items()}
+    tokens = {name: [(float(x), y) for x, y in enumerate(layers.get(name, []))] for name in summary["students"]}
+    about = "Mean cosine of class and distillation token at the input and after each layer"
+    low = min([0.0, *(y for points in tokens.values() for _, y in points)])
+    last = max([1.0, *(x for points in tokens.values() for x, _ in points)])
+    found["tokens"] = [("Tokens", figures.lines(tokens, "layer", "cosine", about, box=((0.0, low), (last, 1.0))))]
+    calibration = {
+        name: [(entry["confidence"], entry["accuracy"]) for entry in bins]
+        for name, bins in summary["calibration"].items()
+    }
+    about = "Share of right answers by confidence; on the diagonal both are equal"
+    square = ((0.0, 0.0), (1.0, 1.0))
+    found["calibration"] = [
+        ("Calibration", figures.lines(calibration, "confidence", "right", about, diagonal=True, box=square))
+    ]
+    classes = {
+        name: [(float(i), value) for i, value in enumerate(sorted(value for value in of if value is not None))]
+        for name, of in summary["per_class"].items()
+    }
+    about = "Accuracy of each class in percent, from the worst class to the best"
+    found["classes"] = [("Accuracy by class", figures.lines(classes, "classes, worst first", "% right", about))]
+    found["cost"] = _costs(summary)
+    return found
+
+
+def _costs(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    students = summary["students"]
+    size = {name: (entry["parameters"] / 1e6, entry["top1"]) for name, entry in students.items()}
+    speeds = {name: summary["seconds"].get(f"evaluate:{name}", {}).get("images_per_second") for name in students}
+    speed = {name: (speeds[name] or 0.0, entry["top1"]) for name, entry in students.items()}
+    found = [("Against parameters", figures.points(size, "million parameters", "top-1 %", "Top-1 by parameters"))]
+    if all(speeds.values()):
+        about = "Top-1 by throughput"
+        found.append(("Against throughput", figures.points(speed, "images per second", "top-1 %", about)))
+    return found

@@ -1,98 +1,168 @@
-"""The numbers of the report, and its table for the terminal."""
+"""The numbers of the report, collected from what the stages left."""
 
-import shutil
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from pipeline.base import files
-from pipeline.cache.reader import Cache, open_cache
-from pipeline.data.shards import Shards
+from pipeline.base.files import parse_json
+from pipeline.evaluation import disagreement, metrics, predictions
+from pipeline.evaluation.predictions import Predictions
+from pipeline.report.study import Study
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import say
-from pipeline.runtime.text import clipped
+
+_PAIRS, _WORST = 12, 12  # shown
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the report says of a student besides its scores. ``teacher``: whom its agreement is shown with, "" for none."""
+class Answers:
+    """Everybody's answers on the validation split, which are of the same images."""
 
-    distillation: str
-    teacher: str
-
-
-def summarise(
-    work: Path, teachers: Collection[str], caches: Collection[str], students: Mapping[str, Shown]
-) -> dict[str, Any]:
-    """``summary.json``: ``teachers.<name>.top1``, ``students.<name>.top1`` and ``seconds``; percentages.
-
-    ``work`` is where the other stages wrote; folders of other names in it do not matter. Raises UsageError for a student
-    that was not evaluated, IntegrityError for damaged scores.
-    """
-    val = Shards.open(work / "shards" / "val")
-    found: dict[str, Any] = {}
-    for name, shown in students.items():
-        path = work / "eval" / name / "metrics.json"
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file; run python -m stages.evaluate --student {name}")
-        try:
-            found[name] = asdict(shown) | _scores(files.parse_json(path.read_bytes()), shown.teacher)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            again = "write it again with: python -m stages.evaluate"
-            raise IntegrityError(f"{path}: not the scores of a student ({error!r}); {again}") from None
-    known = ("", *students, *teachers, *caches)  # "train:soft" counts while there is a student soft
-    seconds = dict(filter(None, map(_seconds, sorted((work / "seconds").glob("*.json")))))
-    return {
-        "teachers": {name: {"top1": teacher_top1(open_cache(work / "answers" / name), val)} for name in teachers},
-        "students": found,
-        "seconds": {stage: taken for stage, taken in seconds.items() if stage.partition(":")[2] in known},
-    }
+    teachers: Mapping[str, Predictions]
+    students: Mapping[str, Predictions]
 
 
-def _seconds(path: Path) -> tuple[str, float] | None:
-    """A stage's name and seconds; None, and a word about it, where the file is cut or another's: no output depends on it."""
+def read_answers(work: Path, study: Study) -> Answers:
+    """The answers of all teachers and students. Raises UsageError for what was not evaluated, IntegrityError for damage
+    and for other pixels, IdentityError for answers of another model or of other images."""
+    teachers, students = {}, {}
+    for name in study.teachers:
+        again = f"python -m stages.answers --teacher {name}"
+        teachers[name] = predictions.read(work / "answers" / name / "val.npz", again)
+    for name in study.students:
+        again, path = f"python -m stages.evaluate --student {name}", work / "eval" / name / "val.npz"
+        students[name] = predictions.read(path, again)
+        described = read_json(work / "students" / name / "config.json", f"python -m stages.train --student {name}")
+        predictions.require_of(students[name], str(described.get("weights_hash")), path, again)
+    everybody = [*((f"teacher {name}", of) for name, of in teachers.items()), *students.items()]
+    for (one, first), (other, second) in combinations(everybody, 2):
+        predictions.require_same_images(first, second, (one, other))
+    return Answers(teachers, students)
+
+
+def read_json(path: Path, again: str) -> Any:
+    """Raises UsageError where there is no file, IntegrityError where it is no JSON."""
     try:
-        found = files.parse_json(path.read_bytes())
-        return str(found["stage"]), float(found["seconds"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        say(f"warning: {path}: not the seconds of a stage ({error!r}); left out of the report")
-        return None
+        return parse_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; write it with: {again}") from None
+    except ValueError as error:
+        raise IntegrityError(f"{path}: damaged ({error}); write it again with: {again}") from None
 
 
-def _scores(metrics: Mapping[str, Any], teacher: str) -> dict[str, Any]:
-    """A student's row of the report from its ``metrics.json``."""
-    heads = metrics["heads"]
-    best = "fused" if "fused" in heads else "class"
+def summarise(work: Path, study: Study, answers: Answers) -> dict[str, Any]:
+    """``summary.json`` but for what is shown as pictures: all numbers, each from the files of the stages or computed of
+    their answers. Percentages, but for ``disagreement`` (shares), ``tokens`` (cosines) and ``calibration`` (shares)."""
+    students = {name: _student(work, study, answers, name) for name in study.students}
     return {
-        "top1": heads[best]["top1"],
-        "class": heads["class"]["top1"],
-        "distillation_head": heads["distillation"]["top1"] if "distillation" in heads else None,
-        "fused": heads["fused"]["top1"] if "fused" in heads else None,
-        "ema": metrics["ema"][best]["top1"] if "ema" in metrics else None,
-        "agreement": heads[best]["agreement"][teacher] if teacher else None,
-        "live_fraction": metrics["live_fraction"],
+        "teachers": {name: _teacher(study, of, name) for name, of in answers.teachers.items()},
+        "students": students,
+        "disagreement": _disagreement(answers),
+        "pairs": _pairs(answers),
+        "tokens": {name: entry.pop("tokens") for name, entry in students.items() if "tokens" in entry},
+        "per_class": {name: disagreement.per_class(of, of.best) for name, of in answers.students.items()},
+        "confused": {name: disagreement.confused(of, of.best, _PAIRS) for name, of in answers.students.items()},
+        "calibration": {name: metrics.calibration(of, of.best) for name, of in answers.students.items()},
+        "seconds": _seconds(work, study),
     }
 
 
-def teacher_top1(cache: Cache, val: Shards) -> float:
-    """Percentage of the validation samples whose hard label is the label."""
-    right = sum(int((cache.read(block, 0, 1).hard[0] == val.labels(block)).sum()) for block in val.blocks)
-    return 100.0 * right / val.samples
+def _teacher(study: Study, of: Predictions, name: str) -> dict[str, Any]:
+    chosen = study.teachers[name]
+    return {"arch": chosen.arch, "weights": chosen.weights or "fitted here", **metrics.of_head(of, of.best)}
 
 
-def table(summary: Mapping[str, Any]) -> str:
-    """The result table as text, for the terminal; names that are too long for it are cut."""
-    rows = [
-        (name, entry.get("distillation", "(teacher)"), entry["top1"], entry.get("agreement"))
-        for kind in ("teachers", "students")
-        for name, entry in summary[kind].items()
+def _student(work: Path, study: Study, answers: Answers, name: str) -> dict[str, Any]:
+    """A student's row of the result table."""
+    path = work / "eval" / name / "metrics.json"
+    again = f"python -m stages.evaluate --student {name}"
+    chosen, own = study.students[name], answers.students[name]
+    scored = read_json(path, again)
+    try:
+        sets = scored["sets"]
+        best = sets["val"]["heads"][own.best]
+        found = {
+            "arch": chosen.arch,
+            "distillation": chosen.distillation,
+            "supervision": chosen.supervision,
+            "teacher": study.teacher_of(name),
+            "best": own.best,
+            **best,
+            **{key: scored[key] for key in ("parameters", "gflops", "live_fraction")},
+            "ema": sets["val"]["ema"][own.best]["top1"] if "ema" in sets["val"] else None,
+            "sets": sets,
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"{path}: not the scores of a student ({error!r}); write it again with: {again}") from None
+    found |= {"tokens": scored["tokens"]} if "tokens" in scored else {}
+    found["reference"] = chosen.reference
+    found["agreement"] = {
+        teacher: {
+            "percent": disagreement.agreement(own.hard[own.best], of.hard[of.best]),
+            "divergence": disagreement.divergence(of, own, own.best),
+        }
+        for teacher, of in answers.teachers.items()
+    }
+    twin = study.twin_of(name)
+    if twin is not None:
+        other = answers.students[twin]
+        right, twins = own.ranks[own.best] < 1, other.ranks[other.best] < 1
+        test = disagreement.mcnemar(right, twins)
+        found["twin"] = {"name": twin, "points": 100.0 * float(right.mean() - twins.mean()), **test}
+    return found
+
+
+def _disagreement(answers: Answers) -> dict[str, Any]:
+    """The paper's Table 4 over everybody: labels, teachers, students, of a student with two heads each and both."""
+    some = next(iter(answers.students.values()))
+    rows = {"labels": some.labels} | {name: of.hard[of.best] for name, of in answers.teachers.items()}
+    for name, of in answers.students.items():
+        single = len(of.heads) == 1
+        rows |= {name: of.hard["class"]} if single else {
+            f"{name}: {head if head != 'fused' else 'both'}": of.hard[head] for head in ("class", "distillation", "fused")
+        }  # fmt: skip
+    return {"names": list(rows), "matrix": disagreement.matrix(rows)}
+
+
+def _pairs(answers: Answers) -> list[dict[str, Any]]:
+    """McNemar's test for each pair of students, by the head that counts."""
+    right = {name: of.ranks[of.best] < 1 for name, of in answers.students.items()}
+    return [
+        {"first": one, "second": other, **disagreement.mcnemar(right[one], right[other])}
+        for one, other in combinations(right, 2)
     ]
-    most = max(16, shutil.get_terminal_size().columns - 37)
-    wide = min(most, max([16, *(len(name) + 2 for name, *_ in rows)]))
-    lines = [f"{'':<{wide}}{'distillation':<14}{'top-1 %':>8}{'agreement %':>13}"]
-    for name, distillation, top1, agreement in rows:
-        shown = "" if agreement is None else f"{agreement:.2f}"
-        score = "" if top1 is None else f"{top1:.2f}"
-        lines.append(f"{clipped(name, wide - 2):<{wide}}{distillation:<14}{score:>8}{shown:>13}".rstrip())
-    return "\n".join(lines)
+
+
+def _seconds(work: Path, study: Study) -> dict[str, Any]:
+    """Seconds, memory and speed of the stages' last runs; "train:soft" counts while there is a student soft. A file that
+    is cut or another's is left out with a word, since no output depends on it."""
+    known = ("", *study.students, *study.teachers, *study.caches, *study.test_sets)
+    found = {}
+    for path in sorted((work / "seconds").glob("*.json")):
+        try:
+            time = parse_json(path.read_bytes())
+            name = str(time.pop("stage"))
+            time["seconds"] = float(time["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            say(f"warning: {path}: not the seconds of a stage ({error!r}); left out of the report")
+            continue
+        if name.partition(":")[2] in known:
+            found[name] = time
+    return found
+
+
+def worst(answers: Answers) -> list[dict[str, Any]]:
+    """The samples that the students answer worst: ``row``, ``label``, and every student's ``answers`` with probability."""
+    rows = disagreement.worst(list(answers.students.values()), _WORST)
+    shares = {name: metrics.probabilities(of, of.best)[rows] for name, of in answers.students.items()}
+    found = []
+    for place, row in enumerate(rows):
+        said = {
+            name: {"answer": of.classes[int(of.hard[of.best][row])], "share": float(shares[name][place].max())}
+            for name, of in answers.students.items()
+        }
+        first = next(iter(answers.students.values()))
+        found.append({"row": row, "label": first.classes[int(first.labels[row])], "answers": said})
+    return found

@@ -67,15 +67,27 @@ def _leave_cores_to_workers() -> None:
 
 
 @contextmanager
-def timed(out: Path | None, name: str) -> Iterator[None]:
-    """Leaves the seconds that the block took in ``work/seconds/<name>.json``, beside the outputs, for the report.
+def timed(out: Path | None, name: str) -> Iterator[dict[str, object]]:
+    """Leaves the seconds that the block took in ``work/seconds/<name>.json``, beside the outputs, for the report, with its
+    peak memory and with what the block adds to the yielded mapping.
 
     Times are of this machine and this run, so they are no output: no stage depends on them.
     """
     start = time.perf_counter()
-    yield
+    notes: dict[str, object] = {}
+    yield notes
     if out is not None and rank() == 0:
         folder = next((parent for parent in out.absolute().parents if parent.name == "work"), out.absolute().parent)
         path = folder / "seconds" / f"{name.replace(':', '-')}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"stage": name, "seconds": round(time.perf_counter() - start, 2)}) + "\n")
+        seconds = round(time.perf_counter() - start, 2)
+        path.write_text(json.dumps({"stage": name, "seconds": seconds, **_peaks(), **notes}) + "\n")
+
+
+def _peaks() -> dict[str, int]:
+    """Peak memory in bytes: of this process or of its largest child, and of the GPU where there is one."""
+    found = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return {"peak_bytes": found, "peak_gpu_bytes": torch.cuda.max_memory_allocated()}
+    return {"peak_bytes": found}

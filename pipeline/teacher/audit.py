@@ -21,7 +21,7 @@ from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
 from pipeline.views.chance import Draws
-from pipeline.views.recipe import Recipe, evaluation
+from pipeline.views.recipe import Recipe
 from pipeline.views.visits import Visit
 from pipeline.views.workers import read_visits
 
@@ -67,12 +67,8 @@ class Maker:
     split: str
 
 
-def maker_of(params: Path, name: str, answers: bool) -> Maker:
-    """What made the cache ``name`` of params.yaml, or (``answers``) the validation answers of the teacher ``name``."""
-    if answers:
-        teacher = load(params, f"teachers.{name}", TeacherConfig)
-        recipe = load(params, f"recipes.{teacher.recipe}", Recipe)
-        return Maker(name, teacher, evaluation(recipe), "val")
+def maker_of(params: Path, name: str) -> Maker:
+    """What made the cache ``name`` of params.yaml."""
     cache = load(params, f"caches.{name}", CacheConfig)
     teacher = load(params, f"teachers.{cache.teacher}", TeacherConfig)
     return Maker(cache.teacher, teacher, load(params, f"recipes.{cache.recipe}", Recipe), "train")

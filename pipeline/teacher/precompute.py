@@ -248,11 +248,6 @@ def run(
     return pool, summary
 
 
-def answers_config(teacher: str, recipe: str) -> CacheConfig:
-    """The cache of a teacher's answers on the validation split: one view, no chance, logits in any case."""
-    return CacheConfig(recipe=recipe, teacher=teacher, views=1, group=1, codec="f16")
-
-
 def views_per_visit(group: int) -> int:
     """How many views are drawn of an image that was decoded once; it divides G and changes speed only, no byte."""
     return next(r for r in (3, 2, 1) if group % r == 0)

@@ -1,0 +1,136 @@
+"""Test sets besides the validation split: other images, other labels of the same images, another evaluation crop.
+
+The images of the set NAME lie in TEST_ROOT/NAME: ``folder`` as <class>/<image> (perhaps only some of the classes; numbers
+0 to C-1, as ImageNet-V2 has them, are places in the list of classes), the other sources as at packing, of which the
+validation split counts.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.data.listing import Entry, File, Problems, Split, content_key, rejection, suffix, walk
+from pipeline.data.shards import Shards
+from pipeline.data.sources import DataConfig, check_quarantine, read_splits, scan
+from pipeline.runtime.config import Config
+from pipeline.runtime.errors import UsageError
+
+VAL = "val"  # the validation split, which is always a test set
+
+
+class SetConfig(Config):
+    """One test set. ``source``: ``val`` is the validation split's images. ``labels``: ``real`` are those of ImageNet-ReaL
+    (several a picture, or none), which timm brings along. ``crop_fraction`` and ``interpolation``: of the evaluation crop;
+    null is as the student's recipe says (DeiT: 0.875, timm's own evaluation: 0.9)."""
+
+    source: Literal["val", "folder", "cifar10", "cifar100", "webdataset"] = "val"
+    labels: Literal["own", "real"] = "own"
+    crop_fraction: float | None = Field(default=None, ge=0.1, le=1)
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    max_quarantined: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SetConfig":
+        if self.labels == "real" and self.source != VAL:
+            raise ValueError(
+                f"labels: the real labels are of ImageNet's validation split, found source {self.source!r}"
+            )
+        return self
+
+    @property
+    def same_views(self) -> bool:
+        """Whether it asks for nothing but what every student answers anyway."""
+        return self.source == VAL and self.crop_fraction is None and self.interpolation is None
+
+
+def find_root(name: str, environment: Mapping[str, str]) -> Path:
+    """TEST_ROOT/NAME. Raises UsageError where there is none."""
+    if not (value := environment.get("TEST_ROOT", "")):
+        raise UsageError(f"TEST_ROOT is not set: test set {name!r} needs it, e.g. TEST_ROOT=/data/tests")
+    root = Path(value) / name
+    if not root.is_dir():
+        raise UsageError(
+            f"{root}: the directory of test set {name!r} is missing; put its images there, or set TEST_ROOT"
+        )
+    return root
+
+
+def list_set(config: SetConfig, root: Path) -> list[File]:
+    """The files of a set with images of its own. Raises UsageError or IntegrityError with every problem."""
+    if config.source != "folder":
+        return scan(_data(config), root)
+    problems = Problems()
+    listed = list(walk(root, ".", problems))
+    problems.check(root)
+    return listed
+
+
+def read_set(config: SetConfig, root: Path, listed: list[File], classes: tuple[str, ...]) -> Split:
+    """The samples, labelled by the place of their class in ``classes``. Raises UsageError or IntegrityError with every
+    problem: classes that the students do not know, files that are no images."""
+    problems = Problems()
+    if config.source != "folder":
+        found, splits = read_splits(_data(config), root, listed)
+        if found != classes:
+            problems.usage(f"its classes are {_few(found)}, the students' are {_few(classes)}; they must be the same")
+        problems.check(root)
+        return splits["val"]
+    labels = {name: label for label, name in enumerate(classes)}
+    there = {file.path.split("/")[1] for file in listed if file.path.count("/") > 1}
+    if there and all(name.isdecimal() and int(name) < len(classes) for name in there) and not there <= set(labels):
+        labels = {name: int(name) for name in there}
+    split = Split([])
+    for file in listed:
+        path = file.path.removeprefix("./")
+        name, inside, _ = path.partition("/")
+        if (reason := rejection(file)) is not None:
+            split.rejected.append((path, reason))
+        elif not inside:
+            problems.usage(f"{path!r}: an image outside any class directory")
+        elif name not in labels:
+            problems.usage(f"{path!r}: no student knows a class {name!r}; their classes are {_few(classes)}")
+        else:
+            key = content_key(path.removesuffix(Path(path).suffix))
+            split.entries.append(Entry(path, key, labels[name], suffix(path), file.size, str(root / path)))
+    check_quarantine(split.rejected, config.max_quarantined, problems)
+    problems.check(root)
+    return split
+
+
+def packing(config: SetConfig, val: Shards) -> DataConfig:
+    """How a set with images of its own is packed: in shards and blocks as the validation split's."""
+    sizes = {"shard_size": val.shard_size, "block": val.block_size}
+    return DataConfig.model_validate({"source": "folder", "max_quarantined": config.max_quarantined} | sizes)
+
+
+def _data(config: SetConfig) -> DataConfig:
+    return DataConfig.model_validate({"source": config.source, "max_quarantined": config.max_quarantined})
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def real_labels(split: Shards) -> list[frozenset[int]]:
+    """ImageNet-ReaL's labels (Beyer et al. 2020) of each sample of ImageNet's validation split, in order; some have none.
+
+    Raises UsageError for samples that are not ``ILSVRC2012_val_00000001`` and so on.
+    """
+    package = find_spec("timm")
+    assert package is not None and package.origin is not None, "timm is a dependency"
+    known = json.loads((Path(package.origin).with_name("data") / "_info" / "imagenet_real_labels.json").read_text())
+    found = []
+    for block in split.blocks:
+        for key in split.keys(block):
+            stem, number = key.rpartition("/")[2].rpartition("_")[::2]
+            if stem != "ILSVRC2012_val" or not number.isdecimal() or not 0 < int(number) <= len(known):
+                raise UsageError(
+                    f"{split.root}: sample {key!r} is not of ImageNet's validation split, for which alone there are real "
+                    f"labels; remove test sets with labels: real"
+                )
+            found.append(frozenset(known[int(number) - 1]))
+    return found

@@ -1,0 +1,48 @@
+"""The test sets of a run, opened: images, and the recipe that a model sees them under."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.shards import Shards
+from pipeline.data.test_sets import VAL, SetConfig, real_labels
+from pipeline.evaluation.metrics import wilson
+from pipeline.evaluation.predictions import Predictions
+from pipeline.views.recipe import Recipe, evaluation
+
+
+def open_sets(
+    work: Path, shards: Path, configs: Mapping[str, SetConfig], recipe: Recipe
+) -> dict[str, tuple[Shards, Recipe]]:
+    """Images and recipe of the validation split and of each test set that asks for answers of its own, by name.
+
+    Raises UsageError where a set is not packed.
+    """
+    val = Shards.open(shards / VAL)
+    found = {VAL: (val, evaluation(recipe))}
+    for name, config in configs.items():
+        if not config.same_views:
+            split = val if config.source == VAL else Shards.open(work / "test_sets" / name / VAL)
+            found[name] = (split, seen_under(config, recipe))
+    return found
+
+
+def seen_under(config: SetConfig, recipe: Recipe) -> Recipe:
+    """The evaluation recipe with the set's own crop and interpolation."""
+    own = {"crop_fraction": config.crop_fraction, "interpolation": config.interpolation}
+    changed = {name: value for name, value in own.items() if value is not None}
+    return Recipe.model_validate(evaluation(recipe).model_dump() | changed)
+
+
+def on_real_labels(predictions: Predictions, split: Shards) -> dict[str, Any]:
+    """Percent right by head with ImageNet-ReaL's labels: an answer is right if it is one of them; samples without any do
+    not count. ``samples`` that count."""
+    labels = real_labels(split)
+    counts = np.array([bool(those) for those in labels])
+    heads = {}
+    for head in predictions.heads:
+        right = np.array([int(answer) in those for answer, those in zip(predictions.hard[head], labels)])[counts]
+        heads[head] = {"top1": 100.0 * float(right.mean()), "interval": list(wilson(int(right.sum()), len(right)))}
+    return {"samples": int(counts.sum()), "best": predictions.best, "heads": heads}

@@ -1,0 +1,102 @@
+"""What a trained student answers, and what is known of it besides: heads, average of weights, tokens, size, speed."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.base.weights import state_hash
+from pipeline.data.shards import Shards
+from pipeline.evaluation import metrics, size, tokens
+from pipeline.evaluation.answering import answers_of
+from pipeline.evaluation.predictions import Predictions
+from pipeline.runtime.machine import device as pick_device
+from pipeline.student.export import live_fraction, load, read_log, require_trained_for
+from pipeline.student.model import Student
+from pipeline.views.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Answers by test set; of the average of the weights the ranks only. ``facts``: what metrics.json adds to the
+    scores. ``speed``: of this machine, and so no output."""
+
+    answers: Mapping[str, Predictions]
+    averages: Mapping[str, Predictions]
+    facts: Mapping[str, Any]
+    speed: Mapping[str, Any]
+
+
+def evaluate(directory: Path, sets: Mapping[str, tuple[Shards, Recipe]], workers: int) -> Evaluated:
+    """Runs the student in ``directory``, and its average under ``ema``, once over each test set (its images, and the
+    recipe that they are seen under); the first one is the validation split.
+
+    Raises UsageError (nothing there), IdentityError (a student of other classes or views), IntegrityError (damage).
+    """
+    model = load(directory)
+    split, recipe = next(iter(sets.values()))
+    require_trained_for(directory, split.classes, recipe)
+    average = load(directory / "ema") if (directory / "ema").is_dir() else None
+    device = pick_device()
+    answers, averages, similar = dict[str, Predictions](), dict[str, Predictions](), dict[str, Any]()
+    for name, (images, seen) in sets.items():
+        first = not answers
+        with tokens.watched(model.model) if model.distilled and first else nullcontext() as sums:
+            answers[name] = _answers(model, directory.name, images, seen, workers)
+        if sums is not None:
+            similar = {"tokens": tokens.similarities(model.model, sums)}
+        if average is not None:
+            whole = _answers(average, f"{directory.name}, averaged", images, seen, workers)
+            averages[name] = Predictions(whole.identity, whole.labels, whole.digests, {}, whole.ranks, whole.hard)
+    images_ = torch.zeros(split.block_size, 3, recipe.size, recipe.size, device=device)
+    facts = {
+        "live_fraction": live_fraction(read_log(directory)),
+        "parameters": size.parameters(model),
+        "gflops": size.gflops(lambda: model(images_[:1])),
+    }
+    speed = {"images_per_second": size.images_per_second(model, images_), "batch": len(images_), "device": str(device)}
+    return Evaluated(answers, averages, facts | similar, speed)
+
+
+def _answers(model: Student, name: str, split: Shards, recipe: Recipe, workers: int) -> Predictions:
+    weights = state_hash(model.model.state_dict())
+    model.to(pick_device()).eval()
+    return answers_of(lambda images: scores(model, images), weights, name, split, recipe, workers)
+
+
+def scores(model: Student, images: Tensor) -> dict[str, Tensor]:
+    """Scores by head (``predictions.HEADS``) for finished images float32 (n, 3, R, R)."""
+    heads = model(images)
+    found = {"class": heads.class_logits.float()}
+    if heads.distillation_logits is not None:
+        found["distillation"] = heads.distillation_logits.float()
+        found |= {"fused": heads.fused(), "mean": (found["class"] + found["distillation"]) / 2}
+    return found
+
+
+def scores_json(found: Evaluated) -> dict[str, Any]:
+    """``metrics.json``: ``sets.<set>.{samples,best,heads.<head>,ema.<head>}`` and the facts."""
+    sets = {}
+    for name, answers in found.answers.items():
+        heads = {head: metrics.of_head(answers, head) for head in answers.heads}
+        sets[name] = {"samples": len(answers.labels), "best": answers.best, "heads": heads}
+        if name in found.averages:
+            average = found.averages[name]
+            sets[name]["ema"] = {head: metrics.of_head(average, head) for head in average.heads}
+    return {"sets": sets, **found.facts}
+
+
+def headline(scored: Mapping[str, Any]) -> dict[str, float]:
+    """The few columns that ``dvc exp show`` and ``dvc metrics diff`` are to show."""
+    first = next(iter(scored["sets"].values()))
+    best = first["heads"][first["best"]]
+    return {
+        "top1": best["top1"],
+        "class_top1": first["heads"]["class"]["top1"],
+        "loss": best["loss"],
+        "calibration_error": best["calibration_error"],
+    }

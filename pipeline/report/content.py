@@ -1,0 +1,150 @@
+"""What the report shows besides scores: what was run, views, augmentations, worst images, the caches, settings."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.cache.reader import find_store
+from pipeline.cache.verify import verify
+from pipeline.data.shards import Shards
+from pipeline.evaluation import attention
+from pipeline.report import gallery, paper, pictures
+from pipeline.report.figures import Series
+from pipeline.report.inspection import inspect
+from pipeline.report.study import Study
+from pipeline.student.export import load, read_log
+from pipeline.views.recipe import evaluation
+
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "zarr", "dvc", "scikit-learn")
+_VERIFIED = 4_000_000_000  # bytes: larger caches are not read whole for a report
+_CURVES = {
+    "Loss": "loss",
+    "Loss on the label": "task",
+    "Loss on the teacher": "distill",
+    "Top-1 on validation": "val_top1",
+    "Learning rate": "lr",
+}
+
+
+def facts(work: Path, study: Study, settings: Path) -> dict[str, Any]:
+    """What summary.json holds besides scores: what was run, caches, versions, commit, the papers' figures."""
+    train, val = (Shards.open(work / "shards" / split) for split in ("train", "val"))
+    return {
+        "run": {
+            "source": study.data.source,
+            "classes": len(train.classes),
+            "train": train.samples,
+            "val": val.samples,
+            "students": len(study.students),
+            "quarantined": {
+                of.manifest.split: [entry.model_dump() for entry in of.manifest.quarantined] for of in (train, val)
+            },
+        },
+        "interval": 95,
+        "caches": {name: cache_card(work / "caches" / name, train) for name in study.caches},
+        "paper": {"tokens": paper.TOKENS, "disagreement": paper.DISAGREEMENT},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "commit": commit(),
+        "command": command_of(settings),
+    }
+
+
+def cache_card(path: Path, train: Shards) -> dict[str, Any]:
+    """Identity, coverage, bytes and statistics of a cache, and what a check of every file found (None where it is too
+    large to be read for a report). Raises IntegrityError for damage among the blocks that are read."""
+    found = inspect(path, train, most_blocks=200)
+    found["answers"].pop("histogram")
+    identity = find_store(path, None).identity
+    found |= {
+        "canary": identity["canary"],
+        "weights": identity["teacher"]["weights"],
+        "total": sum(found["bytes"].values()),
+    }
+    if found["total"] <= _VERIFIED:
+        checked = verify(path)
+        found["verified"] = {"parts": checked.parts, "whole": checked.whole, "damaged": len(checked.damaged)}
+    return found
+
+
+def commit() -> str | None:
+    """The commit of the code, with "+" where files differ from it; None outside a repository or without git."""
+    try:
+        found = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def command_of(settings: Path) -> str:
+    """The command that composed params.yaml, as its first line says it; how to edit it by hand where it does not."""
+    first = settings.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("# Written by: ") if first.startswith("# Written by: ") else "python -m stages.configure"
+
+
+def curves(work: Path, study: Study, seconds: Mapping[str, Any]) -> dict[str, Series]:
+    """The figures of ``log.csv`` and, where the training noted it, the share of time spent waiting for data: by title,
+    then by student, points (epoch, value)."""
+    logs = {name: read_log(work / "students" / name) for name in study.students}
+    found: dict[str, Series] = {
+        title: {
+            name: [(float(row["epoch"]), float(row[key])) for row in rows if row.get(key) not in ("", None)]
+            if key != "distill" or study.students[name].distillation != "none"
+            else []
+            for name, rows in logs.items()
+        }
+        for title, key in _CURVES.items()
+    }
+    found["Waiting for data, share"] = {
+        name: [
+            (float(row["epoch"]), float(row["waiting"])) for row in seconds.get(f"train:{name}", {}).get("speed", ())
+        ]
+        for name in study.students
+    }
+    return found
+
+
+def views(work: Path, study: Study, samples: int = 3, count: int = 6) -> list[dict[str, str]]:
+    """Views as the teacher saw them: ``picture``, ``title`` (label, partner and share) and ``answer`` (its top three)."""
+    recipe, cache = study.recipe_shown()
+    train, path = Shards.open(work / "shards" / "train"), work / "caches" / cache if cache is not None else None
+    grid = gallery.cells(train, study.recipes[recipe], path, 0, samples, 0, count)
+    return [
+        {
+            "picture": pictures.data_uri(np.round(cell.image * 255).astype(np.uint8)),
+            "title": cell.title,
+            "answer": cell.answer,
+        }
+        for row in grid
+        for cell in row
+    ]
+
+
+def augmented(work: Path, study: Study) -> list[tuple[str, str]]:
+    """Each augmentation by itself: (name, picture)."""
+    recipe, _ = study.recipe_shown()
+    return pictures.augmentations(Shards.open(work / "shards" / "train"), study.recipes[recipe])
+
+
+def seen(work: Path, study: Study, worst: list[dict[str, Any]], best: str) -> dict[str, list[str]]:
+    """Pictures of the ``worst`` samples, and of the first ones with where the class token of student ``best`` looks."""
+    val, recipe = Shards.open(work / "shards" / "val"), study.recipes[study.students[best].recipe]
+    shown = pictures.rows_of(val, [entry["row"] for entry in worst], recipe)
+    first = pictures.rows_of(val, list(range(min(6, val.samples))), recipe)
+    maps = attention.of_class_token(load(work / "students" / best).model, torch.stack(first))
+    plain = evaluation(recipe)
+    looked = [
+        pictures.data_uri(pictures.looked_at(pictures.to_pixels(image, plain), of.numpy()))
+        for image, of in zip(first, maps)
+    ]
+    return {
+        "worst": [pictures.data_uri(pictures.to_pixels(image, plain)) for image in shown],
+        "first": [pictures.data_uri(pictures.to_pixels(image, plain)) for image in first],
+        "attention": looked,
+    }
