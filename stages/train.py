@@ -25,6 +25,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     from pipeline.student.config import StudentConfig
     from pipeline.student.inputs import open_inputs, run_key
     from pipeline.teacher.config import TeacherConfig
+    from pipeline.training import journal
     from pipeline.training.config import TrainConfig
     from pipeline.training.schedule import lanes_of
     from pipeline.views.recipe import Recipe
@@ -40,12 +41,13 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     lanes_of(
         rank(), world_size(), how.lanes, f"trainings.{chosen.training}.lanes"
     )  # refused before the ranks wait for each other
-    with timed(out, f"train:{name}"), distributed():
+    with timed(out, f"train:{name}") as notes, distributed():
         inputs = open_inputs(work, shards or work / "shards", chosen, recipe, how, cache, teacher)
         runs = pool_root() / "runs" / run_key(how, chosen, inputs, code_of("train"))[:16]
         trained = train.train_student(name, how, chosen, inputs, runs, workers())
         if rank() == 0:
             train.write_student(trained, chosen, inputs.train.classes, recipe, out)
+            notes["speed"] = journal.read_speed(runs)
     say(f"student: {out}")
 
 

@@ -1,6 +1,7 @@
 """The graph as DVC sees it: every configuration gives a whole graph, and what a change reruns."""
 
 import contextlib
+import json
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dvc.cli import main as dvc_main
 from dvc.repo import Repo
 
 from pipeline.planning.params import compose, write
@@ -98,3 +100,76 @@ def reruns(repo: Repo) -> set[str]:
         if any(isinstance(change, dict) and "changed deps" in change for change in changes):
             found.add(stage.partition("@")[0])
     return found
+
+
+def git(*arguments: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+
+
+def placed(repo: Repo, students: dict[str, float]) -> None:
+    """Placeholders as all outputs, with the metrics, curves and answers of ``students`` (their top-1)."""
+    for stage in repo.index.stages:
+        for out in stage.outs:
+            path = Path(out.fs_path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.suffix:
+                path.mkdir(exist_ok=True)
+                (path / "content").write_text(str(out))
+            elif path.parent.name not in ("metrics", "curves", "confusion"):
+                path.write_text(str(out))
+    for key in ("teachers.regnety_digits.weights", *(f"students.{name}.initial" for name in students)):
+        Path(f"work/weights/{key}").write_text("none")
+    for name, top1 in students.items():
+        Path(f"work/metrics/{name}.json").write_text(json.dumps({"top1": top1, "loss": 1.5}))
+        rows = [f"{epoch},2,1,0.5,0.1,{top1 / 100}" for epoch in (1, 2)]
+        Path(f"work/curves/{name}.csv").write_text("\n".join(["epoch,loss,task,distill,lr,val_top1", *rows]) + "\n")
+        Path(f"work/confusion/{name}.csv").write_text("label,answer\n1,1\n1,7\n")
+
+
+def test_dvcs_own_commands_show_and_compare_whatever_students_there_are(
+    project: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """metrics, plots, exp show and artifacts get, after ``configure`` with other students, by a remote and a tag."""
+
+    monkeypatch.setenv("DVC_TEST", "true")  # else colorama takes the output back from who captures it
+
+    def said(*arguments: str) -> str:  # in this process, which has imported DVC already
+        capsys.readouterr()
+        assert dvc_main(list(arguments)) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    choices = ["student=plain,hard"]
+    write(compose(project / "configs", choices), project / "params.yaml", choices)
+    with contextlib.chdir(project):
+        git("init", "-q", "-b", "main")
+        said("config", "core.no_scm", "false")
+        (project / ".gitignore").write_text("/work\n")
+        said("remote", "add", "-d", "store", str(tmp_path_factory.mktemp("remote")))
+        for number, top1 in enumerate((90.0, 92.5)):
+            repo = Repo(".")
+            placed(repo, {"plain": top1, "hard": top1 + 1})
+            repo.commit(force=True)
+            git("add", "-A")
+            git("commit", "-q", "-m", f"run {number}")
+            if number == 0:
+                git("tag", "-a", "students@v1.0.0", "-m", "the first students")
+                said("push", "-q")
+        shown = json.loads(said("metrics", "show", "--json"))[""]["data"]
+        assert {Path(name).stem: entry["data"]["top1"] for name, entry in shown.items()} == {
+            "plain": 92.5,
+            "hard": 93.5,
+        }
+        changed = json.loads(said("metrics", "diff", "HEAD~1", "--json"))["work/metrics/hard.json"]
+        assert changed == {"top1": {"old": 91.0, "new": 93.5, "diff": 2.5}}
+        for arguments in (["show"], ["diff", "HEAD~1"]):
+            plots = json.loads(said("plots", *arguments, "--json"))["data"]
+            drawn = json.dumps(plots)
+            assert all(name in drawn for name in ("work/curves", "work/confusion", "val_top1")), arguments
+        columns = said("exp", "show", "--csv").splitlines()[0].split(",")
+        assert sum(name.endswith((".json:top1", ".json:loss")) for name in columns) == 4
+        said("artifacts", "get", str(project), "students", "--rev", "v1.0.0", "-o", "got")
+        assert (project / "got/hard/content").read_text() == "work/students/hard"

@@ -75,6 +75,15 @@ class Journal:
             self.events.close()
 
 
+def read_speed(directory: Path) -> list[dict[str, float]]:
+    """The rows of a run's ``speed.csv``, for the report; none where there is no file."""
+    path = directory / "speed.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: float(row[name]) for name in _COLUMNS} for row in csv.DictReader(file)]
+
+
 def _events(directory: Path, start: int) -> Any:
     """TensorBoard's writer, None where it is not installed; it hides what a killed run wrote after ``start``."""
     try:
