@@ -18,7 +18,7 @@ from stages import params_option, shards_option, work_option
 @shards_option
 @stage
 def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
-    from pipeline.base.files import whole_directory
+    from pipeline.base.files import refuse_foreign, whole_directory
     from pipeline.data.test_sets import SetConfig
     from pipeline.evaluation import predictions, teachers
     from pipeline.evaluation.sets import open_sets
@@ -29,6 +29,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     recipe = load(params, f"recipes.{teacher.recipe}", Recipe)
     configs = load_each(params, "test_sets", SetConfig)
     out, weights, size = work / "answers" / name, work / "teachers" / name / "model.safetensors", 0
+    refuse_foreign(out, ("val.npz",))
     with timed(out, f"answers:{name}"), distributed():
         sets = open_sets(work, shards or work / "shards", configs, recipe)
         found = {label: teachers.answers(teacher, weights, name, *of, workers()) for label, of in sets.items()}

@@ -20,6 +20,7 @@ from stages import params_option, shards_option, work_option
 @click.option("--json", "as_text", is_flag=True, help="Print the scores as one JSON document.")
 @stage
 def main(name: str, params: Path, work: Path, shards: Path | None, as_text: bool) -> None:
+    from pipeline.base.files import refuse_foreign
     from pipeline.data.test_sets import SetConfig
     from pipeline.evaluation import outputs
     from pipeline.evaluation.sets import open_sets
@@ -31,6 +32,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None, as_text: bool
     recipe = load(params, f"recipes.{chosen.recipe}", Recipe)
     configs = load_each(params, "test_sets", SetConfig)
     out = work / "eval" / name
+    refuse_foreign(out, outputs.MARKS)
     with timed(out, f"evaluate:{name}") as notes, distributed():
         sets = open_sets(work, shards or work / "shards", configs, recipe)
         found = evaluate(work / "students" / name, sets, workers())

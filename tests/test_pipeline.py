@@ -1,5 +1,6 @@
 """The whole pipeline on two dozen photographs, through the command line, as a user runs it by hand."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.cache.reader import open_cache
 from pipeline.data.images import Rule
 from pipeline.data.shards import Shards
 from pipeline.evaluation import predictions
+from pipeline.student.export import load
 from pipeline.views.draw import draw_block
 from pipeline.views.recipe import Recipe
 from pipeline.views.validation import validation
@@ -23,11 +25,13 @@ from stages import (
     answers,
     configure,
     evaluate,
+    export,
     fit_teacher,
     index,
     inspect,
     plan,
     precompute,
+    predict,
     report,
     shard,
     train,
@@ -160,6 +164,70 @@ def test_tools_read_what_the_stages_wrote(work: Path) -> None:
     assert audit["equal"] == audit["hard_equal"] == audit["rows"] > 0 and audit["pixels_equal"] == audit["views"]
     planned = json.loads(run(plan.main, "--json").stdout)
     assert planned["cache"]["parts"] == 4 and planned["cache"]["teacher_forward_passes"] == 150
+
+
+def test_predict_says_what_evaluate_scored_and_lists_bad_files(work: Path) -> None:
+    val, manifest = Path("photos/val"), Shards.open(work / "shards/val")
+    found = json.loads(run(predict.main, val, "--student", "photos_hard_token", "--json").stdout)
+    kept = predictions.read(work / "eval/photos_hard_token/val.npz", "x")
+    rows = {key: row for row, key in enumerate(key for block in manifest.blocks for key in manifest.keys(block))}
+    assert len(found["images"]) == len(rows) == 10 and not found["unusable"]
+    for image in found["images"]:
+        row = rows[str(Path(image["path"]).relative_to(val).with_suffix(""))]
+        assert set(image["heads"]) == {"class", "distillation", "fused"}
+        for head, best in image["heads"].items():
+            assert best[0]["class"] == kept.classes[kept.hard[head][row]] and len(best) == 5
+            assert sum(entry["probability"] for entry in best) == pytest.approx(1.0, abs=1e-5)
+    Path("mine").mkdir()
+    shutil.copy(next(val.rglob("*.JPEG")), "mine/good.jpg")
+    Path("mine/bad.jpg").write_bytes(b"no image")
+    result = CliRunner().invoke(predict.main, ["mine", "--student", "photos_plain"])
+    assert (
+        result.exit_code == 3
+        and "1 of 2 files are no images that can be read, first: mine/bad.jpg: not a" in result.output
+    )
+    assert "mine/good.jpg" in result.output and "class  " in result.output
+    result = CliRunner().invoke(predict.main, ["nowhere", "--student", "photos_plain"])
+    assert result.exit_code == 2 and "nowhere: no such image" in result.output
+
+
+@pytest.mark.parametrize("name", ["photos_plain", "photos_hard_token"])
+def test_the_hub_folder_gives_timm_both_heads_bit_for_bit(work: Path, name: str) -> None:
+    found = json.loads(run(export.main, "--student", name, "--to", "hub-folder", "--json").stdout)
+    assert found["largest_difference"] == 0.0
+    folder = work / "exports" / name / "hub-folder"
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    own = load(work / "students" / name)
+    images = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 3, 32, 32), np.float32))
+    with torch.inference_mode():
+        heads, tokens = own(images), model.forward_features(images)
+        assert torch.equal(heads.class_logits, model.head(tokens[:, 0]))
+        if heads.distillation_logits is not None:
+            assert torch.equal(heads.distillation_logits, model.head_dist(tokens[:, 1]))
+    card = (folder / "README.md").read_text()
+    cache = "no cache" if name == "photos_plain" else open_cache(work / "caches/photos").hash
+    assert f"- teacher cache: {cache}" in card and "| val | class |" in card and "timm.create_model" in card
+
+
+def test_onnx_and_pt2_answer_as_the_student_does(work: Path) -> None:
+    found = json.loads(run(export.main, "--student", "photos_hard_token", "--to", "pt2", "--json").stdout)
+    assert found["largest_difference"] <= 1e-5 and Path(found["path"]).is_file()
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason="the optional group export is not installed")
+    found = json.loads(run(export.main, "--student", "photos_hard_token", "--to", "onnx", "--json").stdout)
+    assert found["largest_difference"] <= 1e-5 and Path(found["path"]).is_file()
+    import onnx
+
+    graph = onnx.load(found["path"]).graph
+    assert [output.name for output in graph.output] == ["probabilities", "class_logits", "distillation_logits"]
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_param
+
+
+def test_onnx_without_its_tools_is_refused_with_what_to_install(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    result = CliRunner().invoke(export.main, ["--student", "photos_plain", "--to", "onnx"])
+    assert result.exit_code == 2 and "onnxruntime" in result.output and "uv sync --group export" in result.output
 
 
 def test_a_student_of_another_recipe_is_refused_before_training(work: Path) -> None:

@@ -97,6 +97,17 @@ def rows_of(shards: Shards, rows: list[int], recipe: Recipe) -> list[torch.Tenso
     return found
 
 
+def first_views(shards: Shards, recipe: Recipe, most: int) -> torch.Tensor:
+    """The first samples of a split, at most ``most``, as finished evaluation views float (n, 3, R, R)."""
+    plain, found, count = evaluation(recipe), list[torch.Tensor](), 0
+    for block in shards.blocks:
+        if count < most:
+            drawn = draw_visit(shards, plain, replace(block, samples=min(block.samples, most - count)), 0, 1)
+            found.append(finish(drawn.pixels[0], drawn.plan.view(0), plain))
+            count += len(found[-1])
+    return torch.cat(found)
+
+
 def looked_at(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """An image uint8 (H, W, 3) in which what gets little attention, float (rows, columns), is dark."""
     scaled = (255 * attention / max(float(attention.max()), 1e-12)).astype(np.uint8)

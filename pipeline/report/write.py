@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.files import whole_directory, write_durably
+from pipeline.base.files import refuse_foreign, whole_directory, write_durably
 from pipeline.evaluation import disagreement
 from pipeline.report import content, summary
 from pipeline.report.page import render
@@ -20,8 +20,10 @@ def write(work: Path, study: Study, settings: Path, out: Path) -> dict[str, Any]
 
     Raises UsageError for what was not run, IntegrityError for damage, IdentityError for answers of another student.
     """
+    refuse_foreign(out, MARKS)
     answers = summary.read_answers(work, study)
-    found = content.facts(work, study, settings) | summary.summarise(work, study, answers)
+    scored = summary.summarise(work, study, answers)
+    found = content.facts(work, study, settings) | scored
     found["worst"] = summary.worst(answers)
     shown = content.views(work, study)
     found["views"] = [{"title": cell["title"], "answer": cell["answer"]} for cell in shown]

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import difference, files, timm_models, weights
+from pipeline.runtime.config import validate
 from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError, first_line
 from pipeline.student.config import StudentConfig
 from pipeline.student.model import Student
-from pipeline.views.recipe import Recipe, in_timms_words
+from pipeline.views.recipe import Recipe, evaluation, in_timms_words
 
 
 def read_log(directory: Path) -> list[dict[str, str]]:
@@ -73,6 +74,32 @@ def _description(directory: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("pretrained_cfg", {}), dict):
         raise IntegrityError(f"{path}: not a student's description; write it again with: python -m stages.train")
     return found
+
+
+def recipe_of(directory: Path) -> Recipe:
+    """The evaluation views that an exported student is to see. Raises UsageError or IntegrityError."""
+    known = _description(directory).get("pretrained_cfg", {})
+    try:
+        chosen = {
+            "size": known["input_size"][1],
+            "crop_fraction": known["crop_pct"],
+            **{name: known[name] for name in ("interpolation", "mean", "std")},
+        }
+        plain = validate(Recipe, {"seed": 0, "crop": "center", "policy": "", **chosen}, "pretrained_cfg")
+    except (KeyError, TypeError, IndexError, UsageError) as error:
+        raise IntegrityError(
+            f"{directory / 'config.json'}: does not say which views the student sees ({error}); write it again with: "
+            f"python -m stages.train"
+        ) from None
+    return evaluation(plain)
+
+
+def class_names(directory: Path) -> tuple[str, ...]:
+    """The classes of an exported student, in label order. Raises UsageError or IntegrityError."""
+    names = _description(directory).get("label_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise IntegrityError(f"{directory / 'config.json'}: label_names is no list of classes; train the student again")
+    return tuple(names)
 
 
 def require_trained_for(directory: Path, classes: Sequence[str], recipe: Recipe) -> None:

@@ -1,0 +1,64 @@
+"""The model card of a student: who taught it, from which cache, under which recipe, how good it is, how it is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.cache.layout import CacheConfig
+from pipeline.cache.reader import find_store
+from pipeline.runtime.config import NONE, write_yaml
+from pipeline.runtime.errors import PipelineError
+from pipeline.student.config import StudentConfig
+from pipeline.views.recipe import Recipe
+
+_LOAD = {
+    "onnx": """import onnxruntime
+session = onnxruntime.InferenceSession("student.onnx")
+probabilities = session.run(["probabilities"], {"images": images})[0]  # float32 (batch, 3, R, R), normalised""",
+    "pt2": """import torch
+answer = torch.export.load("student.pt2").module()
+probabilities, *logits = answer(images)  # float32 (batch, 3, R, R), normalised""",
+    "hub-folder": """import timm
+model = timm.create_model("local-dir:.", pretrained=True).eval()  # or hf-hub:owner/name once it is there
+# In eval mode it gives the mean of both heads' logits, where there are two; for each of them:
+tokens = model.forward_features(images)
+class_logits, distillation_logits = model.head(tokens[:, 0]), model.head_dist(tokens[:, 1])""",
+}
+
+
+def card(work: Path, name: str, chosen: StudentConfig, recipe: Recipe, cache: CacheConfig | None, kind: str) -> str:
+    """The card as Markdown with the hub's header; what was not evaluated, or is not here, is said to be so."""
+    maker = cache.teacher if cache is not None else chosen.teacher
+    identity = _identity(work / "caches" / chosen.cache) if cache is not None else "no cache"
+    head = "---\nlibrary_name: timm\npipeline_tag: image-classification\ntags: [image-classification, distillation, deit]\n---\n"
+    parts = [
+        head,
+        f"# {name}\n",
+        f"A {chosen.arch} ({chosen.distillation} distillation, targets: {chosen.supervision}).\n",
+        f"- teacher: {maker if maker != NONE else 'none'}\n- teacher cache: {identity}\n",
+        f"## Answers\n\n{_scores(work / 'eval' / name / 'metrics.json')}\n",
+        f"## Loading\n\n```python\n{_LOAD[kind]}\n```\n",
+        f"Images: {recipe.size} px, the middle of the shorter side scaled to size / {recipe.crop_fraction:g} "
+        f"({recipe.interpolation}), then (x / 255 - mean) / std with mean {list(recipe.mean)}, std {list(recipe.std)}.\n",
+        f"## Recipe of its training views\n\n```yaml\n{write_yaml(recipe.model_dump(mode='json'))}\n```\n",
+    ]
+    return "\n".join(parts)
+
+
+def _identity(path: Path) -> str:
+    try:
+        return find_store(path, None).hash
+    except PipelineError:
+        return f"{path} (not here)"
+
+
+def _scores(path: Path) -> str:
+    if not path.is_file():
+        return "Not evaluated."
+    sets: dict[str, Any] = json.loads(path.read_text())["sets"]
+    lines = ["| test set | head | top-1 % | 95 % interval |", "|---|---|---|---|"]
+    for label, of in sets.items():
+        for head, found in of["heads"].items():
+            low, high = found["interval"]
+            lines.append(f"| {label} | {head} | {found['top1']:.2f} | {low:.2f} to {high:.2f} |")
+    return "\n".join(lines)
