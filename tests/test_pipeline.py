@@ -12,6 +12,7 @@ import torch
 import yaml
 import zarr
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from pipeline.cache.reader import open_cache
 from pipeline.data.images import Rule
@@ -37,7 +38,7 @@ from stages import (
     train,
     verify,
 )
-from tests import numbers
+from tests import browser, numbers
 from tests.photos import make_photo_folder
 
 OVERRIDES = [
@@ -151,6 +152,30 @@ def test_the_report_compares_everybody_and_needs_no_network(work: Path) -> None:
 def test_every_number_of_the_page_has_a_source_that_says_it(work: Path) -> None:
     looked_up, bare = numbers.check(work, Path("params.yaml"))
     assert looked_up > 200 and not bare
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="Chromium is not installed; .ci/run installs it and fails without")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_is_whole_in_a_browser(work: Path, tmp_path: Path, width: int, dark: bool) -> None:
+    """No text cut, overlapping or faint, no console error, no request."""
+    said = browser.look(work / "report/index.html", width, dark, tmp_path)
+    assert said.pop("texts") > 400
+    assert said == {"found": [], "requests": [], "console": [], "width": width, "dark": dark}
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="Chromium is not installed")
+def test_what_would_be_wrong_with_a_page_is_found(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "there.png")
+    (tmp_path / "page.html").write_text("""<body style="background:#fff"><p>one</p><p style="margin-top:-2rem">two</p>
+<p style="color:#ddd">faint</p><p style="width:2000px;text-align:right">far</p><script>missing()</script>
+<img src="there.png"><svg viewBox="0 0 9 9" width="90" height="90"><text x="5" y="5" font-size="5">cut</text></svg></body>""")
+    said = browser.look(tmp_path / "page.html", 390, False, tmp_path)
+    assert set(said["found"]) == {
+        "overlap: one / two", "little contrast: faint", "outside the page: far", "cut in a figure: cut",
+        "the page is wider than the window",
+    }  # fmt: skip
+    assert len(said["requests"]) == 1 and any("missing is not defined" in line for line in said["console"])
 
 
 def test_tools_read_what_the_stages_wrote(work: Path) -> None:
