@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from pipeline.cache.reader import open_cache
+from pipeline.data.images import Rule
 from pipeline.data.shards import Shards
 from pipeline.evaluation import predictions
 from pipeline.student.export import load
@@ -306,8 +307,8 @@ def test_a_student_is_not_scored_on_other_classes_or_views_than_its_own(
 def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of the image library that the canary's pictures do not show."""
 
-    def other(samples: list, recipe: Recipe, first_view: int, out: np.ndarray, *rule: object) -> list:
-        chosen = draw_block(samples, recipe, first_view, out, *rule)
+    def other(samples: list, recipe: Recipe, first_view: int, out: np.ndarray, rule: Rule) -> list:
+        chosen = draw_block(samples, recipe, first_view, out, rule)
         np.maximum(out, 1, out=out)
         return chosen
 
@@ -325,7 +326,7 @@ def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monk
     assert not Path("x.png").exists()
 
 
-def test_damaged_scores_answers_of_another_student_and_a_pool_to_predict_on_are_refused(work: Path) -> None:
+def test_damaged_scores_answers_of_another_student_and_a_pool_to_audit_are_refused(work: Path) -> None:
     for name, content, code, sentence in [
         ("metrics.json", b"{}", 3, "not the scores of a student (KeyError('sets'))"),
         ("metrics.json", b"{", 3, "metrics.json: damaged"),

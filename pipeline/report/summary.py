@@ -59,8 +59,8 @@ def summarise(work: Path, study: Study, answers: Answers) -> dict[str, Any]:
     return {
         "teachers": {name: _teacher(study, of, name) for name, of in answers.teachers.items()},
         "students": students,
-        "disagreement": _disagreement(answers),
-        "pairs": _pairs(answers),
+        "disagreement": disagreements(answers),
+        "pairs": pairs(answers),
         "tokens": {name: entry.pop("tokens") for name, entry in students.items() if "tokens" in entry},
         "per_class": {name: disagreement.per_class(of, of.best) for name, of in answers.students.items()},
         "confused": {name: disagreement.confused(of, of.best, _PAIRS) for name, of in answers.students.items()},
@@ -114,7 +114,7 @@ def _student(work: Path, study: Study, answers: Answers, name: str) -> dict[str,
     return found
 
 
-def _disagreement(answers: Answers) -> dict[str, Any]:
+def disagreements(answers: Answers) -> dict[str, Any]:
     """The paper's Table 4 over everybody: labels, teachers, students, of a student with two heads each and both."""
     some = next(iter(answers.students.values()))
     rows = {"labels": some.labels} | {name: of.hard[of.best] for name, of in answers.teachers.items()}
@@ -126,7 +126,7 @@ def _disagreement(answers: Answers) -> dict[str, Any]:
     return {"names": list(rows), "matrix": disagreement.matrix(rows)}
 
 
-def _pairs(answers: Answers) -> list[dict[str, Any]]:
+def pairs(answers: Answers) -> list[dict[str, Any]]:
     """McNemar's test for each pair of students, by the head that counts."""
     right = {name: of.ranks[of.best] < 1 for name, of in answers.students.items()}
     return [

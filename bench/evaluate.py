@@ -1,0 +1,96 @@
+"""What keeping answers costs: CPU time of an evaluation outside the model and drawing.
+
+    python -m bench.evaluate                     10,000 photographs, 1,000 classes, two heads: at most 5 %
+
+The photographs are random rectangles of real pictures. CPU seconds of this process and its threads, without loader
+processes: the whole evaluation (drawing, model, ranks, logits as float16, one file), drawing alone and the model alone on
+the same blocks, taken in turns; medians over the rounds. The model is small, so that its share is rather too small.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import timm
+import torch
+from PIL import Image
+
+from pipeline.data.listing import Entry, Split
+from pipeline.data.pack import pack
+from pipeline.data.shards import Shards
+from pipeline.data.sources import DataConfig
+from pipeline.evaluation import predictions
+from pipeline.evaluation.answering import answers_of
+from pipeline.evaluation.students import scores
+from pipeline.student.model import Student
+from pipeline.views.chance import Draws
+from pipeline.views.recipe import Recipe
+from pipeline.views.validation import validation
+from tests.photos import PICTURES, crop, save
+
+CLASSES = 1000
+KEPT = 500  # different files; each stands for many samples
+
+
+def photographs(root: Path, count: int) -> Shards:
+    """A validation split of ``count`` samples in ``root``."""
+    pictures = [Image.open(path).convert("RGB") for path in PICTURES.values()]
+    files = [save(crop(pictures[i % 5], Draws("evaluate", i)), "jpeg", root / f"image_{i}") for i in range(KEPT)]
+    entries = [
+        Entry(f"{i}", f"{i:06d}", i * 7 % CLASSES, "jpg", files[i % KEPT].stat().st_size, str(files[i % KEPT]))
+        for i in range(count)
+    ]
+    config = DataConfig.model_validate({"source": "folder", "shard_size": 1024, "block": 256})
+    pack(config, tuple(f"{c:04d}" for c in range(CLASSES)), {"val": Split(entries)}, root / "shards", 2)
+    return Shards.open(root / "shards/val")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+@click.command(help=__doc__)
+@click.option("--images", default=10_000, show_default=True)
+@click.option("--size", default=112, show_default=True, help="Side of a view in px.")
+@click.option("--rounds", default=3, show_default=True)
+def main(images: int, size: int, rounds: int) -> None:
+    torch.set_num_threads(1)
+    recipe = Recipe(seed=0, size=size)
+    arguments = {"img_size": size, "patch_size": 16, "embed_dim": 192, "depth": 4, "num_heads": 3}
+    model = Student(timm.create_model("deit_tiny_distilled_patch16_224", num_classes=CLASSES, **arguments)).eval()
+    device = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        split = photographs(Path(folder), images)
+        out, sizes = Path(folder) / "val.npz", list[int]()
+        some = next(validation(split, recipe, device, 0)).images
+
+        def whole() -> None:
+            found = answers_of(lambda batch: scores(model, batch), "m", "evaluate", split, recipe, 0)
+            sizes.append(predictions.write(out, found))
+
+        def drawing() -> None:
+            for _ in validation(split, recipe, device, 0):
+                pass
+
+        @torch.inference_mode()
+        def answering() -> None:
+            for block in split.blocks:
+                model(some[: block.samples])
+
+        runs = [(seconds(whole), seconds(drawing), seconds(answering)) for _ in range(rounds)]
+    total, drawn, answered = (statistics.median(column) for column in zip(*runs))
+    outside = statistics.median(1 - (b + c) / a for a, b, c in runs)
+    print(
+        f"{images} images, {size} px, {CLASSES} classes: whole {total:.1f} s, drawing {drawn:.1f} s, model {answered:.1f} s"
+    )
+    print(f"outside model and drawing: {100 * outside:.2f} %; answers {sizes[0] / 1e6:.1f} MB")
+    assert outside <= 0.05, "more than 5 % outside model and drawing"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The page at its largest: 1,000 classes and 12 students, without a run of that size."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.evaluation import disagreement, metrics
+from pipeline.report import figures, page, pictures, summary
+from tests.answers import answered
+
+STUDENTS = 12
+EPOCHS = 300
+
+
+def test_a_page_of_1000_classes_and_12_students_stays_below_6_megabytes(tmp_path: Path) -> None:
+    teacher = answered(2000, 1000, seed=99, heads=1)
+    one = answered(2000, 1000, seed=0)
+    students = {f"student_{i:02d}": one for i in range(STUDENTS)}  # all that counts here is how much there is to say
+    heads = {head: metrics.of_head(one, head) for head in one.heads}
+    answers = summary.Answers({"teacher": teacher}, students)
+    chance = np.random.default_rng(0)
+    found = {
+        "run": {"source": "imagenet", "classes": 1000, "train": 1281167, "val": 50000, "students": STUDENTS,
+                "quarantined": {"train": [], "val": []}},
+        "interval": 95, "caches": {}, "versions": {"python": "3.11"}, "commit": None, "command": "configure",
+        "paper": {"tokens": {"input": 0.06, "last": 0.93, "two_class_tokens": 0.999},
+                  "disagreement": {"class": 0.1, "distillation": 0.1, "undistilled": 0.1}},
+        "teachers": {"teacher": metrics.of_head(teacher, "class")},
+        "students": {}, "tokens": {}, "seconds": {}, "classes": None, "confusion": None, "best": "student_11",
+        "disagreement": summary.disagreements(answers), "pairs": summary.pairs(answers),
+        "worst": summary.worst(summary.Answers({}, {"student_11": one})),
+    }  # fmt: skip
+    found["views"] = [{"title": "a 0.4 mix b", "answer": "a 0.50, b 0.40, c 0.10"}] * 18
+    for name in students:
+        scored = {"sets": {"val": {"heads": heads}}, "parameters": 5_700_000, "gflops": 2.5, "live_fraction": 0.0}
+        scored["tokens"] = {"parameters": 0.1, "layers": [i / 12 for i in range(13)], "heads": 0.5}
+        (tmp_path / "eval" / name).mkdir(parents=True)
+        (tmp_path / "eval" / name / "metrics.json").write_text(json.dumps(scored))
+        found["tokens"][name] = scored["tokens"]
+        found["students"][name] = {
+            **scored, "distillation": "hard", "supervision": "cached", "teacher": "teacher", "best": "fused",
+            "top1": heads["fused"]["top1"], "ema": None, "reference": None,
+            "agreement": {"teacher": {"percent": 50.0, "divergence": 1.0}},
+        }  # fmt: skip
+    found["per_class"] = dict.fromkeys(students, disagreement.per_class(one, "fused"))
+    found["calibration"] = dict.fromkeys(students, metrics.calibration(one, "fused"))
+    found["confused"] = dict.fromkeys(students, disagreement.confused(one, "fused", 12))
+    curve = {name: [(float(e), float(chance.random())) for e in range(EPOCHS)] for name in students}
+    noise = [pictures.data_uri(chance.integers(0, 256, (224, 224, 3), np.uint8)) for _ in range(4)]  # compresses badly
+    shown = {
+        "curves": {f"curve {i}": curve for i in range(6)},
+        "views": [{"picture": noise[0], **view} for view in found["views"]],
+        "augmented": [("op", noise[1])] * 22,
+        "pictures": {"worst": [noise[2]] * 12, "first": [noise[3]] * 6, "attention": [noise[0]] * 6},
+    }
+    more = {"settings": "a: 1\n" * 300, "recipe": "deit_224", "shown_cache": None, "hottest": 1.0, "pixelated": False}
+    text = page.render(tmp_path, found, **shown, **more)
+    assert 3_000_000 < len(text) <= 6_000_000
+    assert text.count("<svg") == 6 + 4
+
+
+def test_ticks_are_round_and_inside_the_range() -> None:
+    for low, high in ((0.0, 1.0), (2.3, 97.7), (1e-6, 1.2e-3), (-0.4, 0.9), (12.0, 12.2), (0.0, 300.0)):
+        found = figures.ticks(low, high)
+        assert 2 <= len(found) <= 6 and low - 1e-9 <= found[0] and found[-1] <= high + 1e-9
+        assert len({round(b - a, 9) for a, b in pairwise(found)}) == 1
+        assert all(len(figures.short(value)) <= 7 for value in found)
+
+
+def test_names_of_people_are_written_and_not_run() -> None:
+    drawn = figures.lines({"<script>\u202e": [(0, 0), (1, 1)], "gone": []}, "x", "<y>", 'about "it" <b>')
+    assert "<script>" not in drawn and "&lt;script&gt;\\u202e" in drawn and "<b>" not in drawn
+    assert drawn.count("<path class=") == 1 and "s0" in drawn
