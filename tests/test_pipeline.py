@@ -340,6 +340,12 @@ def test_damaged_scores_answers_of_another_student_and_a_pool_to_audit_are_refus
         path.write_bytes(kept)
         assert result.exit_code == code and sentence in result.output, result.output
         assert "python -m stages.evaluate --student photos_plain" in result.output
+    path = work / "answers/regnety_photos/val.npz"
+    kept = path.read_bytes()
+    path.write_bytes((work / "eval/photos_plain/val.npz").read_bytes())
+    result = CliRunner().invoke(report.main)
+    path.write_bytes(kept)
+    assert result.exit_code == 4 and "python -m stages.answers --teacher regnety_photos" in result.output
     weights = work / "students/photos_plain/model.safetensors"
     kept = weights.read_bytes()
     weights.write_bytes(kept[:-1000])

@@ -17,10 +17,10 @@ from pipeline.runtime.progress import progress, say
 
 
 def adopt_all(work: Path, pool_root: Path) -> int:
-    """Takes every published cache and every teacher's answers below ``work`` into the pool; how many parts were taken. What
-    can't be taken is said: the stage that needs it labels it anew."""
+    """Takes every published cache below ``work`` into the pool; how many parts were taken. What can't be taken is said: the
+    stage that needs it labels it anew."""
     taken = 0
-    for path in sorted([*(work / "caches").glob("*"), *(work / "answers").glob("*")]):
+    for path in sorted((work / "caches").glob("*")):
         if not (path / "zarr.json").is_file():  # "none", a receipt, whose data are in a pool, or nothing of ours
             continue
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.files import parse_json
+from pipeline.base.weights import read_state, state_hash
 from pipeline.evaluation import disagreement, metrics, predictions
 from pipeline.evaluation.predictions import Predictions
 from pipeline.report.study import Study
@@ -30,7 +31,10 @@ def read_answers(work: Path, study: Study) -> Answers:
     teachers, students = {}, {}
     for name in study.teachers:
         again = f"python -m stages.answers --teacher {name}"
-        teachers[name] = predictions.read(work / "answers" / name / "val.npz", again)
+        path, weights = work / "answers" / name / "val.npz", work / "teachers" / name / "model.safetensors"
+        teachers[name] = predictions.read(path, again)
+        if weights.is_file():  # else there is nobody to compare with
+            predictions.require_of(teachers[name], state_hash(read_state(weights)), path, again)
     for name in study.students:
         again, path = f"python -m stages.evaluate --student {name}", work / "eval" / name / "val.npz"
         students[name] = predictions.read(path, again)
