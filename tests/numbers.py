@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _NUMBER = re.compile(r"(?<![\w.-])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w-])")
-_VOID = {"meta", "link", "img", "br", "path", "circle"}
+_VOID = {"meta", "link", "img", "br", "path", "circle", "wbr"}
 
 
 class _Page(HTMLParser):

@@ -60,7 +60,11 @@ def render(work: Path, summary: Mapping[str, Any], **content: Any) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_safe
     )
     environment.globals |= {"n": documents.number, "interval": documents.interval, "S": SUMMARY}
-    environment.filters |= {"svg": Markup, "lines": lambda text: escape(printable(text, lines=True))}
+    environment.filters |= {
+        "svg": Markup,
+        "lines": lambda text: escape(printable(text, lines=True)),
+        "breakable": _breakable,
+    }
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         summary=summary, figures=drawn(summary, content["curves"]), **content
     )
@@ -69,6 +73,11 @@ def render(work: Path, summary: Mapping[str, Any], **content: Any) -> str:
 def _safe(value: Any) -> Any:
     """Texts of people's, such as names of classes, without control characters; what the template made stays."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column may break behind an underscore."""
+    return Markup("_<wbr>").join(escape(part) for part in printable(name).split("_"))
 
 
 def drawn(summary: Mapping[str, Any], curves: Mapping[str, figures.Series]) -> dict[str, list[tuple[str, str]]]:
