@@ -95,7 +95,7 @@ def _write_pt2(answering: Answering, images: Tensor, file: Path) -> Callable[[Te
 
 
 def _write_onnx(answering: Answering, images: Tensor, file: Path) -> Callable[[Tensor], Tensor]:
-    import onnxruntime  # type: ignore[import-not-found,unused-ignore]
+    import onnxruntime
 
     program: Any = torch.onnx.export(
         answering,
