@@ -263,6 +263,7 @@ def test_a_tilde_is_the_home_directory_and_no_folder(tmp_path: Path, monkeypatch
     monkeypatch.setenv("DISTIL_POOL", "~nobody-of-that-name/pool")
     with pytest.raises(UsageError, match="DISTIL_POOL: no home directory is known for '~nobody-of-that-name/pool'"):
         pool_root()
+    monkeypatch.setenv("DISTIL_POOL", "~/pool")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("data: {source: digits}")
     assert CliRunner().invoke(index.main, ["--params=~/params.yaml", "--out=~/work/index.tsv"]).exit_code == 0

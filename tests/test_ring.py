@@ -74,7 +74,7 @@ def test_with_little_memory_fewer_are_drawn_ahead_and_too_little_is_refused_with
     assert found == [(4, 3, 14), (4, 2, 10), (4, 2, 10), (4, 1, 6), (4, 1, 6), (3, 1, 5), (1, 1, 3)]
     assert "memory is short, 14 visits would keep the workers busier" in str(size(6))
     with pytest.raises(
-        UsageError, match=r"3 visits of 0\.4 MB \(0\.00 GB\) must fit into 80 % of the memory that is free"
+        UsageError, match=r"3 visits of 373 kB \(1\.12 MB\) must fit into 80 % of the memory that is free"
     ):
         size(2.9)
     assert size(2, workers=0).slots == 2

@@ -115,8 +115,13 @@ class _Representer(RoundTripRepresenter):
     def represent_none(self, data: None) -> Any:
         return self.represent_scalar("tag:yaml.org,2002:null", "null")
 
+    def represent_str(self, data: str) -> Any:
+        """In quotes where it begins with "?", which inside a list would begin a key."""
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if data.startswith("?") else None)
+
 
 _Representer.add_representer(type(None), _Representer.represent_none)
+_Representer.add_representer(str, _Representer.represent_str)
 
 
 def write_yaml(value: Mapping[str, Any]) -> str:
