@@ -14,25 +14,26 @@ STUDENTS = 12
 EPOCHS = 300
 
 
-def test_a_page_of_1000_classes_and_12_students_stays_below_6_megabytes(tmp_path: Path) -> None:
-    teacher = answered(2000, 1000, seed=99, heads=1)
-    one = answered(2000, 1000, seed=0)
-    students = {f"student_{i:02d}": one for i in range(STUDENTS)}  # all that counts here is how much there is to say
+def rendered(tmp_path: Path, names: list[str], classes: int, title: str = "a 0.4 mix b") -> str:
+    """The page of students of these names, all with the same answers: what counts here is how much there is to say."""
+    teacher = answered(2000, classes, seed=99, heads=1)
+    one = answered(2000, classes, seed=0)
+    students = dict.fromkeys(names, one)
     heads = {head: metrics.of_head(one, head) for head in one.heads}
     answers = summary.Answers({"teacher": teacher}, students)
     chance = np.random.default_rng(0)
     found = {
-        "run": {"source": "imagenet", "classes": 1000, "train": 1281167, "val": 50000, "students": STUDENTS,
+        "run": {"source": "imagenet", "classes": classes, "train": 1281167, "val": 50000, "students": STUDENTS,
                 "quarantined": {"train": [], "val": []}},
         "interval": 95, "caches": {}, "versions": {"python": "3.11"}, "commit": None, "command": "configure",
         "paper": {"tokens": {"input": 0.06, "last": 0.93, "two_class_tokens": 0.999},
                   "disagreement": {"class": 0.1, "distillation": 0.1, "undistilled": 0.1}},
         "teachers": {"teacher": metrics.of_head(teacher, "class")},
-        "students": {}, "tokens": {}, "seconds": {}, "classes": None, "confusion": None, "best": "student_11",
+        "students": {}, "tokens": {}, "seconds": {}, "classes": None, "confusion": None, "best": names[-1],
         "disagreement": summary.disagreements(answers), "pairs": summary.pairs(answers),
-        "worst": summary.worst(summary.Answers({}, {"student_11": one})),
+        "worst": summary.worst(summary.Answers({}, {names[-1]: one})),
     }  # fmt: skip
-    found["views"] = [{"title": "a 0.4 mix b", "answer": "a 0.50, b 0.40, c 0.10"}] * 18
+    found["views"] = [{"title": title, "answer": "a 0.50, b 0.40, c 0.10"}] * 18
     for name in students:
         scored = {"sets": {"val": {"heads": heads}}, "parameters": 5_700_000, "gflops": 2.5, "live_fraction": 0.0}
         scored["tokens"] = {"parameters": 0.1, "layers": [i / 12 for i in range(13)], "heads": 0.5}
@@ -56,7 +57,11 @@ def test_a_page_of_1000_classes_and_12_students_stays_below_6_megabytes(tmp_path
         "pictures": {"worst": [noise[2]] * 12, "first": [noise[3]] * 6, "attention": [noise[0]] * 6},
     }
     more = {"settings": "a: 1\n" * 300, "recipe": "deit_224", "shown_cache": None, "hottest": 1.0, "pixelated": False}
-    text = page.render(tmp_path, found, **shown, **more)
+    return page.render(tmp_path, found, **shown, **more)
+
+
+def test_a_page_of_1000_classes_and_12_students_stays_below_6_megabytes(tmp_path: Path) -> None:
+    text = rendered(tmp_path, [f"student_{i:02d}" for i in range(STUDENTS)], 1000)
     assert 3_000_000 < len(text) <= 6_000_000
     assert text.count("<svg") == 6 + 4
 
@@ -73,3 +78,11 @@ def test_names_of_people_are_written_and_not_run() -> None:
     drawn = figures.lines({"<script>\u202e": [(0, 0), (1, 1)], "gone": []}, "x", "<y>", 'about "it" <b>')
     assert "<script>" not in drawn and "&lt;script&gt;\\u202e" in drawn and "<b>" not in drawn
     assert drawn.count("<path class=") == 1 and "s0" in drawn
+
+
+def test_a_report_of_hostile_names_is_plain_text(tmp_path: Path) -> None:
+    name, title = "$<b>alert(1)<i>\u202e\x1b", "$<script>alert(1)</script>\u202e\x9b"
+    text = rendered(tmp_path, [name], 10, title)
+    assert "<script>alert" not in text and "<b>alert" not in text and not set("\x1b\x9b\u202e") & set(text)
+    assert r"$&lt;script&gt;alert(1)&lt;/script&gt;\u202e\x9b" in text
+    assert r"$&lt;b&gt;alert(1)&lt;i&gt;\u202e\x1b" in text

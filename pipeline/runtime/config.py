@@ -22,7 +22,7 @@ from pipeline.runtime.errors import UsageError, first_line
 
 NONE = "none"  # the name of what a piece does not use
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # of a piece: it names a directory and a DVC stage
-_WIDTH = 80  # DVC rewraps longer lines when it changes a value
+_WIDTH = 4096  # no line is wrapped here: ruamel.yaml would break a key of several words, which no parser reads back
 
 
 class Config(BaseModel):
