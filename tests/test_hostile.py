@@ -1,13 +1,11 @@
 """Names, numbers and files that try something: nothing reaches the terminal raw, and each gets its own exit code."""
 
-import base64
 import errno
 import hashlib
 import io
 import json
 import os
 import pickle
-import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -31,7 +29,7 @@ from pipeline.data.listing import Split
 from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig
-from pipeline.report import gallery, lettering, page
+from pipeline.report import gallery, lettering
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
 from pipeline.runtime.machine import cores, device, distributed, pool_root, rank, workers, world_size
 from pipeline.runtime.progress import progress, say
@@ -174,7 +172,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.filterwarnings("error")
 # Numbers and paths of the environment
 
 
