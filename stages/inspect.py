@@ -31,14 +31,12 @@ def views(name: str, cache: str | None, split: str, params: Path, work: Path, bl
           first_view: int, count: int, out: Path) -> None:  # fmt: skip
     """A picture: samples x views, mixed and erased, with label, partner, lambda and the teacher's top three."""
     from pipeline.data.shards import Shards
-    from pipeline.report import gallery
+    from pipeline.report import inspect_views as pictures
     from pipeline.views.recipe import Recipe, of_split
 
     recipe = of_split(load(params, f"recipes.{name}", Recipe), split)
-    opened = work / "caches" / cache if cache else None
-    gallery.save(
-        gallery.cells(Shards.open(work / "shards" / split), recipe, opened, block, samples, first_view, count), out
-    )
+    shards, opened = Shards.open(work / "shards" / split), work / "caches" / cache if cache else None
+    pictures.save(pictures.cells(shards, recipe, opened, block, samples, first_view, count), out)
     say(f"views: {out}")
 
 
@@ -50,7 +48,7 @@ def views(name: str, cache: str | None, split: str, params: Path, work: Path, bl
 def cache(path: Path, shards: Path | None, as_text: bool) -> None:
     """Identity, coverage, bytes and statistics of a teacher cache."""
     from pipeline.data.shards import Shards
-    from pipeline.report.inspection import inspect, readable
+    from pipeline.report.inspect_cache import inspect, readable
 
     found = inspect(path, Shards.open(shards) if shards else None)
     say(json.dumps(found, indent=1) if as_text else write_yaml(readable(found)))

@@ -29,7 +29,7 @@ from pipeline.data.listing import Split
 from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig
-from pipeline.report import gallery, lettering
+from pipeline.report import inspect_views, lettering
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
 from pipeline.runtime.machine import cores, device, distributed, pool_root, rank, workers, world_size
 from pipeline.runtime.progress import progress, say
@@ -109,7 +109,7 @@ def test_a_stream_of_another_coding_gets_escapes_and_no_error() -> None:
 
 def ink(title: str, answer: str = "") -> np.ndarray:
     """The pixels of a picture of one black view with these texts."""
-    figure = gallery.figure([[gallery.Cell(np.zeros((4, 4, 3), np.float32), title, answer)]])
+    figure = inspect_views.figure([[inspect_views.Cell(np.zeros((4, 4, 3), np.float32), title, answer)]])
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=60)
     return np.asarray(Image.open(buffer).convert("L"))
@@ -119,7 +119,7 @@ def ink(title: str, answer: str = "") -> np.ndarray:
 @pytest.mark.parametrize("title", ["$5", "$$", "$5 0.3 mix $10", r"$\frac$", r"\$", "a_b^c", "<b>&", r"a\x1b\n", "قطة"])
 def test_a_name_is_drawn_as_its_characters(title: str) -> None:
     assert (ink(title) != ink("")).any()
-    figure = gallery.figure([[gallery.Cell(np.zeros((4, 4, 3), np.float32), title, title)]])
+    figure = inspect_views.figure([[inspect_views.Cell(np.zeros((4, 4, 3), np.float32), title, title)]])
     [place] = figure.axes
     assert (
         place.title.get_text() == title and not place.title.get_parse_math() and not place.xaxis.label.get_parse_math()

@@ -17,7 +17,7 @@ from pipeline.cache.layout import CacheConfig, Layout, committed, layout_of
 from pipeline.cache.pool import open_pool
 from pipeline.cache.reader import open_cache
 from pipeline.cache.repair import collect
-from pipeline.report.inspection import inspect
+from pipeline.report.inspect_cache import inspect
 from pipeline.runtime.errors import IdentityError, RetryError, UsageError
 from pipeline.runtime.machine import StopSignal, device
 from pipeline.teacher import precompute

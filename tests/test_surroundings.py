@@ -13,7 +13,7 @@ from pipeline.planning.check import refused_by_dvc
 from pipeline.planning.cost import describe, plan
 from pipeline.planning.params import compose
 from pipeline.planning.pieces import parse
-from pipeline.report.inspection import inspect, readable
+from pipeline.report.inspect_cache import inspect, readable
 from pipeline.report.table import table
 from pipeline.runtime import units
 from pipeline.runtime.config import read_yaml, validate, write_yaml

@@ -6,6 +6,8 @@ B batch, L lanes. Each rule raises ``Misfit`` with a way out; a config model's v
 
 from pipeline.runtime.errors import UsageError
 
+MAX_CLASSES = 65_534  # hard labels are uint16, and 65535 is their fill value
+
 
 class Misfit(UsageError, ValueError):
     """A UsageError that pydantic's validators take as well, which want a ValueError."""

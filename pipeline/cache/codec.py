@@ -18,11 +18,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator
 
+from pipeline.base.fits import MAX_CLASSES
 from pipeline.cache import topk
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.views.visits import Targets
 
-MAX_CLASSES = 65_534  # 65535 is the fill value of the hard labels
 HALF_MAX = 65_504.0  # largest finite float16
 K_RANGE = range(4, 256)
 CODECS = ("none", "u8", "f16", "top8", "top16", "top32", "top128")  # and every other K: these are measured and shown

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -112,6 +112,8 @@ def layout_of(shards: Shards, config: CacheConfig) -> Layout:
 
 CACHES = "caches"
 STAGING = "staging"
+RECEIPT = "receipt.json"
+Kind = Literal["published", "receipt", "pool"]
 Pins = tuple[tuple[str, ...], ...]  # checksums of records, [g][s]
 
 
@@ -138,6 +140,13 @@ class Store:
     def paths(self, part: Part) -> list[Path]:
         """The files of a part, then its record."""
         return [*(self.file_path(array, part) for array in self.layout.arrays), self.record_path(part)]
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What kind of cache a directory is: published (Zarr metadata), a receipt for one in a pool, one in a pool; None if it
+    is none of them."""
+    names: dict[Kind, str] = {"receipt": RECEIPT, "published": "zarr.json", "pool": "identity.json"}
+    return next((kind for kind, name in names.items() if (path / name).exists()), None)
 
 
 def store_of(path: Path, identity: dict[str, Any], views: int | None = None, pinned: Pins | None = None) -> Store:

@@ -12,10 +12,20 @@ import numpy as np
 from pipeline.base import difference, files
 from pipeline.cache.arrays import ATTRIBUTES, metadata, open_arrays
 from pipeline.cache.codec import unpack
-from pipeline.cache.layout import Part, Store, cache_path, committed, read_identity, recorded, staged, store_of
+from pipeline.cache.layout import (
+    RECEIPT,
+    Part,
+    Store,
+    cache_path,
+    committed,
+    kind_of,
+    read_identity,
+    recorded,
+    staged,
+    store_of,
+)
 from pipeline.cache.records import (
     ANEW,
-    RECEIPT,
     RELABEL,
     REPAIR,
     Record,
@@ -217,7 +227,8 @@ def find_store(path: Path, pool: Path | None) -> Store:
 
     Raises UsageError, IntegrityError, IdentityError.
     """
-    if (path / RECEIPT).exists():
+    kind = kind_of(path)
+    if kind == "receipt":
         identity, views, records = read_receipt(path)
         place = cache_path(pool or pool_root(), files.digest(identity))
         if not place.is_dir():
@@ -226,9 +237,9 @@ def find_store(path: Path, pool: Path | None) -> Store:
             )
         difference.require_same(identity, read_identity(place), str(place), _REMAKE)
         return store_of(place, identity, views, records)
-    if (path / "zarr.json").exists():
+    if kind == "published":
         return _published(path)
-    if (path / "identity.json").exists():
+    if kind == "pool":
         return store_of(path, read_identity(path))
     raise UsageError(f"{path}: no teacher cache (no zarr.json, receipt.json or identity.json); {_REMAKE}")
 

@@ -16,12 +16,11 @@ import xxhash
 
 from pipeline.base import files
 from pipeline.cache.codec import unpack
-from pipeline.cache.layout import Part, Pins, Store
+from pipeline.cache.layout import RECEIPT, Part, Pins, Store
 from pipeline.runtime.errors import IntegrityError
 
 RECORD_FORMAT = "offline-deit part"
 RECORD_VERSION = 1
-RECEIPT = "receipt.json"
 RECEIPT_FORMAT = "offline-deit receipt"
 RECEIPT_VERSION = 1
 ANEW = "dvc repro -s -f precompute (precompute_val for the validation split)"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.cache.arithmetic import CANARIES
-from pipeline.cache.layout import STAGING, Part, Store, caches, committed, recorded, staged
+from pipeline.cache.layout import STAGING, Kind, Part, Store, caches, committed, kind_of, recorded, staged
 from pipeline.cache.reader import find_store
 from pipeline.cache.records import ANEW, Record, file_sum, require_file, require_record
 from pipeline.runtime import units
@@ -34,7 +34,7 @@ class Verification:
     """What ``verify`` found: ``parts`` committed parts looked at, ``whole`` of them are as their records say."""
 
     path: str
-    kind: Literal["published", "receipt", "pool"]
+    kind: Kind
     identity: str
     views: int
     parts: int
@@ -49,7 +49,7 @@ class Verification:
 
 def targets_of(path: Path) -> list[Path]:
     """The caches that a path names: itself, or all of a work pool. Raises UsageError if it names none."""
-    if any((path / name).exists() for name in ("zarr.json", "receipt.json", "identity.json", "commits")):
+    if kind_of(path) is not None or (path / "commits").exists():  # a cache in a pool that has lost its identity
         return [path]
     found = caches(path)
     if not found:
@@ -62,11 +62,8 @@ def verify(path: Path, pool: Path | None = None) -> Verification:
 
     Raises UsageError if there is no cache; damage is returned, not raised.
     """
-    kind: Literal["published", "receipt", "pool"] = "pool"
-    if (path / "receipt.json").exists():
-        kind = "receipt"
-    elif (path / "zarr.json").exists() or not (path / "staging").exists():
-        kind = "published"
+    # What a damaged cache was shows in what is left of it.
+    kind: Kind = kind_of(path) or ("pool" if (path / STAGING).exists() else "published")
     try:
         store = find_store(path, pool)
     except (IntegrityError, UsageError) as error:

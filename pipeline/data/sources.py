@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.base.fits import require_blocks
+from pipeline.base.fits import MAX_CLASSES, require_blocks
 from pipeline.data import cifar, folders, webdataset_tars
 from pipeline.data.digits import _digits, _digits_file
 from pipeline.data.images import MAX_PIXELS, Rule
@@ -35,7 +35,7 @@ class DataConfig(Config):
     """Section ``data``: which images, and how they are packed."""
 
     source: Literal["digits", "folder", "imagenet", "cifar10", "cifar100", "webdataset"]
-    classes: int | None = Field(None, ge=2, le=65_534)  # expected C; None takes what there is
+    classes: int | None = Field(None, ge=2, le=MAX_CLASSES)  # expected C; None takes what there is
     expected: Expected | None = None
     max_quarantined: int = Field(0, ge=0)  # unusable files left out with a reason; more of them refuse
     md5: dict[str, str] = Field(default_factory=dict)  # CIFAR: batch name to the published md5
@@ -135,8 +135,8 @@ def read_splits(config: DataConfig, root: Path, listed: list[File]) -> tuple[tup
         problems.usage(f"data.classes is {config.classes}, but the source has {len(classes)} classes")
     if len(classes) == 1:
         problems.usage(f"only one class, {classes[0]!r}; a classifier needs two")
-    if len(classes) > 65_534:
-        problems.usage(f"{len(classes)} classes; hard labels are 16 bits wide, so 65,534 is the most")
+    if len(classes) > MAX_CLASSES:
+        problems.usage(f"{len(classes)} classes; hard labels are 16 bits wide, so {MAX_CLASSES:,} is the most")
     for name, split in splits.items():
         _check_keys(name, split.entries, problems)
         found = len(split.entries) + len(split.quarantined)

@@ -14,9 +14,9 @@ from pipeline.cache.reader import find_store
 from pipeline.cache.verify import verify
 from pipeline.data.shards import Shards
 from pipeline.evaluation import attention
-from pipeline.report import gallery, paper, pictures
+from pipeline.report import inspect_views, paper, pictures
 from pipeline.report.figures import Series
-from pipeline.report.inspection import inspect
+from pipeline.report.inspect_cache import inspect
 from pipeline.report.study import Study
 from pipeline.student.export import load, read_log
 from pipeline.views.recipe import evaluation
@@ -114,7 +114,7 @@ def views(work: Path, study: Study, samples: int = 3, count: int = 6) -> list[di
     """Views as the teacher saw them: ``picture``, ``title`` (label, partner and share) and ``answer`` (its top three)."""
     recipe, cache = study.recipe_shown()
     train, path = Shards.open(work / "shards" / "train"), work / "caches" / cache if cache is not None else None
-    grid = gallery.cells(train, study.recipes[recipe], path, 0, samples, 0, count)
+    grid = inspect_views.cells(train, study.recipes[recipe], path, 0, samples, 0, count)
     return [
         {
             "picture": pictures.data_uri(np.round(cell.image * 255).astype(np.uint8)),
