@@ -27,7 +27,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
 
     teacher = load(params, f"teachers.{name}", TeacherConfig)
     recipe = load(params, f"recipes.{teacher.recipe}", Recipe)
-    configs = load_each(params, "test_sets", SetConfig)
+    configs = load_each(params, "test_sets", SetConfig, optional=True)
     out, weights, size = work / "answers" / name, work / "teachers" / name / "model.safetensors", 0
     require_own(out, ("val.npz",))
     with timed(out, f"answers:{name}"), distributed():

@@ -30,7 +30,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None, as_text: bool
 
     chosen = load(params, f"students.{name}", StudentConfig)
     recipe = load(params, f"recipes.{chosen.recipe}", Recipe)
-    configs = load_each(params, "test_sets", SetConfig)
+    configs = load_each(params, "test_sets", SetConfig, optional=True)
     out = work / "eval" / name
     require_own(out, outputs.MARKS)
     with timed(out, f"evaluate:{name}") as notes, distributed():

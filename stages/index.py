@@ -23,7 +23,7 @@ def main(params: Path, out: Path) -> None:
     from pipeline.data.listing import write_listing
     from pipeline.data.sources import DataConfig, find_root, scan
 
-    config, tests = load(params, "data", DataConfig), load_each(params, "test_sets", test_sets.SetConfig)
+    config, tests = load(params, "data", DataConfig), load_each(params, "test_sets", test_sets.SetConfig, optional=True)
     with timed(out, "index"):
         listed = scan(config, find_root(config.source, os.environ))
         write_listing(out, config.source, listed)

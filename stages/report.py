@@ -46,7 +46,7 @@ def main(params: Path, work: Path, show: Path | None, as_text: bool) -> None:
         teachers=load_each(params, "teachers", TeacherConfig),
         caches=load_each(params, "caches", CacheConfig),
         students=load_each(params, "students", StudentConfig),
-        test_sets=load_each(params, "test_sets", SetConfig),
+        test_sets=load_each(params, "test_sets", SetConfig, optional=True),
     )
     found = write(work, study, params, work / "report")
     say(json.dumps(found, indent=1) if as_text else f"report: {work / 'report' / 'index.html'}")

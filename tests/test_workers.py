@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.world import World, make_world, student, training
-from pipeline.evaluation import evaluate
+from pipeline.evaluation.students import student_answers
 from pipeline.runtime.errors import IdentityError, Interrupted, PipelineError, RetryError
 from pipeline.runtime.machine import StopSignal
 from pipeline.student import train
@@ -167,7 +167,7 @@ def labelled(world: World, folder: Path) -> Any:
 
 def evaluated(world: World, folder: Path) -> Any:
     model = train.create_student(student(token=False), 10, world.recipe.size)
-    return evaluate.score(model, world.val, world.recipe, {}, 1)
+    return student_answers(model, "val", world.val, world.recipe, 1)
 
 
 @pytest.mark.parametrize("stage", [trained, fitted, labelled, evaluated])

@@ -46,11 +46,11 @@ def evaluate(directory: Path, sets: Mapping[str, tuple[Shards, Recipe]], workers
     for name, (images, seen) in sets.items():
         first = not answers
         with tokens.watched(model.model) if model.distilled and first else nullcontext() as sums:
-            answers[name] = _answers(model, directory.name, images, seen, workers)
+            answers[name] = student_answers(model, directory.name, images, seen, workers)
         if sums is not None:
             similar = {"tokens": tokens.similarities(model.model, sums)}
         if average is not None:
-            whole = _answers(average, f"{directory.name}, averaged", images, seen, workers)
+            whole = student_answers(average, f"{directory.name}, averaged", images, seen, workers)
             averages[name] = Predictions(whole.identity, whole.labels, whole.digests, {}, whole.ranks, whole.hard)
     images_ = torch.zeros(split.block_size, 3, recipe.size, recipe.size, device=device)
     facts = {
@@ -62,7 +62,7 @@ def evaluate(directory: Path, sets: Mapping[str, tuple[Shards, Recipe]], workers
     return Evaluated(answers, averages, facts | similar, speed)
 
 
-def _answers(model: Student, name: str, split: Shards, recipe: Recipe, workers: int) -> Predictions:
+def student_answers(model: Student, name: str, split: Shards, recipe: Recipe, workers: int) -> Predictions:
     weights = state_hash(model.model.state_dict())
     model.to(pick_device()).eval()
     return answers_of(lambda images: scores(model, images), weights, name, split, recipe, workers)

@@ -192,8 +192,11 @@ def peek(path: Path, section: str, model: type[C]) -> C | None:
     return None if section.endswith(f".{NONE}") else load(path, section, model)
 
 
-def load_each(path: Path, section: str, model: type[C]) -> dict[str, C]:
-    """The entries of a section that is a mapping, such as ``students``, each as a ``model``. Raises UsageError."""
+def load_each(path: Path, section: str, model: type[C], optional: bool = False) -> dict[str, C]:
+    """The entries of a section that is a mapping, such as ``students``, each as a ``model``; none where an ``optional``
+    section is left out. Raises UsageError."""
+    if optional and section not in read_yaml(path):
+        return {}
     return {
         name: validate(model, entry, f"{path}: {section}.{name}") for name, entry in _mapping(path, section).items()
     }
