@@ -326,3 +326,11 @@ def test_a_study_takes_overrides_and_another_data_set() -> None:
     assert {entry["epochs"] for entry in params["trainings"].values()} == {1}
     with pytest.raises(UsageError, match=r"study=tables: no such file .*; there are ablation, cifar10, distillation"):
         compose(CONFIGS, ["study=tables"])
+
+
+@pytest.mark.parametrize("choice", ["student=hard", "recipe=digits", "test_set=real"])
+def test_a_choice_that_a_study_would_pass_over_is_refused(choice: str) -> None:
+    with pytest.raises(UsageError, match="a study brings its own pieces"):
+        compose(CONFIGS, ["study=distillation", choice])
+    with pytest.raises(UsageError, match="only a study has one"):
+        compose(CONFIGS, ["scale=demo"])

@@ -35,6 +35,13 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     """
     pairs = [_split(choice) for choice in choices]
     named = dict(pairs)
+    if "study" not in named and "scale" in named:
+        raise UsageError("scale: only a study has one; choose study=... as well")
+    beside = sorted(set(named) & set(SECTION))
+    if "study" in named and beside:
+        raise UsageError(
+            f"{', '.join(beside)}: a study brings its own pieces; change them by overrides such as training.epochs=100"
+        )
     if "study" in named:
         return _composed(compose_study(configs, named["study"], named.get("scale", "full"), named.get("data")), pairs)
     chosen = {name: value for name, value in pairs if name in CHOICES}
