@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -228,8 +229,8 @@ def main(parts: tuple[str, ...], steps: int, samples: int, size: int, rounds: in
         if "precompute" in wanted:
             make_world(folder / "world")
             number = max(1, (os.cpu_count() or 2) - 1)
-            alone = lambda: loaded(shards, recipe, visits_of(shards, 1), number)  # noqa: E731
-            stage = lambda: precomputed(folder, shards, recipe, 1, number)  # noqa: E731
+            alone = partial(loaded, shards, recipe, visits_of(shards, 1), number)
+            stage = partial(precomputed, folder, shards, recipe, 1, number)
             compared(f"precompute, {number} worker(s)", rounds, {"loader alone": alone, "teacher stage": stage})
 
 

@@ -59,6 +59,7 @@ def _choose_folder() -> str:
 
 os.environ["NUMBA_CACHE_DIR"] = _choose_folder()
 
+# numba reads the variable when it is imported, so these two can't stand at the top.
 import numba  # noqa: E402
 from numba.core import event  # noqa: E402
 

@@ -32,7 +32,7 @@ def kernels() -> bool:
 def _no_numba() -> str:
     """Why numba can't be used; "" if it can. It refuses a NumPy that it does not know with an ImportError."""
     try:
-        import pipeline.base.compiled  # noqa: F401
+        import pipeline.base.compiled  # noqa: F401  # only whether it can be imported
     except ImportError as error:
         return str(error)
     return ""

@@ -35,7 +35,7 @@ def divergence(teacher: Predictions, student: Predictions, head: str) -> float:
 def mcnemar(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     """McNemar's exact test of two models on the same samples, from who was right (bool (N,)): ``only_first``,
     ``only_second`` right, and the two-sided ``p`` that the two are equally good (1 where they never differ)."""
-    from scipy.stats import binomtest  # type: ignore[import-untyped]  # comes with scikit-learn
+    from scipy.stats import binomtest  # type: ignore[import-untyped]  # SciPy ships no types; it comes with scikit-learn
 
     first, second = int((one & ~other).sum()), int((other & ~one).sum())
     p = float(binomtest(first, first + second).pvalue) if first + second else 1.0

@@ -5,6 +5,7 @@ of other stages shows here.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,14 @@ def _of_teacher(pieces: Pieces, name: str, classes: int | None, files: bool) -> 
     yield lambda: _takes(model, own)
     for size, where in _labelled_sizes(pieces, name).items():
         if size != own:
-            yield lambda size=size, where=where: _same_weights(teacher, model, own, size, where)  # type: ignore[misc]
+            yield partial(_same_weights, teacher, model, own, size, where)
     weights = teacher.weights or ""
     if is_hub(weights) or (files and Path(weights).is_file()):
         yield lambda: require_fit(teacher, classes, own)
     student = pieces.students.get(teacher.student)
     if student is not None and student.recipe in pieces.recipes:
-        made = lambda: _student_on_meta(pieces, teacher.student).model  # noqa: E731
-        yield lambda: _same_shapes(made(), model, f"student {teacher.student}'s weights")
+        what = f"student {teacher.student}'s weights"
+        yield lambda: _same_shapes(_student_on_meta(pieces, teacher.student).model, model, what)
 
 
 def _of_student(pieces: Pieces, name: str, classes: int | None, files: bool) -> Iterator[Callable[[], object]]:
@@ -74,12 +75,14 @@ def _of_student(pieces: Pieces, name: str, classes: int | None, files: bool) -> 
     yield lambda: _takes(_student_on_meta(pieces, name), size)
     parent = pieces.students.get(student.parent)
     if parent is not None and parent.recipe in pieces.recipes:
-        given = lambda: _student_on_meta(pieces, student.parent).model.state_dict()  # noqa: E731
-        yield lambda: load_initial(_student_on_meta(pieces, name), given(), quiet=True)
+        yield lambda: load_initial(
+            _student_on_meta(pieces, name), _student_on_meta(pieces, student.parent).model.state_dict(), quiet=True
+        )
     local = student.initial is not None and not is_hub(student.initial)
     if local and files and Path(str(student.initial)).is_file():
-        fresh = lambda: create_student(student, classes or _CLASSES, size)  # noqa: E731
-        yield lambda: load_initial(fresh(), read_initial(student), quiet=True)
+        yield lambda: load_initial(
+            create_student(student, classes or _CLASSES, size), read_initial(student), quiet=True
+        )
 
 
 def _labelled_sizes(pieces: Pieces, name: str) -> dict[int, str]:

@@ -7,8 +7,8 @@ from typing import Any
 from pipeline.base.files import sha256_file, whole_directory, write_durably
 from pipeline.base.weights_name import is_hub
 from pipeline.planning.pieces import Pieces, parse
-from pipeline.planning.studies import compose_study
-from pipeline.runtime.config import NONE, parse_yaml, read_yaml, write_yaml
+from pipeline.planning.studies import compose_study, read_choice
+from pipeline.runtime.config import NONE, parse_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
 
 # A choice such as ``recipe=deit_224`` reads configs/recipe/deit_224.yaml into the section of params.yaml beside it.
@@ -46,7 +46,7 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
         return _composed(compose_study(configs, named["study"], named.get("scale", "full"), named.get("data")), pairs)
     chosen = {name: value for name, value in pairs if name in CHOICES}
     data = chosen.get("data", "digits")
-    params = _read(configs, "data", data)
+    params = read_choice(configs, "data", data)
     defaults = params.pop("defaults", {})
     for group, section in SECTION.items():
         names = chosen[group].split(",") if group in chosen else _listed(defaults.get(group))
@@ -54,7 +54,7 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
             raise UsageError(
                 f"{configs}/data/{data}.yaml: defaults.{group} is missing; add it, or choose one: {group}=..."
             )
-        params[section] = {name: _read(configs, group, name) for name in names if name != NONE}
+        params[section] = {name: read_choice(configs, group, name) for name in names if name != NONE}
     _link(params)
     return _composed(params, pairs)
 
@@ -110,14 +110,6 @@ def _split(choice: str) -> tuple[str, str]:
         known = ", ".join(CHOICES)
         raise UsageError(f"{name}: no such choice; there are {known}, and overrides such as training.epochs=100")
     return name, value
-
-
-def _read(configs: Path, group: str, name: str) -> dict[str, Any]:
-    path = configs / group / f"{name}.yaml"
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in (configs / group).glob("*.yaml")))
-        raise UsageError(f"{group}={name}: no such file {path}; there are {there}")
-    return read_yaml(path)
 
 
 def _override(params: dict[str, Any], name: str, value: str) -> None:

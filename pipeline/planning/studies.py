@@ -20,8 +20,8 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
 
     Raises UsageError for an unknown study or scale, and for a piece that names what is not there.
     """
-    study, of = _read(configs, "study", name), _read(configs, "scale", scale)
-    source = _read(configs, "data", data or str(study.get("data", {}).get(scale, of["data"])))
+    study, of = read_choice(configs, "study", name), read_choice(configs, "scale", scale)
+    source = read_choice(configs, "data", data or str(study.get("data", {}).get(scale, of["data"])))
     params: dict[str, Any] = {"data": source["data"]}
     for section, group in GROUPS.items():
         pieces = study.get(section, {str(of[group]): {}})
@@ -41,7 +41,7 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
         if scale in entry.get("scales", SCALES)
     }
     params["test_sets"] = {
-        key: _changed(_read(configs, "test_set", key), entry, scale, ())
+        key: _changed(read_choice(configs, "test_set", key), entry, scale, ())
         for key, entry in study.get("test_sets", {}).items()
         if scale in entry.get("scales", SCALES)
     }
@@ -51,7 +51,7 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
 def _piece(configs: Path, group: str, entry: Mapping[str, Any], of: Mapping[str, Any], scale: str) -> dict[str, Any]:
     """A recipe, teacher, cache or training: the scale's own, or ``file``'s, with the changes of the study."""
     file = (entry.get(scale) or {}).get("file", entry.get("file"))
-    base = _read(configs, group, str(file or of[group]))
+    base = read_choice(configs, group, str(file or of[group]))
     if file is None:
         base = merge(base, of.get(f"{group}_changes", {}))
     if entry.get("high"):
@@ -95,7 +95,8 @@ def _first(params: Mapping[str, Any], section: str) -> str:
     return str(next(iter(params[section]), NONE))
 
 
-def _read(configs: Path, group: str, name: str) -> dict[str, Any]:
+def read_choice(configs: Path, group: str, name: str) -> dict[str, Any]:
+    """``configs/<group>/<name>.yaml``. Raises UsageError that lists the group's files where it has none of that name."""
     path = configs / group / f"{name}.yaml"
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in (configs / group).glob("*.yaml")))
