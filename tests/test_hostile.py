@@ -1,13 +1,11 @@
-"""Names, numbers and files that try something: nothing reaches the terminal raw, and each gets its own exit code."""
+"""Files that are none of ours, though their names say so: each gets the exit code and the sentence of what it is."""
 
-import errno
 import hashlib
 import io
 import json
 import os
 import pickle
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +13,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from fontTools.fontBuilder import FontBuilder
-from fontTools.pens.ttGlyphPen import TTGlyphPen
-from matplotlib.font_manager import fontManager
-from PIL import Image
 
 from bench import fake_teacher as fake
 from pipeline.base import files, weights
@@ -29,139 +23,17 @@ from pipeline.data.listing import Split
 from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig
-from pipeline.report import inspect_views, lettering
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
-from pipeline.runtime.machine import cores, device, distributed, pool_root, rank, workers, world_size
-from pipeline.runtime.progress import progress, say
-from pipeline.runtime.stage import stage
-from pipeline.runtime.text import printable, show
 from pipeline.student.export import load, read_log, require_trained_for
-from pipeline.teacher.precompute import Share
 from pipeline.training import checkpoint
 from pipeline.training.journal import Journal
 from pipeline.views.recipe import Recipe
 from stages import index, report
 from tests.test_pack import entries
+from tests.test_printed_names import EVIL
 
 DEEP = b"[" * 100_000
 LONG = b"9" * 5000
-EVIL = "a\x1b[2J\x9b\r\nexit code 0\u202egnp.exe\u2066\u200b\udcff"
-SHOWN = r"a\x1b[2J\x9b\r\nexit code 0\u202egnp.exe\u2066\u200b\udcff"
-
-
-# Text that is printed
-
-
-def test_control_characters_are_shown_and_letters_of_all_languages_stay() -> None:
-    assert printable(EVIL) == SHOWN
-    assert printable("one\ntwo\x00", lines=True) == "one\ntwo\\x00" and printable("one\ntwo") == "one\\ntwo"
-    plain = "Katze 猫 قطة बिल्ली می\u200cخواهم 😀 $5 café cafe\u0301 a\u00a0b"
-    assert printable(plain) == plain
-    assert not set(printable("".join(map(chr, range(0xA0))))) - set(map(chr, range(32, 127)))
-
-
-def test_every_door_to_the_terminal_shows_what_would_drive_it(capsys: pytest.CaptureFixture[str]) -> None:
-    say(f"class {EVIL}")
-
-    @stage
-    def command() -> None:
-        raise UsageError(EVIL)
-
-    @stage
-    def opened() -> None:
-        raise OSError(errno.EACCES, "Permission denied", EVIL)
-
-    for one in (command, opened):
-        with pytest.raises(SystemExit):
-            one()
-    with progress(EVIL, 1, "parts") as tick:
-        tick(note=EVIL)
-    found = capsys.readouterr()
-    assert not set("\x1b\x9b\r\u202e\u2066\u200b\udcff") & set(found.out + found.err)
-    assert found.out == f"class {SHOWN}\n".replace(r"\n", "\n") and f"{SHOWN}: Permission denied" in found.err
-
-
-def test_a_bar_on_a_terminal_shows_escapes_and_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "200")
-    with progress("[red]x\x9b\u202e[/red]", 1, "[b]parts") as tick:
-        tick(note="[bold]n\u202e")
-    written = sys.stderr.getvalue()
-    assert not set("\x9b\u202e") & set(written)
-    for text in (r"[red]x\x9b\u202e[/red]", "[b]parts", r"[bold]n\u202e"):
-        assert text in written
-
-
-def test_a_stream_of_another_coding_gets_escapes_and_no_error() -> None:
-    raw = io.BytesIO()
-    stream = io.TextIOWrapper(raw, encoding="ascii")
-    show("猫 \x1b ü", stream)
-    assert raw.getvalue() == rb"\u732b \x1b \xfc" + b"\n"
-
-
-# Pictures and pages
-
-
-def ink(title: str, answer: str = "") -> np.ndarray:
-    """The pixels of a picture of one black view with these texts."""
-    figure = inspect_views.figure([[inspect_views.Cell(np.zeros((4, 4, 3), np.float32), title, answer)]])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=60)
-    return np.asarray(Image.open(buffer).convert("L"))
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("title", ["$5", "$$", "$5 0.3 mix $10", r"$\frac$", r"\$", "a_b^c", "<b>&", r"a\x1b\n", "قطة"])
-def test_a_name_is_drawn_as_its_characters(title: str) -> None:
-    assert (ink(title) != ink("")).any()
-    figure = inspect_views.figure([[inspect_views.Cell(np.zeros((4, 4, 3), np.float32), title, title)]])
-    [place] = figure.axes
-    assert (
-        place.title.get_text() == title and not place.title.get_parse_math() and not place.xaxis.label.get_parse_math()
-    )
-
-
-def small_font(path: Path, characters: str) -> None:
-    """A font whose glyph for each of ``characters`` is a black square."""
-    pen = TTGlyphPen(None)
-    pen.moveTo((0, 0))
-    for corner in ((0, 800), (800, 800), (800, 0)):
-        pen.lineTo(corner)
-    pen.closePath()
-    square = pen.glyph()
-    names = [".notdef", *(f"u{ord(character):x}" for character in characters)]
-    font = FontBuilder(1000, isTTF=True)
-    font.setupGlyphOrder(names)
-    font.setupCharacterMap({ord(character): f"u{ord(character):x}" for character in characters})
-    font.setupGlyf(dict.fromkeys(names, square))
-    font.setupHorizontalMetrics(dict.fromkeys(names, (900, 0)))
-    font.setupHorizontalHeader(ascent=800, descent=-200)
-    font.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
-    font.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
-    font.setupPost()
-    font.save(path)
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_name_whose_glyphs_no_font_has_is_a_number_and_one_whose_font_is_there_is_drawn(tmp_path: Path) -> None:
-    classes = ["猫", "犬\U0001f600", EVIL, "x" * 300]
-    there = {entry.name for entry in fontManager.ttflist}
-    if not any("CJK" in name for name in there):
-        assert lettering.names_of(classes)[0] == "class 0"
-    assert lettering.names_of(["ant", "\ue123\U000f1234"]) == ("ant", "class 1")
-    assert lettering.names_of(classes)[2:] == (f"{SHOWN[:27]}…", f"{'x' * 27}…")
-    small_font(tmp_path / "squares.ttf", "猫\ue123")
-    fontManager.addfont(tmp_path / "squares.ttf")
-    try:
-        assert lettering.names_of(["ant", "猫\ue123", "\ue123\U000f1234"]) == ("ant", "猫\ue123", "class 2")
-        assert (ink("猫\ue123猫\ue123") < 128).sum() > (ink("....") < 128).sum() + 50
-    finally:
-        fontManager.ttflist[:] = [entry for entry in fontManager.ttflist if entry.name != "Squares"]
 
 
 @pytest.fixture(scope="module")
@@ -170,83 +42,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = {"train": Split(entries(8)), "val": Split(entries(3, "v"))}
     pack(DataConfig(source="folder", shard_size=4, block=2), ("$5", "猫", EVIL.replace("\udcff", "")), splits, out, 1)
     return out
-
-
-# Numbers and paths of the environment
-
-
-NUMBERS: dict[str, Callable[[], object]] = {
-    "RANK": rank,
-    "WORLD_SIZE": world_size,
-    "LOCAL_WORLD_SIZE": cores,
-    "DISTIL_WORKERS": workers,
-    "DISTIL_TIMEOUT": lambda: distributed().__enter__(),
-    "MASTER_PORT": lambda: distributed().__enter__(),
-}
-
-
-@pytest.mark.parametrize("value", ["x", "-1", "1.5", "1_0", "9" * 30, LONG.decode(), "٣", "\x1b[2J"])
-@pytest.mark.parametrize("name", NUMBERS)
-def test_a_number_that_is_none_is_refused_with_its_variable(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=f"^{name}: expected a whole number from ") as caught:
-        NUMBERS[name]()
-    assert len(str(caught.value)) < 200
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("RANK", "2"), ("WORLD_SIZE", "0"), ("LOCAL_WORLD_SIZE", "0"), ("DISTIL_TIMEOUT", "0")]
-)
-def test_a_number_out_of_its_range_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=f"^{name}: "):
-        NUMBERS[name]()
-
-
-def test_a_rank_that_is_no_number_ends_a_stage_with_exit_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "params.yaml").write_text("data: {source: digits}\ntest_sets: {}\n")
-    for name in ("RANK", "LOCAL_WORLD_SIZE"):
-        with monkeypatch.context() as patch:
-            patch.setenv(name, "x")
-            patch.delenv("OMP_NUM_THREADS")
-            options = ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "index.tsv")]
-            result = CliRunner().invoke(index.main, options)
-        assert result.exit_code == 2 and f"error: {name}: expected a whole number" in result.output, result.output
-
-
-@pytest.mark.parametrize("name", ["cuda:300", "cuda:" + "9" * 30, "cuda:-1"])
-def test_a_device_number_is_not_cut_to_eight_bits(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv("DISTIL_DEVICE", name)
-    with pytest.raises(UsageError, match=r"cuda:300: this machine has|DISTIL_DEVICE: expected cpu"):
-        device()
-
-
-@pytest.mark.parametrize("text", ["1/" + LONG.decode(), "x/2", "1/1_0", "٣/٤", "1", "0/2", "/"])
-def test_a_share_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--share: expected i/n"):
-        Share.parse(text)
-    with pytest.raises(UsageError, match="--only-views: expected first:end"):
-        Share.parse("1/1", views=text.replace("/", ":").replace("0:", "3:"))
-
-
-def test_a_tilde_is_the_home_directory_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("DISTIL_POOL", "~/pool")
-    assert pool_root() == tmp_path / "pool"
-    monkeypatch.setenv("DISTIL_POOL", "~nobody-of-that-name/pool")
-    with pytest.raises(UsageError, match="DISTIL_POOL: no home directory is known for '~nobody-of-that-name/pool'"):
-        pool_root()
-    monkeypatch.setenv("DISTIL_POOL", "~/pool")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text("data: {source: digits}\ntest_sets: {}\n")
-    assert CliRunner().invoke(index.main, ["--params=~/params.yaml", "--out=~/work/index.tsv"]).exit_code == 0
-    assert (tmp_path / "work" / "index.tsv").is_file() and not (tmp_path / "~").exists()
 
 
 # Documents
