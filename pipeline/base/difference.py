@@ -42,6 +42,7 @@ def machine_only(difference: Difference) -> bool:
 
 
 def describe(difference: Difference) -> str:
+    """One line per key that differs, at most ``_SHOWN`` of them, then how many more."""
     lines = [f"  {path}: expected {a!r}, found {b!r}" for path, a, b in difference[:_SHOWN]]
     if len(difference) > _SHOWN:
         lines.append(f"  and {len(difference) - _SHOWN} more")

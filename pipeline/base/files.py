@@ -49,11 +49,13 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's content, 64 hex digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync_file(path: Path) -> None:
+    """Has the file's content written to the disk itself before it returns. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -76,6 +76,7 @@ def stored_width(codec: str, classes: int) -> int:
 
 
 def stored_dtype(codec: str) -> np.dtype | None:
+    """The type of a codec's stored logits: little-endian float16, or bytes; None where it stores none."""
     return {"none": None, "f16": np.dtype("<f2")}.get(codec, np.dtype("u1"))
 
 

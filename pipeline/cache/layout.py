@@ -79,6 +79,7 @@ def file_key(array: str, part: Part) -> str:
 
 
 def record_key(part: Part) -> str:
+    """The path of a part's commit record, relative to the cache."""
     return f"commits/{part[0]}/{part[1]}.json"
 
 
@@ -100,6 +101,7 @@ class CacheConfig(Config):
 
 
 def layout_of(shards: Shards, config: CacheConfig) -> Layout:
+    """The layout of a cache that answers for all samples of a split."""
     return Layout(
         samples=shards.samples,
         classes=len(shards.classes),
@@ -159,6 +161,7 @@ def store_of(path: Path, identity: dict[str, Any], views: int | None = None, pin
 
 
 def cache_path(root: Path, identity_hash: str) -> Path:
+    """The directory of one cache in a pool, named by the first 12 digits of its identity."""
     return root / CACHES / identity_hash[:12]
 
 

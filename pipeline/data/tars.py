@@ -24,6 +24,8 @@ class TarDamage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Member:
+    """One entry of a tar. ``offset`` and ``size`` are in bytes."""
+
     name: str
     kind: bytes  # tarfile's type flag
     offset: int  # of the data

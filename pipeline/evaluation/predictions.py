@@ -59,6 +59,7 @@ def write(path: Path, predictions: Predictions) -> int:
         arrays |= {f"{kind}.{head}": values for head, values in getattr(predictions, kind).items()}
     identity = canonical_json({"format": FORMAT, **predictions.identity})
     buffer = io.BytesIO()
+    # NumPy's types take an array by name for savez's own switch allow_pickle.
     np.savez(buffer, identity=np.frombuffer(identity, np.uint8), **arrays)  # type: ignore[arg-type]
     write_durably(path, buffer.getvalue())
     return buffer.tell()

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def parameters(model: nn.Module) -> int:
+    """The number of a model's parameters, buffers not counted."""
     return sum(value.numel() for value in model.parameters())
 
 

@@ -63,6 +63,7 @@ def evaluate(directory: Path, sets: Mapping[str, tuple[Shards, Recipe]], workers
 
 
 def student_answers(model: Student, name: str, split: Shards, recipe: Recipe, workers: int) -> Predictions:
+    """A student's answers on a split by head, as ``answering.answers_of`` gives and refuses them."""
     weights = state_hash(model.model.state_dict())
     model.to(pick_device()).eval()
     return answers_of(lambda images: scores(model, images), weights, name, split, recipe, workers)

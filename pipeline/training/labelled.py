@@ -35,6 +35,7 @@ class PartlyLabelled(Shards):
         super().__init__(shards.root, shards.manifest, shards.manifest_hash)
         self.kept = kept
 
+    # The base class states its own constructor's arguments; a subclass has others.
     def __reduce__(self) -> tuple[type[Shards], tuple[Shards, np.ndarray]]:  # type: ignore[override]
         return PartlyLabelled, (Shards(self.root, self.manifest, self.manifest_hash), self.kept)
 
@@ -54,6 +55,7 @@ class OnlyLabelled(Shards):
         rows = np.flatnonzero(kept)
         self.groups = np.array_split(rows, max(1, -(-len(rows) // self.block_size)))
 
+    # The base class states its own constructor's arguments; a subclass has others.
     def __reduce__(self) -> tuple[type[Shards], tuple[Shards, np.ndarray]]:  # type: ignore[override]
         return OnlyLabelled, (Shards(self.root, self.manifest, self.manifest_hash), self.kept)
 

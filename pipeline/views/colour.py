@@ -167,6 +167,7 @@ def posterized(bits: int) -> np.ndarray:
 
 
 def solarized(threshold: int) -> np.ndarray:
+    """Pillow's ``ImageOps.solarize``: values from ``threshold`` on are inverted."""
     return _for_all(np.where(threshold > _VALUES, _VALUES, 255 - _VALUES))
 
 
