@@ -188,6 +188,7 @@ def test_a_signal_ends_a_wait_for_views(world: World, monkeypatch: pytest.Monkey
         time.sleep(GUARD)
 
     monkeypatch.setattr(workers, "draw_visit", signals_and_hangs)
+    signal.signal(number, signal.SIG_DFL)  # tests that run under nohup have SIGHUP ignored, and then it stays so
     stop = StopSignal()
     with (
         pytest.raises(Interrupted, match=f"stopped by {number.name} while waiting for views"),
