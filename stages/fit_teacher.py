@@ -23,6 +23,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     from pipeline.runtime.code import code_of
     from pipeline.teacher import fit
     from pipeline.teacher.config import TeacherConfig
+    from pipeline.teacher.model import read_initial
     from pipeline.training.config import FitConfig
     from pipeline.training.schedule import lanes_of
     from pipeline.views.recipe import Recipe
@@ -33,14 +34,15 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     require_own(out, fit.MARKS)
     train, val = Shards.open(shards / "train"), Shards.open(shards / "val")
     how, top1 = load(params, f"teachers.{name}.fit", FitConfig) if chosen.fitted_here else None, None
+    initial = read_initial(chosen, recipe.size) if chosen.initial is not None else None
     if how is not None:  # refused before the ranks wait for each other
         lanes_of(rank(), world_size(), how.lanes, f"teachers.{name}.fit.lanes")
     with timed(out, f"fit_teacher:{name}"), distributed():
         if how is not None:
-            key = fit.run_key(chosen, how, recipe, train, code_of("fit_teacher"))
+            key = fit.run_key(chosen, how, recipe, train, initial, code_of("fit_teacher"))
             runs = pool_root() / "runs" / f"teacher-{key[:16]}"
-            model, share = fit.fit_teacher(chosen, how, recipe, train, val, runs, workers())
-            weights, top1 = "fitted", 100 * share
+            model, share = fit.fit_teacher(chosen, how, recipe, train, val, runs, workers(), initial)
+            weights, top1 = "fitted" if initial is None else f"{chosen.initial}, fitted further", 100 * share
             say(f"teacher {name}: {top1:.2f} % top-1 on the validation split")
         else:
             student = work / "students" / chosen.student

@@ -46,7 +46,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
         runs = pool_root() / "runs" / run_key(how, chosen, inputs, code_of("train"))[:16]
         trained = train.train_student(name, how, chosen, inputs, runs, workers())
         if rank() == 0:
-            train.write_student(trained, chosen, inputs.train.classes, recipe, out)
+            train.write_student(trained, how, chosen, inputs.train.classes, recipe, out)
             notes["speed"] = journal.read_speed(runs)
     say(f"student: {out}")
 

@@ -75,6 +75,7 @@ def test_a_change_reruns_what_the_table_says_and_clutter_reruns_nothing(project:
                     (path / "content").write_text(str(out))
         for name in (
             "teachers.regnety_digits.weights",
+            "teachers.regnety_digits.initial",
             *(f"students.{s}.initial" for s in "plain soft hard hard_token".split()),
         ):
             (project / "work/weights" / name).write_text("none")
@@ -118,7 +119,11 @@ def placed(repo: Repo, students: dict[str, float]) -> None:
                 (path / "content").write_text(str(out))
             elif path.parent.name not in ("metrics", "curves", "confusion"):
                 path.write_text(str(out))
-    for key in ("teachers.regnety_digits.weights", *(f"students.{name}.initial" for name in students)):
+    for key in (
+        "teachers.regnety_digits.weights",
+        "teachers.regnety_digits.initial",
+        *(f"students.{name}.initial" for name in students),
+    ):
         Path(f"work/weights/{key}").write_text("none")
     for name, top1 in students.items():
         Path(f"work/metrics/{name}.json").write_text(json.dumps({"top1": top1, "loss": 1.5}))

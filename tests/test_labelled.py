@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bench.world import World, make_world, student, training
+from pipeline.base import weights
 from pipeline.cache.reader import open_cache
 from pipeline.data.shards import Shards
 from pipeline.runtime.machine import device
@@ -16,10 +17,12 @@ from pipeline.student import train
 from pipeline.student.inputs import Inputs
 from pipeline.student.losses import smoothed_mixed_target
 from pipeline.teacher import fit
+from pipeline.teacher.model import Teacher
 from pipeline.training.batches import batches
 from pipeline.training.config import FitConfig, OptimizerConfig
 from pipeline.training.labelled import UNKNOWN, OnlyLabelled, PartlyLabelled, choose_labelled, with_labels_of
 from pipeline.views.drawn import draw_visit
+from pipeline.views.validation import top1, validation
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +105,28 @@ def test_a_teacher_is_fitted_on_the_labelled_images_alone(world: World, tmp_path
     model, share = fit.fit_teacher(world.config, how, world.recipe, world.shards, world.val, tmp_path, 0)
     rows = torch.load(next(tmp_path.glob("step-*/state.pt")), weights_only=True)["rows"]
     assert rows[-1]["step"] == 6 and 0 <= share <= 1 and not model.training
+
+
+def test_a_fit_starts_from_the_weights_that_it_is_given(world: World, tmp_path: Path) -> None:
+    still = OptimizerConfig(lr=1e-12, scale_lr=False, weight_decay=0.0, warmup_epochs=0.0, min_lr=0.0, ema_decay=None)
+    how, given = FitConfig(epochs=0.2, batch=32, optimizer=still), world.teacher.model.state_dict()
+    model, _ = fit.fit_teacher(world.config, how, world.recipe, world.shards, world.val, tmp_path, 0, given)
+    for name, value in model.named_parameters():
+        assert torch.allclose(value, given[name], atol=1e-6), name
+    keys = {
+        fit.run_key(world.config, how, world.recipe, world.shards, m, []) for m in (None, given, model.state_dict())
+    }
+    assert len(keys) == 3
+
+
+def test_a_fit_sees_views_as_its_teacher_will(world: World, tmp_path: Path) -> None:
+    quick = OptimizerConfig(lr=0.01, scale_lr=False, warmup_epochs=0.0, ema_decay=None)
+    how = FitConfig(epochs=1.5, batch=32, optimizer=quick)
+    config = world.config.model_copy(update={"mean": (0.9, 0.1, 0.4), "std": (0.2, 0.6, 0.3)})
+    model, share = fit.fit_teacher(config, how, world.recipe, world.shards, world.val, tmp_path, 0)
+    weights.write_state(tmp_path / "w.safetensors", model.state_dict())
+    teacher = Teacher.load(config, tmp_path / "w.safetensors", 10, world.recipe, world.shards.block_size, device())
+    assert top1(teacher.predict, validation(world.val, world.recipe, device(), 0), device()) == share
 
 
 def test_without_the_key_nothing_changes(world: World) -> None:

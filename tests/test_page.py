@@ -42,7 +42,7 @@ def rendered(tmp_path: Path, names: list[str], classes: int, title: str = "a 0.4
         found["tokens"][name] = scored["tokens"]
         found["students"][name] = {
             **scored, "distillation": "hard", "supervision": "cached", "teacher": "teacher", "best": "fused",
-            "top1": heads["fused"]["top1"], "ema": None, "reference": None,
+            "top1": heads["fused"]["top1"], "beside": None, "reference": None,
             "agreement": {"teacher": {"percent": 50.0, "divergence": 1.0}},
         }  # fmt: skip
     found["per_class"] = dict.fromkeys(students, disagreement.per_class(one, "fused"))

@@ -11,10 +11,12 @@ from torch import nn
 from bench.world import MODEL, World, make_world, student, training
 from pipeline.base import weights
 from pipeline.cache.reader import open_cache
+from pipeline.evaluation.students import evaluate
 from pipeline.runtime.config import validate
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device
 from pipeline.student import train
+from pipeline.student.export import load
 from pipeline.student.inputs import Inputs
 from pipeline.teacher.model import computing
 from pipeline.training import checkpoint
@@ -23,6 +25,7 @@ from pipeline.training.config import OptimizerConfig, TrainConfig
 from pipeline.training.loop import Trained
 from pipeline.training.optimizer import make_average, make_optimizer, update_average
 from pipeline.training.step import Stepper, parts, tensor_float32
+from pipeline.views.recipe import evaluation
 
 PLAIN = {"lr": 0.01, "warmup_epochs": 0.0, "weight_decay": 0.0, "ema_decay": 0.9}
 
@@ -32,6 +35,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = make_world(tmp_path_factory.mktemp("world"), samples=160, shared_pairing=3)
     world.label("none", 3)
     return world
+
+
+def five_steps(world: World, **fields: object) -> TrainConfig:
+    return training(world, 5, **({"checkpoint_steps": 2, "batch": 32} | fields), epochs=5.5 * 32 / 160)
 
 
 def run(world: World, folder: Path, kill_at: int | None = None, **fields: object) -> tuple[list[str], Trained | None]:
@@ -49,7 +56,7 @@ def run(world: World, folder: Path, kill_at: int | None = None, **fields: object
 
     inputs = Inputs(world.shards, world.val, world.recipe, 3, open_cache(world.label("none", 3).path), None, None)
     chosen = student("cached", "hard", arch_args={**MODEL, "proj_drop_rate": 0.1, "pos_drop_rate": 0.1})
-    config = training(world, 5, **({"checkpoint_steps": 2, "batch": 32} | fields), epochs=5.5 * 32 / 160)
+    config = five_steps(world, **fields)
     try:
         return seen, train.train_student("s", config, chosen, inputs, folder, 0, observe)
     except Killed:
@@ -73,11 +80,39 @@ def test_a_killed_run_with_dropout_goes_on_to_the_same_bits(world: World, tmp_pa
         assert weights.state_hash(a) == weights.state_hash(b)
 
 
+def write(world: World, trained: Trained, out: Path, **fields: object) -> None:
+    config, chosen = five_steps(world, **fields), student("cached", "hard")
+    train.write_student(trained, config, chosen, world.shards.classes, world.recipe, out)
+
+
+def test_the_average_of_the_weights_may_be_the_student(world: World, tmp_path: Path) -> None:
+    fields = {"optimizer": PLAIN, "result": "average"}
+    _, trained = run(world, tmp_path / "run", **fields)
+    assert trained is not None and trained.average is not None
+    write(world, trained, tmp_path / "averaged", **fields)
+    write(world, trained, tmp_path / "last", optimizer=PLAIN)
+    average, last = (weights.state_hash(state) for state in (trained.average, trained.model.state_dict()))
+    for folder, expected in {"averaged": average, "averaged/last": last, "last": last, "last/ema": average}.items():
+        assert weights.state_hash(load(tmp_path / folder).state_dict()) == expected
+    found = evaluate(tmp_path / "averaged", {"val": (world.val, evaluation(world.recipe))}, 0)
+    right = found.answers["val"].ranks["fused"] < 1
+    assert found.beside == "last" and float(trained.rows[-1]["val_top1"]) == right.mean()
+
+
+def test_an_average_that_is_not_kept_can_not_be_the_student(world: World) -> None:
+    with pytest.raises(UsageError, match="result: average needs"):
+        validate(
+            TrainConfig,
+            {"epochs": 1.0, "batch": 2, "result": "average", "optimizer": {"ema_decay": None}},
+            "trainings.t",
+        )
+
+
 def test_the_log_holds_rate_and_gradient_and_times_stay_beside_the_checkpoints(world: World, tmp_path: Path) -> None:
     (_, first), (_, again) = (run(world, tmp_path / name, optimizer=PLAIN) for name in ("a", "b"))
     assert first is not None and again is not None
     for trained, out in ((first, "x"), (again, "y")):
-        train.write_student(trained, student("cached", "hard"), world.shards.classes, world.recipe, tmp_path / out)
+        write(world, trained, tmp_path / out, optimizer=PLAIN)
     logs = [(tmp_path / out / "log.csv").read_bytes() for out in "xy"]
     if device().type != "cuda":  # a GPU adds up the attention's gradient in another order each time
         assert logs[0] == logs[1], "a training run again elsewhere has the same bytes"

@@ -17,7 +17,7 @@ from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.machine import device
 from pipeline.teacher import fit
 from pipeline.teacher.config import TeacherConfig
-from pipeline.teacher.model import Teacher, computing
+from pipeline.teacher.model import Teacher, computing, read_initial, start_from
 from pipeline.teacher.model import create as create_teacher
 from pipeline.views.recipe import Recipe
 
@@ -208,6 +208,7 @@ def test_the_identity_is_json_and_moves_with_everything_that_moves_a_logit(file,
         ({"precision": "tf32"}, "teacher.precision"),
         ({"fit": None}, "null needs a section fit"),
         ({"student": "s", "weights": "timm"}, "both give weights"),
+        ({"initial": "a.pth", "weights": "timm"}, "is where a fit starts"),
     ],
 )
 def test_bad_configs_are_refused(fields, message):
@@ -287,6 +288,30 @@ def test_any_hub_repository_may_be_named_if_it_holds_the_architecture(hub, file)
     assert weights.state_hash(found.state_dict()) == weights.state_hash(weights.read_state(file))
     with pytest.raises(UsageError, match="expected weights of test_resnet, found test_byobnet"):
         create_teacher(config(arch="test_resnet", weights="hf-hub:me/mine"), 10, pretrained=True)
+
+
+def test_a_fit_starts_from_hub_weights_with_a_classifier_of_its_own(hub, capsys):
+    source = config(arch="test_byobnet.r160_in1k")
+    thousand = create_teacher(source, 1000, pretrained=False)
+    weights.write_state(hub / "w.safetensors", thousand.state_dict())
+    put(hub, "timm/test_byobnet.r160_in1k", {"model.safetensors": (hub / "w.safetensors").read_bytes()})
+    named = config(arch="test_byobnet.r160_in1k", initial="timm", fit={})
+    fresh = create_teacher(named, 10, pretrained=False)
+    heads = {name: value.clone() for name, value in fresh.state_dict().items() if name.startswith("head.")}
+    start_from(fresh, read_initial(named, 32))
+    assert "whose classifier is of 1000 classes: it starts untrained" in capsys.readouterr().out
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(value, heads.get(name, thousand.state_dict()[name])), name
+
+
+def test_a_fit_starts_from_local_weights_whole_where_the_classes_agree(file, capsys):
+    named = config(initial=str(file), fit={})
+    fresh = create_teacher(named, 10, pretrained=False)
+    start_from(fresh, read_initial(named, 32))
+    assert weights.state_hash(fresh.state_dict()) == weights.state_hash(weights.read_state(file))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UsageError, match="initial: the weights do not fit the model"):
+        start_from(create_teacher(config(arch="test_resnet"), 10, pretrained=False), weights.read_state(file))
 
 
 def test_without_network_the_refusal_says_what_to_do(hub):

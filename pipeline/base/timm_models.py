@@ -94,6 +94,12 @@ def classes_of(arch: str, state: Mapping[str, torch.Tensor]) -> int:
     return next((len(head) for head in heads if head is not None), 1000)
 
 
+def classifiers_of(model: Any) -> tuple[str, ...]:
+    """What the names of the classifier's weights begin with, such as ``("head.fc.",)``."""
+    names = model.pretrained_cfg.get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
 def from_hub(arch: str, arch_args: ArchArgs, weights: str) -> nn.Module:
     """The model with the hub's weights and with as many classes as they have, loaded strictly by timm.
 

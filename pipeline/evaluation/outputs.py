@@ -22,8 +22,8 @@ CURVES = ("epoch", "loss", "task", "distill", "lr", "val_top1")
 def write(
     work: Path, name: str, found: Evaluated, configs: Mapping[str, SetConfig], sets: Mapping[str, Any]
 ) -> tuple[dict[str, Any], int]:
-    """``eval/<name>`` (``<set>.npz``, ``<set>.ema.npz``, ``metrics.json``), ``metrics/<name>.json``, ``curves/<name>.csv``
-    and ``confusion/<name>.csv`` below ``work``; the scores, and the bytes of the answers."""
+    """``eval/<name>`` (``<set>.npz``, ``<set>.ema.npz`` or ``<set>.last.npz``, ``metrics.json``), ``metrics/<name>.json``,
+    ``curves/<name>.csv`` and ``confusion/<name>.csv`` below ``work``; the scores, and the bytes of the answers."""
     scored, size = scores_json(found), 0
     for label, config in configs.items():
         if config.labels == "real":
@@ -34,8 +34,8 @@ def write(
     with whole_directory(work / "eval" / name, MARKS) as fresh:
         for label, answers in found.answers.items():
             size += predictions.write(fresh / f"{label}.npz", answers)
-        for label, answers in found.averages.items():
-            size += predictions.write(fresh / f"{label}.ema.npz", answers)
+        for label, answers in found.others.items():
+            size += predictions.write(fresh / f"{label}.{found.beside}.npz", answers)
         write_durably(fresh / "metrics.json", _json(scored))
     write_durably(work / "metrics" / f"{name}.json", _json(headline(scored)))
     log = read_log(work / "students" / name)

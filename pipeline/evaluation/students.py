@@ -1,4 +1,4 @@
-"""What a trained student answers, and what is known of it besides: heads, average of weights, tokens, size, speed."""
+"""What a trained student answers, and what is known of it besides: heads, other weights, tokens, size, speed."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -15,43 +15,46 @@ from pipeline.evaluation import metrics, size, tokens
 from pipeline.evaluation.answering import answers_of
 from pipeline.evaluation.predictions import Predictions
 from pipeline.runtime.machine import device as pick_device
-from pipeline.student.export import live_fraction, load, read_log, require_trained_for
+from pipeline.student.export import BESIDE, live_fraction, load, read_log, require_trained_for
 from pipeline.student.model import Student
 from pipeline.views.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Answers by test set; of the average of the weights the ranks only. ``facts``: what metrics.json adds to the
+    """Answers by test set; of the weights that are kept ``beside`` the student's (``export.BESIDE``, None where there are
+    none) the ranks only. ``facts``: what metrics.json adds to the
     scores. ``speed``: of this machine, and so no output."""
 
     answers: Mapping[str, Predictions]
-    averages: Mapping[str, Predictions]
+    beside: str | None
+    others: Mapping[str, Predictions]
     facts: Mapping[str, Any]
     speed: Mapping[str, Any]
 
 
 def evaluate(directory: Path, sets: Mapping[str, tuple[Shards, Recipe]], workers: int) -> Evaluated:
-    """Runs the student in ``directory``, and its average under ``ema``, once over each test set (its images, and the
-    recipe that they are seen under); the first one is the validation split.
+    """Runs the student in ``directory``, and the weights beside it, once over each test set (its images, and the recipe
+    that they are seen under); the first one is the validation split.
 
     Raises UsageError (nothing there), IdentityError (a student of other classes or views), IntegrityError (damage).
     """
     model = load(directory)
     split, recipe = next(iter(sets.values()))
     require_trained_for(directory, split.classes, recipe)
-    average = load(directory / "ema") if (directory / "ema").is_dir() else None
+    beside = next((name for name in BESIDE if (directory / name).is_dir()), None)
+    other = load(directory / beside) if beside is not None else None
     device = pick_device()
-    answers, averages, similar = dict[str, Predictions](), dict[str, Predictions](), dict[str, Any]()
+    answers, others, similar = dict[str, Predictions](), dict[str, Predictions](), dict[str, Any]()
     for name, (images, seen) in sets.items():
         first = not answers
         with tokens.watched(model.model) if model.distilled and first else nullcontext() as sums:
             answers[name] = student_answers(model, directory.name, images, seen, workers)
         if sums is not None:
             similar = {"tokens": tokens.similarities(model.model, sums)}
-        if average is not None:
-            whole = student_answers(average, f"{directory.name}, averaged", images, seen, workers)
-            averages[name] = Predictions(whole.identity, whole.labels, whole.digests, {}, whole.ranks, whole.hard)
+        if other is not None:
+            whole = student_answers(other, f"{directory.name}, {beside}", images, seen, workers)
+            others[name] = Predictions(whole.identity, whole.labels, whole.digests, {}, whole.ranks, whole.hard)
     images_ = torch.zeros(split.block_size, 3, recipe.size, recipe.size, device=device)
     facts = {
         "live_fraction": live_fraction(read_log(directory)),
@@ -59,7 +62,7 @@ def evaluate(directory: Path, sets: Mapping[str, tuple[Shards, Recipe]], workers
         "gflops": size.gflops(lambda: model(images_[:1])),
     }
     speed = {"images_per_second": size.images_per_second(model, images_), "batch": len(images_), "device": str(device)}
-    return Evaluated(answers, averages, facts | similar, speed)
+    return Evaluated(answers, beside, others, facts | similar, speed)
 
 
 def student_answers(model: Student, name: str, split: Shards, recipe: Recipe, workers: int) -> Predictions:
@@ -80,14 +83,14 @@ def scores(model: Student, images: Tensor) -> dict[str, Tensor]:
 
 
 def scores_json(found: Evaluated) -> dict[str, Any]:
-    """``metrics.json``: ``sets.<set>.{samples,best,heads.<head>,ema.<head>}`` and the facts."""
+    """``metrics.json``: ``sets.<set>.{samples,best,heads.<head>,ema.<head>}`` (or ``last``) and the facts."""
     sets = {}
     for name, answers in found.answers.items():
         heads = {head: metrics.of_head(answers, head) for head in answers.heads}
         sets[name] = {"samples": len(answers.labels), "best": answers.best, "heads": heads}
-        if name in found.averages:
-            average = found.averages[name]
-            sets[name]["ema"] = {head: metrics.of_head(average, head) for head in average.heads}
+        if found.beside is not None:
+            other = found.others[name]
+            sets[name][found.beside] = {head: metrics.of_head(other, head) for head in other.heads}
     return {"sets": sets, **found.facts}
 
 

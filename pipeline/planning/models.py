@@ -16,12 +16,13 @@ from pipeline.base.timm_models import require_known
 from pipeline.base.weights_name import is_hub
 from pipeline.planning.pieces import Pieces
 from pipeline.runtime.errors import PipelineError, UsageError, first_line
-from pipeline.student.initial import load_initial, read_initial
+from pipeline.student.initial import load_initial
+from pipeline.student.initial import read_initial as read_initial_of_student
 from pipeline.student.model import Student
 from pipeline.student.model import create as create_student
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.model import create as create_teacher
-from pipeline.teacher.model import require_fit
+from pipeline.teacher.model import read_initial, require_fit, start_from
 
 _CLASSES = 2  # of a model that is only looked at
 
@@ -48,7 +49,7 @@ def _problems(key: str, checks: Iterator[Callable[[], object]]) -> Iterator[Pipe
 
 def _of_teacher(pieces: Pieces, name: str, classes: int | None, files: bool) -> Iterator[Callable[[], object]]:
     teacher = pieces.teachers[name]
-    yield lambda: require_known(teacher.arch, teacher.arch_args, teacher.weights)
+    yield lambda: require_known(teacher.arch, teacher.arch_args, teacher.weights or teacher.initial)
     own = pieces.recipes[teacher.recipe].size if teacher.recipe in pieces.recipes else None
     if own is None:
         return
@@ -60,6 +61,10 @@ def _of_teacher(pieces: Pieces, name: str, classes: int | None, files: bool) -> 
     weights = teacher.weights or ""
     if is_hub(weights) or (files and Path(weights).is_file()):
         yield lambda: require_fit(teacher, classes, own)
+    if teacher.initial is not None and not is_hub(teacher.initial) and files and Path(teacher.initial).is_file():
+        yield lambda: start_from(
+            create_teacher(teacher, classes or _CLASSES, False, own), read_initial(teacher, own), quiet=True
+        )
     student = pieces.students.get(teacher.student)
     if student is not None and student.recipe in pieces.recipes:
         what = f"student {teacher.student}'s weights"
@@ -81,7 +86,7 @@ def _of_student(pieces: Pieces, name: str, classes: int | None, files: bool) -> 
     local = student.initial is not None and not is_hub(student.initial)
     if local and files and Path(str(student.initial)).is_file():
         yield lambda: load_initial(
-            create_student(student, classes or _CLASSES, size), read_initial(student), quiet=True
+            create_student(student, classes or _CLASSES, size), read_initial_of_student(student), quiet=True
         )
 
 

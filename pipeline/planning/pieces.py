@@ -42,6 +42,7 @@ class Pieces:
     def named_weights(self) -> dict[str, str | None]:
         """The weights that the configuration names, by their key."""
         of_teachers = {f"teachers.{name}.weights": entry.weights for name, entry in self.teachers.items()}
+        of_teachers |= {f"teachers.{name}.initial": entry.initial for name, entry in self.teachers.items()}
         return of_teachers | {f"students.{name}.initial": entry.initial for name, entry in self.students.items()}
 
     def warnings(self) -> list[str]:

@@ -13,6 +13,7 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.report.study import Study
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import say
+from pipeline.student.export import BESIDE
 
 _PAIRS, _WORST = 12, 12  # shown
 
@@ -95,7 +96,7 @@ def _student(work: Path, study: Study, answers: Answers, name: str) -> dict[str,
             "best": own.best,
             **best,
             **{key: scored[key] for key in ("parameters", "gflops", "live_fraction")},
-            "ema": sets["val"]["ema"][own.best]["top1"] if "ema" in sets["val"] else None,
+            "beside": next((name for name in BESIDE if name in sets["val"]), None),
             "sets": sets,
         }
     except (KeyError, TypeError, AttributeError) as error:

@@ -12,6 +12,8 @@ from pipeline.student.config import StudentConfig
 from pipeline.student.model import Student
 from pipeline.views.recipe import Recipe, evaluation, in_timms_words
 
+BESIDE = ("ema", "last")  # where a student keeps the weights that are not its result: their average, or the last ones
+
 
 def read_log(directory: Path) -> list[dict[str, str]]:
     """The rows of a student's ``log.csv``, one per epoch. Raises UsageError (there is none) or IntegrityError."""

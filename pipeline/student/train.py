@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,9 +115,10 @@ def train_student(
     compute = make_compute(config, chosen, len(shards.classes))
 
     # What else the loop asks for: a score, batches.
-    def score(model: nn.Module) -> Row:
-        model.eval()
-        found = top1(lambda images: model(images).fused(), validation(inputs.val, recipe, device, workers), device)
+    def score(last: nn.Module, average: nn.Module | None) -> Row:
+        result = average if average is not None and config.result == "average" else last
+        result.eval()
+        found = top1(lambda images: result(images).fused(), validation(inputs.val, recipe, device, workers), device)
         return {"val_top1": found}
 
     def load(start: int, stop: int) -> Generator[Batch, None, None]:
@@ -129,18 +130,23 @@ def train_student(
 
 
 def write_student(
-    trained: loop.Trained, chosen: StudentConfig, classes: tuple[str, ...], recipe: Recipe, out: Path
+    trained: loop.Trained, config: TrainConfig, chosen: StudentConfig, classes: Sequence[str], recipe: Recipe, out: Path
 ) -> None:
-    """``model.safetensors`` + ``config.json`` (timm), ``ema/`` the same for the average, ``log.csv``."""
+    """``model.safetensors`` + ``config.json`` (timm) of the weights that ``config.result`` names, the same of the others
+    below (``ema/`` the average, or ``last/``), ``log.csv``."""
     text = io.StringIO()
     table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(trained.rows)
     with whole_directory(out, MARKS) as fresh:
         write_durably(fresh / "log.csv", text.getvalue().encode())
+        last = trained.model
+        assert isinstance(last, Student)
+        places = {fresh: last}
         if trained.average is not None:
             average = create_student(chosen, len(classes), recipe.size)
             average.load_state_dict(trained.average)
-            export_student(average, chosen, classes, recipe, fresh / "ema")
-        assert isinstance(trained.model, Student)
-        export_student(trained.model, chosen, classes, recipe, fresh)
+            averaged = config.result == "average"
+            places = {fresh / "last": last, fresh: average} if averaged else {fresh / "ema": average, fresh: last}
+        for place, student in places.items():  # the result last
+            export_student(student, chosen, classes, recipe, place)

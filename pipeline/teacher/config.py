@@ -9,6 +9,7 @@ from pipeline.runtime.config import NONE, ArchArgs, Config
 from pipeline.views.recipe import Triple
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Key = Literal["model", "model_ema", "state_dict", "state_dict_ema"]  # of weights in a training checkpoint
 
 
 class TeacherConfig(Config):
@@ -18,7 +19,8 @@ class TeacherConfig(Config):
     name, with the tag where ``weights`` is "timm" (the hub's weights of that name). ``weights`` may also be
     "hf-hub:owner/name" or a local file (``weights_key`` picks ``model`` or ``model_ema`` in a training checkpoint).
     Without weights, ``student`` names a trained student that teaches, or ``fit`` says how stage ``fit_teacher`` trains
-    the model. ``mean`` and ``std`` are what it was trained with.
+    the model, from new weights or from those that ``initial`` names (as ``weights`` does). ``mean`` and ``std`` are what
+    it was trained with.
     """
 
     recipe: str
@@ -26,7 +28,9 @@ class TeacherConfig(Config):
     arch: str
     arch_args: ArchArgs = Field(default_factory=dict)
     weights: str | None = None
-    weights_key: Literal["model", "model_ema", "state_dict", "state_dict_ema"] | None = None
+    weights_key: Key | None = None
+    initial: str | None = None
+    initial_key: Key | None = None
     mean: Triple = (0.485, 0.456, 0.406)  # of ImageNet
     std: Triple = (0.229, 0.224, 0.225)
     precision: Precision = "fp32"
@@ -45,6 +49,10 @@ class TeacherConfig(Config):
             raise ValueError(f"std: expected three numbers above 0, found {self.std}")
         if self.weights is not None and self.student != NONE:
             raise ValueError(f"weights: {self.weights} and student {self.student} both give weights; keep one of them")
+        if self.initial is not None and not self.fitted_here:
+            raise ValueError(
+                f"initial: {self.initial} is where a fit starts, and weights or student bring them; keep one"
+            )
         if self.fitted_here and self.fit is None:
             raise ValueError("weights: null needs a section fit, which says how to train the teacher")
         return self

@@ -3,7 +3,7 @@
 Either way the stage leaves ``model.safetensors``, so that everything downstream depends on bytes and not on a name.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import device_name, rank, world_size
 from pipeline.runtime.progress import say
 from pipeline.teacher.config import TeacherConfig
-from pipeline.teacher.model import create
+from pipeline.teacher.model import affine_of, create, start_from
 from pipeline.training import loop
 from pipeline.training.batches import Batch, batches, windows_size
 from pipeline.training.config import FitConfig
@@ -41,8 +41,10 @@ def fit_teacher(
     val: Shards,
     directory: Path,
     workers: int,
+    initial: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[nn.Module, float]:
-    """Trains the teacher of ``config`` from scratch; its model and top-1 on ``val``. ``directory``: checkpoints."""
+    """Trains the teacher of ``config`` from new weights or from ``initial``; its model and top-1 on ``val``.
+    It sees views normalised by its own ``mean`` and ``std``, as when it answers. ``directory``: checkpoints."""
     device = pick_device()
     count, train = train.samples, with_labels_of(train, fit, only=True)
     sizes = tuple(block.samples for block in train.blocks)
@@ -51,10 +53,17 @@ def fit_teacher(
     say(f"fit_teacher: {schedule.steps(fit.epochs)} steps of {fit.batch}, on {device_name()}")
     say(f"fit_teacher: {windows_size(schedule, lanes, train, recipe, workers)}")  # refused here if there is no room
     torch.manual_seed(fit.seed)
-    model = create(config, len(train.classes), pretrained=False, size=recipe.size).to(device)
+    model = create(config, len(train.classes), pretrained=False, size=recipe.size)
+    if initial is not None:
+        start_from(model, initial)
+    model.to(device)
+    affine = affine_of(recipe, config, device)
+
+    def normalised(images: torch.Tensor) -> torch.Tensor:
+        return images if affine is None else images * affine[0] + affine[1]
 
     def compute(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        scores = model(batch.images).float()
+        scores = model(normalised(batch.images)).float()
         own, other = (
             functional.cross_entropy(scores, labels, reduction="none", label_smoothing=fit.smoothing)
             for labels in (batch.labels, batch.partner_labels)
@@ -73,14 +82,22 @@ def fit_teacher(
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
     model.eval()
-    return model, top1(model, validation(val, recipe, device, workers), device)
+    return model, top1(lambda images: model(normalised(images)), validation(val, recipe, device, workers), device)
 
 
-def run_key(config: TeacherConfig, fit: FitConfig, recipe: Recipe, train: Shards, code: list[str]) -> str:
+def run_key(
+    config: TeacherConfig,
+    fit: FitConfig,
+    recipe: Recipe,
+    train: Shards,
+    initial: Mapping[str, torch.Tensor] | None,
+    code: list[str],
+) -> str:
     """Hash of all that decides a fit's result; names its checkpoints."""
-    chosen = config.model_dump(exclude={"recipe", "student", "fit"})
+    chosen = config.model_dump(exclude={"recipe", "student", "fit", "initial", "initial_key"})
+    start = state_hash(initial) if initial is not None else None
     hashes = loop.code_hashes(code)
-    return digest([chosen, fit.model_dump(), recipe.model_dump(), train.manifest_hash, hashes])
+    return digest([chosen, fit.model_dump(), recipe.model_dump(), train.manifest_hash, start, hashes])
 
 
 def trained_elsewhere(config: TeacherConfig, recipe: Recipe, classes: int, student: Path) -> tuple[nn.Module, str]:

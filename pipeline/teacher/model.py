@@ -4,7 +4,7 @@ Equal weights, precision and batch shape give equal bits, so the shape is consta
 three are in the cache's identity. A teacher in train mode would answer 99 % of views differently; it is refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from pipeline.base import timm_models, weights
 from pipeline.base.weights_name import is_hub
 from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.runtime.progress import say
 from pipeline.teacher.config import Precision, TeacherConfig
 from pipeline.views.recipe import Recipe
 
@@ -48,6 +49,29 @@ def create(config: TeacherConfig, classes: int, pretrained: bool, size: int | No
     if size is not None:
         timm_models.require_size(model, config.arch, arch_args, size)
     return model
+
+
+def read_initial(config: TeacherConfig, size: int) -> dict[str, Tensor]:
+    """The weights that ``initial`` names. ``size``: of the fit's views in px, to which timm brings a hub's positions. Raises
+    UsageError or IntegrityError."""
+    assert config.initial is not None
+    if not is_hub(config.initial):
+        return weights.read_state(config.initial, config.initial_key)
+    arch_args = timm_models.sized(config.arch, config.arch_args, size)
+    return timm_models.from_hub(config.arch, arch_args, config.initial).state_dict()
+
+
+def start_from(model: nn.Module, state: Mapping[str, Tensor], quiet: bool = False) -> None:
+    """Copies the weights ``state`` of the same architecture into ``model``; a classifier that is missing or for another
+    number of classes starts untrained, and that is said unless ``quiet``. Raises UsageError (they do not fit), IntegrityError."""
+    own = model.state_dict()
+    heads = [name for name in own if name.startswith(timm_models.classifiers_of(model))]
+    apart = [name for name in heads if name not in state or state[name].shape != own[name].shape]
+    if apart and not quiet:
+        found = "missing" if apart[0] not in state else f"of {state[apart[0]].shape[0]} classes"
+        say(f"initial: weights whose classifier is {found}: it starts untrained")
+    kept = dict(state) if not apart else {name: value for name, value in state.items() if name not in heads}
+    weights.load_strict(model, kept | {name: own[name] for name in heads if apart}, "initial")
 
 
 def require_fit(config: TeacherConfig, classes: int | None, size: int) -> None:
@@ -138,7 +162,7 @@ class Teacher:
         model.to(device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
-        affine = _affine(recipe, config, device)
+        affine = affine_of(recipe, config, device)
         forward = _compiled(model) if config.compile else model
         return cls(config, classes, batch, device, identity, model, forward, affine, _bytes(model))
 
@@ -212,7 +236,7 @@ def _compiled(model: nn.Module) -> Any:
     return torch.compile(model, dynamic=False, options={"deterministic": True})
 
 
-def _affine(recipe: Recipe, own: TeacherConfig, device: torch.device) -> tuple[Tensor, Tensor] | None:
+def affine_of(recipe: Recipe, own: TeacherConfig, device: torch.device) -> tuple[Tensor, Tensor] | None:
     """Scale and shift (1, 3, 1, 1) from the recipe's normalisation to the teacher's own, worked out in doubles; None
     where they agree."""
     if recipe.mean == own.mean and recipe.std == own.std:

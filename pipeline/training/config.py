@@ -67,12 +67,23 @@ class LoopConfig(Config):
 
 
 class TrainConfig(LoopConfig):
-    """How students are trained; one for all of them, so that their comparison is fair. ``period`` K: null = V."""
+    """How students are trained; one for all of them, so that their comparison is fair. ``period`` K: null = V.
+
+    ``result``: which weights are the student, the last ones, as DeiT's, or their average, as in short runs, where the last
+    ones depend more on chance. The others are kept beside them.
+    """
 
     repeats: int = Field(default=3, ge=1, le=1_000)  # r
     period: int | None = Field(default=None, ge=1, le=1_000_000)  # K
     smoothing: float = Field(default=0.1, ge=0, lt=1)
     verify_views: Literal["all", "first_cycle"] | Annotated[float, Field(ge=0, le=1)] = "all"
+    result: Literal["last", "average"] = "last"
+
+    @model_validator(mode="after")
+    def _has_result(self) -> Self:
+        if self.result == "average" and self.optimizer.ema_decay is None:
+            raise ValueError("result: average needs optimizer.ema_decay, which is null; set it, or result: last")
+        return self
 
 
 class FitConfig(LoopConfig):

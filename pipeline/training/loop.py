@@ -56,15 +56,15 @@ def run(
     batches: Callable[[int, int], Generator[Batch, None, None]],
     directory: Path,
     device: torch.device,
-    score: Callable[[nn.Module], Row] | None = None,
+    score: Callable[[nn.Module, nn.Module | None], Row] | None = None,
     observe: Callable[[int, float], None] | None = None,
 ) -> Trained:
     """Trains ``model`` in place for ``schedule.steps(config.epochs)`` steps.
 
-    ``batches(start, stop)`` gives this rank's batches; ``directory`` holds the checkpoints; ``score`` is asked at the
-    end of every ``score_epochs``-th epoch and its values join the log row; ``observe(step, loss)`` sees every step's
-    loss, at the price of a synchronisation each. Raises RetryError (75) after saving when told to stop, IntegrityError
-    on a loss or weights that are not finite.
+    ``batches(start, stop)`` gives this rank's batches; ``directory`` holds the checkpoints; ``score`` is asked about
+    the model and the average of its weights at the end of every ``score_epochs``-th epoch, and its values join the log
+    row; ``observe(step, loss)`` sees every step's loss, at the price of a synchronisation each. Raises RetryError (75)
+    after saving when told to stop, IntegrityError on a loss or weights that are not finite.
     """
     steps, per_epoch = schedule.steps(config.epochs), schedule.steps_per_epoch()
     # Optimiser, schedule and average, from the newest checkpoint on.
@@ -112,7 +112,7 @@ def run(
                 row = state.end_epoch(done, per_epoch)
                 speed = journal.note(row)
                 if score is not None and (len(state.rows) % config.score_epochs == 0 or done == steps):
-                    row |= score(model)
+                    row |= score(model, average.module if average is not None else None)
                     model.train()
                 journal.draw(row, speed)
                 note = "  ".join(f"{name} {number(value)}" for name, value in (row | speed).items() if name != "step")
