@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pipeline.evaluation.answering import ranks
+from pipeline.base.scores import ranks
 from pipeline.evaluation.predictions import Predictions
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score, top_k_accuracy_score
 
+from pipeline.base.scores import auc, ranks
 from pipeline.evaluation import metrics
-from pipeline.evaluation.answering import ranks
 from pipeline.evaluation.predictions import Predictions
 from tests.answers import answered
 
@@ -41,8 +41,8 @@ def test_auc_counts_ties_half_and_leaves_out_classes_without_samples() -> None:
     labels = np.array([0, 0, 1, 1, 2, 2], np.uint16)
     shares = np.round(np.random.default_rng(0).dirichlet([1] * 4, 6), 1)  # many ties; class 3 has no sample
     by_class = [roc_auc_score(labels == c, shares[:, c]) for c in range(3)]
-    assert metrics.auc(shares, labels) == pytest.approx(np.mean(by_class), abs=1e-15)
-    assert metrics.auc(shares, np.zeros(6, np.uint16)) is None  # one class alone has no rest
+    assert auc(shares, labels) == pytest.approx(np.mean(by_class), abs=1e-15)
+    assert auc(shares, np.zeros(6, np.uint16)) is None  # one class alone has no rest
 
 
 def test_calibration_is_the_definition_in_a_loop(found: Predictions) -> None:

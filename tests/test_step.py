@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.metrics import f1_score, roc_auc_score, top_k_accuracy_score
 from torch import nn
 
 from bench.world import MODEL, World, make_world, student, training
@@ -18,6 +19,7 @@ from pipeline.runtime.machine import device
 from pipeline.student import train
 from pipeline.student.export import load
 from pipeline.student.inputs import Inputs
+from pipeline.student.model import Student
 from pipeline.teacher.model import computing
 from pipeline.training import checkpoint
 from pipeline.training.batches import Batch
@@ -26,6 +28,7 @@ from pipeline.training.loop import Trained
 from pipeline.training.optimizer import make_average, make_optimizer, update_average
 from pipeline.training.step import Stepper, parts, tensor_float32
 from pipeline.views.recipe import evaluation
+from pipeline.views.validation import validation
 
 PLAIN = {"lr": 0.01, "warmup_epochs": 0.0, "weight_decay": 0.0, "ema_decay": 0.9}
 
@@ -97,6 +100,26 @@ def test_the_average_of_the_weights_may_be_the_student(world: World, tmp_path: P
     found = evaluate(tmp_path / "averaged", {"val": (world.val, evaluation(world.recipe))}, 0)
     right = found.answers["val"].ranks["fused"] < 1
     assert found.beside == "last" and float(trained.rows[-1]["val_top1"]) == right.mean()
+
+
+def test_a_log_may_hold_all_scores_on_both_splits(world: World, tmp_path: Path) -> None:
+    _, trained = run(world, tmp_path / "run", optimizer=PLAIN, score="all")
+    assert trained is not None and isinstance(trained.model, Student)
+    row, model = trained.rows[-1], trained.model.eval()
+    for split, images in {"val": world.val, "train": world.shards}.items():
+        seen = list(validation(images, world.recipe, device(), 0))
+        labels = torch.cat([part.labels for part in seen]).cpu()
+        with torch.inference_mode():
+            shares = (torch.cat([model(part.images).fused() for part in seen]) / 2).cpu()
+        expected = {
+            "top1": top_k_accuracy_score(labels, shares, k=1),
+            "top5": top_k_accuracy_score(labels, shares, k=5),
+            "f1": f1_score(labels, shares.argmax(1), average="macro", zero_division=0),
+            "auc": roc_auc_score(labels, shares / shares.sum(1, keepdim=True), multi_class="ovr"),
+        }
+        for key, value in expected.items():
+            assert row[f"{split}_{key}"] == pytest.approx(value, abs=1e-6), (split, key)
+        assert {f"{split}_precision", f"{split}_recall"} <= set(row)
 
 
 def test_an_average_that_is_not_kept_can_not_be_the_student(world: World) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.base.scores import ranks
 from pipeline.data.shards import Shards
 from pipeline.evaluation.predictions import Predictions
 from pipeline.runtime.errors import IntegrityError
@@ -71,15 +72,3 @@ def _from_all_ranks(parts: dict[int, dict[str, np.ndarray]]) -> dict[int, dict[s
     gathered: list[Any] = [None] * world_size()
     torch.distributed.all_gather_object(gathered, parts)
     return {index: part for those in gathered for index, part in those.items()}
-
-
-def ranks(scores: Tensor, classes: Tensor) -> Tensor:
-    """How many classes stand before the given one: float (B, C), int64 (B,) -> int64 (B,); 0 is the argmax.
-
-    Ties go to the smaller class, as in ``hard`` labels. A NaN beats everything, so it can only cost a hit.
-    """
-    index = torch.arange(scores.shape[1], device=scores.device)
-    chosen = classes.long().unsqueeze(1)
-    value = scores.gather(1, chosen)
-    behind = (scores < value) | ((scores == value) & (index > chosen))
-    return scores.shape[1] - 1 - behind.sum(dim=1)

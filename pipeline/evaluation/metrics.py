@@ -1,8 +1,7 @@
 """How good the answers of one model are: accuracy, loss, F1, AUC, calibration, per head. Pure functions of predictions.
 
 Percentages come from the ranks and first classes, which are exact; what needs probabilities (loss, AUC, calibration) is of
-the float16 logits. scikit-learn computes what it has; the exact AUC is written here, since scikit-learn's takes minutes
-for 1,000 classes, and is checked against it.
+the float16 logits.
 """
 
 import math
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.base import scores
 from pipeline.evaluation.predictions import Predictions
 
 BINS = 15  # of confidence, equally wide (Guo et al. 2017)
@@ -20,8 +20,6 @@ def of_head(predictions: Predictions, head: str) -> dict[str, Any]:
     """All figures of one head. Percentages: ``top1`` with its 95 % ``interval``, ``top5``, macro ``precision``, ``recall``
     and ``f1``, ``calibration_error``. ``loss`` in nats; ``auc`` in 0 to 1, mean over the classes that occur, one against
     the rest. Without logits: accuracies only."""
-    from sklearn.metrics import precision_recall_fscore_support
-
     labels, places, hard = predictions.labels, predictions.ranks[head], predictions.hard[head]
     right = int((places < 1).sum())
     found: dict[str, Any] = {
@@ -32,14 +30,11 @@ def of_head(predictions: Predictions, head: str) -> dict[str, Any]:
     if not predictions.logits:
         return found
     shares = probabilities(predictions, head)
-    precision, recall, f1, _ = precision_recall_fscore_support(labels, hard, average="macro", zero_division=0)
     own = shares[np.arange(len(labels)), labels]
     return found | {
         "loss": float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean(dtype=np.float64)),
-        "precision": 100.0 * float(precision),
-        "recall": 100.0 * float(recall),
-        "f1": 100.0 * float(f1),
-        "auc": auc(shares, labels),
+        **scores.macro(hard, labels),
+        "auc": scores.auc(shares, labels),
         "calibration_error": 100.0 * calibration_error(calibration(predictions, head, shares)),
     }
 
@@ -66,19 +61,6 @@ def wilson(right: int, samples: int) -> tuple[float, float]:
     middle = (share + z2 / 2) / (1 + z2)
     half = _Z / (1 + z2) * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples))
     return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
-
-
-def auc(shares: np.ndarray, labels: np.ndarray) -> float | None:
-    """Area under the ROC curve, exact, ties counted half: mean over the classes, one against the rest, that have samples
-    inside and outside; None where there are none. ``shares`` (N, C)."""
-    found = []
-    for label in np.unique(labels):
-        inside = labels == label
-        own, rest = np.sort(shares[inside, label]), np.sort(shares[~inside, label])
-        if len(rest):
-            below, upto = np.searchsorted(rest, own, "left"), np.searchsorted(rest, own, "right")
-            found.append((below.sum() + upto.sum()) / 2 / (len(own) * len(rest)))
-    return float(np.mean(found)) if found else None
 
 
 def calibration(predictions: Predictions, head: str, shares: np.ndarray | None = None) -> list[dict[str, float]]:

@@ -30,6 +30,12 @@ _CURVES = {
     "Top-1 on validation": "val_top1",
     "Learning rate": "lr",
 }
+_MORE_CURVES = {  # of trainings with score: all
+    f"{title} on {where}": f"{split}_{key}"
+    for split, where in (("val", "validation"), ("train", "training images"))
+    for title, key in (("Top-1", "top1"), ("Top-5", "top5"), ("F1", "f1"), ("AUC", "auc"))
+    if (split, key) != ("val", "top1")
+}
 
 
 def facts(work: Path, study: Study, settings: Path) -> dict[str, Any]:
@@ -92,6 +98,8 @@ def curves(work: Path, study: Study, seconds: Mapping[str, Any]) -> dict[str, Se
     """The figures of ``log.csv`` and, where the training noted it, the share of time spent waiting for data: by title,
     then by student, points (epoch, value)."""
     logs = {name: read_log(work / "students" / name) for name in study.students}
+    columns = {column for rows in logs.values() for column in rows[0]}
+    more = {title: key for title, key in _MORE_CURVES.items() if key in columns}
     found: dict[str, Series] = {
         title: {
             name: [(float(row["epoch"]), float(row[key])) for row in rows if row.get(key) not in ("", None)]
@@ -99,7 +107,7 @@ def curves(work: Path, study: Study, seconds: Mapping[str, Any]) -> dict[str, Se
             else []
             for name, rows in logs.items()
         }
-        for title, key in _CURVES.items()
+        for title, key in {**_CURVES, **more}.items()
     }
     found["Waiting for data, share"] = {
         name: [

@@ -32,7 +32,7 @@ from pipeline.training.schedule import Schedule, lanes_of, period
 from pipeline.training.state import Row
 from pipeline.training.step import Compute
 from pipeline.views.recipe import Recipe
-from pipeline.views.validation import top1, validation
+from pipeline.views.validation import all_scores, top1, validation
 
 MARKS = ("config.json", "log.csv")  # by which a student's directory is known
 
@@ -118,8 +118,17 @@ def train_student(
     def score(last: nn.Module, average: nn.Module | None) -> Row:
         result = average if average is not None and config.result == "average" else last
         result.eval()
-        found = top1(lambda images: result(images).fused(), validation(inputs.val, recipe, device, workers), device)
-        return {"val_top1": found}
+
+        def answer(images: torch.Tensor) -> torch.Tensor:
+            return result(images).fused()
+
+        if config.score == "top1":
+            return {"val_top1": top1(answer, validation(inputs.val, recipe, device, workers), device)}
+        found: Row = {}
+        for split, images in {"val": inputs.val, "train": inputs.train}.items():
+            scores = all_scores(answer, validation(images, recipe, device, workers))
+            found |= {f"{split}_{key}": value for key, value in scores.items()}
+        return found
 
     def load(start: int, stop: int) -> Generator[Batch, None, None]:
         return batches(schedule, lanes, start, stop, shards, recipe, device, workers, lookup, label)

@@ -69,14 +69,17 @@ class LoopConfig(Config):
 class TrainConfig(LoopConfig):
     """How students are trained; one for all of them, so that their comparison is fair. ``period`` K: null = V.
 
-    ``result``: which weights are the student, the last ones, as DeiT's, or their average, as in short runs, where the last
-    ones depend more on chance. The others are kept beside them.
+    ``score``: what the log's scored epochs hold, top-1 on the validation split, or ``all``: top-1, top-5, macro precision,
+    recall and F1, as shares, and AUC, on it and on the training images without augmentation. ``result``: which weights are
+    the student, the last ones, as DeiT's, or their average, as in short runs, where the last ones depend more on chance;
+    the others are kept beside them.
     """
 
     repeats: int = Field(default=3, ge=1, le=1_000)  # r
     period: int | None = Field(default=None, ge=1, le=1_000_000)  # K
     smoothing: float = Field(default=0.1, ge=0, lt=1)
     verify_views: Literal["all", "first_cycle"] | Annotated[float, Field(ge=0, le=1)] = "all"
+    score: Literal["top1", "all"] = "top1"
     result: Literal["last", "average"] = "last"
 
     @model_validator(mode="after")
