@@ -1,7 +1,8 @@
 """Studies: several trainings that one question needs, sharing what can be shared, as one file of ``configs/study``.
 
 A study says what its pieces change; a scale (``configs/scale``: full, demo) says what they change it of: which data,
-recipe, teacher, cache, training and models. ``full:`` and ``demo:`` inside a piece hold at that scale only.
+recipe, teacher, cache, training and models. ``full:`` and ``demo:`` inside a piece hold at that scale only, what stands
+under ``with_data:`` of a student with that data set only; ``changes:`` of a study are changes of the scale itself.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
     Raises UsageError for an unknown study or scale, and for a piece that names what is not there.
     """
     study, of = read_choice(configs, "study", name), read_choice(configs, "scale", scale)
-    source = read_choice(configs, "data", data or str(study.get("data", {}).get(scale, of["data"])))
+    of = merge(of, study.get("changes", {}).get(scale, {}))
+    data = data or str(study.get("data", {}).get(scale, of["data"]))
+    source = read_choice(configs, "data", data)
     params: dict[str, Any] = {"data": source["data"]}
     for section, group in GROUPS.items():
         pieces = study.get(section, {str(of[group]): {}})
@@ -36,7 +39,7 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
         links = {"recipe": _first(params, "recipes"), "teacher": _first(params, "teachers")}
         params["caches"][key] = links | entry
     params["students"] = {
-        key: _student(entry, of, scale, params)
+        key: _student(entry, of, scale, data, params)
         for key, entry in study["students"].items()
         if scale in entry.get("scales", SCALES)
     }
@@ -59,7 +62,9 @@ def _piece(configs: Path, group: str, entry: Mapping[str, Any], of: Mapping[str,
     return _changed(base, entry, scale, ("file", "high"))
 
 
-def _student(entry: Mapping[str, Any], of: Mapping[str, Any], scale: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def _student(
+    entry: Mapping[str, Any], of: Mapping[str, Any], scale: str, data: str, params: Mapping[str, Any]
+) -> dict[str, Any]:
     """A student: the model of the scale, with a token or without, and links to the first piece of each kind."""
     model = dict(of["models"][entry.get("model", "tiny")])
     if entry.get("token"):
@@ -72,7 +77,8 @@ def _student(entry: Mapping[str, Any], of: Mapping[str, Any], scale: str, params
         "parent": NONE,
     }
     base = links | model | {"distillation": NONE, "token": False} | dict(of.get("student_changes", {}))
-    return _changed(base, entry, scale, ("model",))
+    changed = _changed(base, entry, scale, ("model", "with_data"))
+    return merge(changed, entry.get("with_data", {}).get(data, {}))
 
 
 def _changed(base: Mapping[str, Any], entry: Mapping[str, Any], scale: str, ours: tuple[str, ...]) -> dict[str, Any]:

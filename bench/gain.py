@@ -1,0 +1,192 @@
+"""What distillation gains on the demo's digits, over seeds, with all labels and with few.
+
+    python -m bench.gain                                      5 seeds; all, 20 and 10 labels per class: about an hour on 2 cores
+    python -m bench.gain --seeds 10 --labels all              how much a student of the demo depends on chance
+    python -m bench.gain --seeds 1 --labels 10 --out /tmp/g training.epochs=1 teacher.fit.epochs=1      a small size
+
+The students are those of ``make demo`` (plain, soft, hard, hard_token) in its training. A seed stands for everything that is
+drawn but the views: which images keep their labels, the teacher's fit, initial weights, the order of the data. First table:
+the teacher is fitted on the same labels as its students have. Second table: on all labels, while the students have few. Every
+stage runs as its command; what --out holds already is not run again.
+"""
+
+import csv
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pipeline.base.files import parse_json
+from pipeline.planning.params import compose, write
+from pipeline.planning.studies import merge
+
+KINDS = ("plain", "soft", "hard", "hard_token")
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A student of one kind, the labels per class that its teacher had and that it has (``all`` or a number), a seed."""
+
+    kind: str
+    teacher: str
+    labels: str
+    seed: int
+
+    @property
+    def maker(self) -> str:
+        return f"of_{self.teacher}_seed_{self.seed}"
+
+    @property
+    def training(self) -> str:
+        return f"with_{self.labels}_seed_{self.seed}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}_{self.training}" + ("" if self.kind == "plain" else f"_{self.maker}")
+
+
+def trials(seeds: int, labels: Iterable[str]) -> list[Trial]:
+    """All students: those of teachers with as many labels, and those with fewer labels than a teacher that had all."""
+    found = []
+    for seed in range(seeds):
+        for count in labels:
+            found += [Trial(kind, count, count, seed) for kind in KINDS]
+            found += [Trial(kind, ALL, count, seed) for kind in KINDS[1:] if count != ALL]
+    return found
+
+
+def parameters(configs: Path, todo: Iterable[Trial], overrides: tuple[str, ...]) -> dict[str, Any]:
+    """``params.yaml`` of all ``todo``: a teacher and a cache for each set of labels and seed, a training likewise."""
+    demo = compose(configs, list(overrides))
+    params = {**demo, "teachers": {}, "caches": {}, "trainings": {}, "students": {}}
+    teacher, cache, training = (next(iter(demo[name].values())) for name in ("teachers", "caches", "trainings"))
+    for trial in todo:
+        fit = {"seed": trial.seed, **_labelled(trial.teacher, trial.seed)}
+        params["teachers"][trial.maker] = merge(teacher, {"fit": fit})
+        params["caches"][trial.maker] = {**cache, "teacher": trial.maker}
+        params["trainings"][trial.training] = merge(
+            training, {"seed": trial.seed, **_labelled(trial.labels, trial.seed)}
+        )
+        links = {"training": trial.training, "cache": "none" if trial.kind == "plain" else trial.maker}
+        params["students"][trial.name] = {**demo["students"][trial.kind], **links}
+    return params
+
+
+def _labelled(labels: str, seed: int) -> dict[str, int]:
+    return {} if labels == ALL else {"labelled_per_class": int(labels), "labelled_seed": seed}
+
+
+class Runner:
+    """Runs the stages of ``work`` one by one as commands, in several threads; what a stage left is not run again."""
+
+    def __init__(self, work: Path, stages: int) -> None:
+        self.work, self.stages, self.done, self.lock = work, stages, 0, threading.Lock()
+
+    def __call__(self, stage: str, out: str, *arguments: str) -> None:
+        log = self.work / "logs" / f"{stage}-{Path(out).name}.txt"
+        if not (self.work / out).exists():
+            command = [sys.executable, "-m", f"stages.{stage}", "--params", str(self.work / "params.yaml"), *arguments]
+            environment = {
+                "DISTIL_POOL": str(self.work / "pool"),
+                "DISTIL_WORKERS": "0",
+                "DISTIL_DEVICE": "cpu",
+                **os.environ,
+            }
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("w") as file:
+                if subprocess.run(command, stdout=file, stderr=file, env=environment).returncode:
+                    raise click.ClickException(f"{' '.join(command)} failed: {log}")
+        with self.lock:
+            self.done += 1
+            print(f"[{self.done}/{self.stages}] {stage} {Path(out).name}", flush=True)
+
+
+def run_all(work: Path, todo: list[Trial], jobs: int) -> None:
+    """All stages of ``todo``, ``jobs`` at a time: one chain for each teacher, its cache and its students."""
+    makers = {trial.maker: [other for other in todo if other.maker == trial.maker] for trial in todo}
+    run = Runner(work, 2 + 2 * len(makers) + len(todo))
+    run("index", "index.tsv", "--out", str(work / "index.tsv"))
+    run("shard", "shards", "--index", str(work / "index.tsv"), "--out", str(work / "shards"))
+
+    def chain(maker: str) -> None:
+        run("fit_teacher", f"teachers/{maker}", "--work", str(work), "--teacher", maker)
+        run("precompute", f"caches/{maker}", "--work", str(work), "--cache", maker)
+        for trial in makers[maker]:
+            run("train", f"students/{trial.name}", "--work", str(work), "--student", trial.name)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(chain, makers))
+
+
+def top1(work: Path, trial: Trial) -> float:
+    """Of the student's result, in percent, on the validation split."""
+    with (work / "students" / trial.name / "log.csv").open() as file:
+        return 100 * float(list(csv.DictReader(file))[-1]["val_top1"])
+
+
+def table(work: Path, todo: list[Trial], seeds: int, own: bool) -> Iterator[str]:
+    """Rows of a Markdown table: ``own`` labels of the teacher, or all. Each value is a mean with its standard error; a gain is
+    the mean difference from plain of the same seed and labels. sd: standard deviation over the seeds."""
+    yield "| labels per class | teacher | " + " | ".join(f"{kind} | gain | sd" for kind in KINDS) + " |"
+    yield "|---" * (2 + 3 * len(KINDS)) + "|"
+    for labels in dict.fromkeys(trial.labels for trial in todo):
+        teacher = labels if own else ALL
+        if not own and labels == ALL:
+            continue
+        tops = [100 * _teacher_top1(work, Trial("soft", teacher, labels, seed)) for seed in range(seeds)]
+        cells = [labels, _mean(np.array(tops))]
+        plain = np.array([top1(work, Trial("plain", labels, labels, seed)) for seed in range(seeds)])
+        for kind in KINDS:
+            of = labels if kind == "plain" else teacher
+            values = np.array([top1(work, Trial(kind, of, labels, seed)) for seed in range(seeds)])
+            deviation = f"{values.std(ddof=1):.2f}" if seeds > 1 else ""
+            cells += [_mean(values), "" if kind == "plain" else _mean(values - plain, sign="+"), deviation]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _teacher_top1(work: Path, trial: Trial) -> float:
+    return float(parse_json((work / "teachers" / trial.maker / "teacher.json").read_bytes())["top1"]) / 100
+
+
+def _mean(values: np.ndarray, sign: str = "") -> str:
+    error = f" ± {values.std(ddof=1) / np.sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.2f}{error}"
+
+
+@click.command(help=__doc__)
+@click.argument("overrides", nargs=-1)
+@click.option("--seeds", default=5, show_default=True)
+@click.option("--labels", default="all,20,10", show_default=True, help="Labels per class, each 'all' or a number.")
+@click.option("--jobs", default=2, show_default=True, help="Stages at a time, each on one core.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("work/gain"), show_default=True)
+def main(overrides: tuple[str, ...], seeds: int, labels: str, jobs: int, out: Path) -> None:
+    todo = trials(seeds, labels.split(","))
+    params = parameters(Path("configs"), todo, overrides)
+    out.mkdir(parents=True, exist_ok=True)
+    text = out / "params.yaml"
+    before = text.read_text() if text.is_file() else None
+    write(params, text, [])
+    if before not in (None, text.read_text()):
+        text.write_text(str(before))
+        raise click.UsageError(f"{out}: holds another comparison; name another --out, or remove it")
+    run_all(out, todo, jobs)
+    print(
+        f"\n{seeds} seeds; mean ± standard error of top-1 in percent on the validation images. Teacher on the same labels:\n"
+    )
+    print("\n".join(table(out, todo, seeds, own=True)))
+    if any(trial.labels != trial.teacher for trial in todo):
+        print("\nTeacher on all labels:\n")
+        print("\n".join(table(out, todo, seeds, own=False)))
+
+
+if __name__ == "__main__":
+    main()
