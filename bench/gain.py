@@ -134,27 +134,25 @@ def top1(work: Path, trial: Trial) -> float:
 
 
 def table(work: Path, todo: list[Trial], seeds: int, own: bool) -> Iterator[str]:
-    """Rows of a Markdown table: ``own`` labels of the teacher, or all. Each value is a mean with its standard error; a gain is
-    the mean difference from plain of the same seed and labels. sd: standard deviation over the seeds."""
-    yield "| labels per class | teacher | " + " | ".join(f"{kind} | gain | sd" for kind in KINDS) + " |"
-    yield "|---" * (2 + 3 * len(KINDS)) + "|"
-    for labels in dict.fromkeys(trial.labels for trial in todo):
+    """Rows of a Markdown table, where the teacher had its students' labels (``own``) or all: mean top-1 over the seeds with its
+    standard error, the standard deviation, and the mean difference from the plain student of the same seed and labels."""
+    yield "| labels per class | teacher % | student | top-1 % | deviation | gain over plain |"
+    yield "|---|---|---|---|---|---|"
+    for labels in dict.fromkeys(trial.labels for trial in todo if own or trial.labels != ALL):
         teacher = labels if own else ALL
-        if not own and labels == ALL:
-            continue
-        tops = [100 * _teacher_top1(work, Trial("soft", teacher, labels, seed)) for seed in range(seeds)]
-        cells = [labels, _mean(np.array(tops))]
+        taught = np.array([teacher_top1(work, Trial("soft", teacher, labels, seed)) for seed in range(seeds)])
         plain = np.array([top1(work, Trial("plain", labels, labels, seed)) for seed in range(seeds)])
         for kind in KINDS:
-            of = labels if kind == "plain" else teacher
-            values = np.array([top1(work, Trial(kind, of, labels, seed)) for seed in range(seeds)])
-            deviation = f"{values.std(ddof=1):.2f}" if seeds > 1 else ""
-            cells += [_mean(values), "" if kind == "plain" else _mean(values - plain, sign="+"), deviation]
-        yield "| " + " | ".join(cells) + " |"
+            same = plain if kind == "plain" else None
+            values = [top1(work, Trial(kind, teacher, labels, seed)) for seed in range(seeds)] if same is None else same
+            deviation = f"{np.std(values, ddof=1):.2f}" if seeds > 1 else ""
+            gain = _mean(values - plain, sign="+") if same is None else ""
+            yield f"| {labels} | {_mean(taught)} | {kind} | {_mean(np.array(values))} | {deviation} | {gain} |"
 
 
-def _teacher_top1(work: Path, trial: Trial) -> float:
-    return float(parse_json((work / "teachers" / trial.maker / "teacher.json").read_bytes())["top1"]) / 100
+def teacher_top1(work: Path, trial: Trial) -> float:
+    """Of the student's teacher, in percent, on the validation split."""
+    return float(parse_json((work / "teachers" / trial.maker / "teacher.json").read_bytes())["top1"])
 
 
 def _mean(values: np.ndarray, sign: str = "") -> str:
