@@ -25,10 +25,10 @@ def write_folder(split: list[Sample], directory: Path) -> None:
 
 
 def coloured(split: list[Sample], seed: int) -> np.ndarray:
-    """uint8 (N, 3072), CIFAR's rows: each digit at 32 px in one random colour on another."""
+    """uint8 (N, 3072), CIFAR's rows: each digit at 32 px in a random light colour on a random dark one."""
     random, rows = np.random.default_rng(seed), []
     for sample in split:
-        ink, paper = random.integers(0, 256, (2, 3, 1, 1))
+        ink, paper = random.integers(160, 256, (3, 1, 1)), random.integers(0, 96, (3, 1, 1))
         digit = Image.open(io.BytesIO(sample.data)).convert("L").resize((32, 32), Image.Resampling.BICUBIC)
         share = np.asarray(digit, np.float64) / 255
         rows.append(np.round(share * ink + (1 - share) * paper).astype(np.uint8).reshape(-1))
