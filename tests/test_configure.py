@@ -85,7 +85,7 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
             "students.plain: .*takes 24x24 px, the recipe draws 32x32; set img_size: 32",
         ),
         (["recipe.size=32"], "students.plain: .*patches of 6x6 px do not divide views of 32x32 px"),
-        (["students.soft.arch_args.num_heads=3"], "students.soft: .*timm can't build it.*divisible by num_heads"),
+        (["students.soft.arch_args.num_heads=5"], "students.soft: .*timm can't build it.*divisible by num_heads"),
         (["teacher.arch_args.depth=-1"], "timm can't build it"),
         (
             ["recipe.shared_pairing=3", "training.batch=32"],
