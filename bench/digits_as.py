@@ -2,6 +2,7 @@
 
 python -m bench.digits_as folder DIR     DIR/train/<class>/*.png and DIR/val: then DATA_ROOT=DIR, configure data=folder
 python -m bench.digits_as cifar10 DIR    DIR/cifar-10-python.tar.gz, digits in colour at 32 px: configure data=cifar10
+                                             data.md5={} data.expected=null
 """
 
 import io

@@ -24,9 +24,11 @@ from typing import Any
 import click
 import numpy as np
 
-from pipeline.base.files import parse_json
+from pipeline.base.files import digest, parse_json
 from pipeline.planning.params import compose, write
 from pipeline.planning.studies import merge
+from pipeline.runtime.code import code_of
+from pipeline.training import loop
 
 KINDS = ("plain", "soft", "hard", "hard_token")
 ALL = "all"
@@ -164,18 +166,28 @@ def _mean(values: np.ndarray, sign: str = "") -> str:
 @click.argument("overrides", nargs=-1)
 @click.option("--seeds", default=5, show_default=True)
 @click.option("--labels", default="all,20,10", show_default=True, help="Labels per class, each 'all' or a number.")
-@click.option("--jobs", default=2, show_default=True, help="Stages at a time, each on one core.")
+@click.option("--jobs", default=2, show_default=True, help="Stages at a time.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("work/gain"), show_default=True)
 def main(overrides: tuple[str, ...], seeds: int, labels: str, jobs: int, out: Path) -> None:
-    todo = trials(seeds, labels.split(","))
+    counts = labels.split(",")
+    for count in counts:
+        if count != ALL and not (count.isdecimal() and int(count) > 0):
+            raise click.UsageError(f"--labels: expected 'all' or numbers above 0, found {count!r}")
+    if without := [override for override in overrides if "." not in override.partition("=")[0]]:
+        raise click.UsageError(
+            f"{', '.join(without)}: expected overrides such as training.epochs=1; the pieces are the demo's"
+        )
+    todo = trials(seeds, counts)
     params = parameters(Path("configs"), todo, overrides)
+    comparison = digest([params, loop.code_hashes(code_of("fit_teacher") + code_of("precompute") + code_of("train"))])
     out.mkdir(parents=True, exist_ok=True)
-    text = out / "params.yaml"
-    before = text.read_text() if text.is_file() else None
-    write(params, text, [])
-    if before not in (None, text.read_text()):
-        text.write_text(str(before))
-        raise click.UsageError(f"{out}: holds another comparison; name another --out, or remove it")
+    mark = out / "comparison"
+    if mark.is_file() and mark.read_text() != comparison:
+        raise click.UsageError(
+            f"{out}: holds another comparison, or one of other code; name another --out, or remove it"
+        )
+    mark.write_text(comparison)
+    write(params, out / "params.yaml", [])
     run_all(out, todo, jobs)
     print(
         f"\n{seeds} seeds; mean ± standard error of top-1 in percent on the validation images. Teacher on the same labels:\n"

@@ -34,11 +34,11 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     require_own(out, fit.MARKS)
     train, val = Shards.open(shards / "train"), Shards.open(shards / "val")
     how, top1 = load(params, f"teachers.{name}.fit", FitConfig) if chosen.fitted_here else None, None
-    initial = read_initial(chosen, recipe.size) if chosen.initial is not None else None
     if how is not None:  # refused before the ranks wait for each other
         lanes_of(rank(), world_size(), how.lanes, f"teachers.{name}.fit.lanes")
     with timed(out, f"fit_teacher:{name}"), distributed():
         if how is not None:
+            initial = read_initial(chosen, recipe.size) if chosen.initial is not None else None
             key = fit.run_key(chosen, how, recipe, train, initial, code_of("fit_teacher"))
             runs = pool_root() / "runs" / f"teacher-{key[:16]}"
             model, share = fit.fit_teacher(chosen, how, recipe, train, val, runs, workers(), initial)

@@ -1,6 +1,7 @@
 """Configuration: composed, complete, strict; each refusal names the key."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -327,8 +328,20 @@ def test_a_study_takes_overrides_and_another_data_set() -> None:
     for data, expected in {"cifar10": 99.1, "cifar100": 90.8, "folder": None}.items():
         found = compose(CONFIGS, ["study=transfer", f"data={data}"])["students"]["fine_tuned"]
         assert found["initial"] == "timm" and found.get("reference") == expected
+        assert ("from_scratch" in compose(CONFIGS, ["study=transfer", f"data={data}"])["students"]) == (
+            data == "cifar10"
+        )
     with pytest.raises(UsageError, match=r"study=tables: no such file .*; there are ablation, cifar10, distillation"):
         compose(CONFIGS, ["study=tables"])
+
+
+def test_a_name_that_a_study_would_pass_over_is_refused(tmp_path: Path) -> None:
+    configs = tmp_path / "configs"
+    shutil.copytree(CONFIGS, configs)
+    text = (configs / "study" / "transfer.yaml").read_text()
+    (configs / "study" / "transfer.yaml").write_text(text.replace("cifar100:", "cifar-100:") + "change: {demoo: {}}\n")
+    with pytest.raises(UsageError, match="study=transfer: there is no data set cifar-100, no section change;"):
+        compose(configs, ["study=transfer"])
 
 
 @pytest.mark.parametrize("choice", ["student=hard", "recipe=digits", "test_set=real"])

@@ -208,7 +208,9 @@ def test_the_identity_is_json_and_moves_with_everything_that_moves_a_logit(file,
         ({"precision": "tf32"}, "teacher.precision"),
         ({"fit": None}, "null needs a section fit"),
         ({"student": "s", "weights": "timm"}, "both give weights"),
-        ({"initial": "a.pth", "weights": "timm"}, "is where a fit starts"),
+        ({"initial_key": "model"}, "initial_key: model picks weights where initial names none"),
+        ({"weights_key": "model", "initial": "a.pth"}, "weights_key: model picks weights where weights names none"),
+        ({"initial": "a.pth", "weights": "timm"}, "is for a teacher that is fitted here"),
     ],
 )
 def test_bad_configs_are_refused(fields, message):

@@ -22,7 +22,7 @@ from pipeline.cache.identity import require_maker
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache
 from pipeline.runtime.code import ROOT
-from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
+from pipeline.runtime.errors import IdentityError, IntegrityError, Interrupted, RetryError, UsageError
 from pipeline.runtime.libraries import lowest, require_libraries, versions
 from pipeline.runtime.machine import device
 from pipeline.student import train
@@ -162,6 +162,38 @@ def test_weights_that_one_bad_gradient_made_nan_are_never_saved(world: World, tm
     with pytest.raises(IntegrityError, match=r"weights became nan or inf by step 9; lower optimizer.lr"):
         loop.run("s", torch.nn.Linear(3, 2).to(device()), compute, config, schedule, load, tmp_path, device())
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000005"]
+
+
+@pytest.mark.parametrize("at", [1, 4], ids=["in the middle", "at the end"])
+def test_a_stop_during_a_score_loses_no_step_and_the_score_is_made_up_for(
+    world: World, tmp_path: Path, at: int
+) -> None:
+    config = training(world, 21, batch=32)
+    schedule = train.make_schedule(config, world.shards, 3)
+    asked: list[int] = []
+
+    def compute(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"loss": model(batch.images.mean((2, 3))).square().mean()}
+
+    def load(start: int, stop: int) -> Generator[Batch, None, None]:
+        return batches(schedule, range(1), start, stop, world.shards, world.recipe, device(), 0)
+
+    def run(directory: Path, stop_at: int | None = None) -> list[dict[str, float]]:
+        def score(model: torch.nn.Module, _: torch.nn.Module | None) -> dict[str, float]:
+            asked.append(len(asked))
+            if len(asked) - 1 == stop_at:
+                raise Interrupted("told to stop")
+            return {"val_top1": float(model(torch.ones(1, 3, device=device())).sum().detach())}
+
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2).to(device())
+        return loop.run("s", model, compute, config, schedule, load, directory, device(), score).rows
+
+    whole = run(tmp_path / "whole")
+    asked.clear()
+    with pytest.raises(RetryError, match="saved; run the same command to go on"):
+        run(tmp_path / "stopped", stop_at=at)
+    assert run(tmp_path / "stopped") == whole and len(whole) == 5
 
 
 def test_run_key_changes_with_what_decides_the_result_and_with_nothing_else(world: World) -> None:

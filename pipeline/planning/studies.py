@@ -1,8 +1,9 @@
 """Studies: several trainings that one question needs, sharing what can be shared, as one file of ``configs/study``.
 
 A study says what its pieces change; a scale (``configs/scale``: full, demo) says what they change it of: which data,
-recipe, teacher, cache, training and models. ``full:`` and ``demo:`` inside a piece hold at that scale only, what stands
-under ``with_data:`` of a student with that data set only; ``changes:`` of a study are changes of the scale itself.
+recipe, teacher, cache, training and models. ``full:`` and ``demo:`` inside a piece hold at that scale only. What
+stands under ``with_data:`` of a student holds with that data set only; where it is ``none``, the student is left out.
+``changes:`` of a study are changes of the scale itself.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pipeline.runtime.config import NONE, read_yaml
 from pipeline.runtime.errors import UsageError
 
 SCALES = ("full", "demo")
+_KEYS = {"data", "changes", "recipes", "teachers", "caches", "trainings", "students", "test_sets"}
 GROUPS = {"recipes": "recipe", "teachers": "teacher", "caches": "cache", "trainings": "training"}
 
 
@@ -22,6 +24,7 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
     Raises UsageError for an unknown study or scale, and for a piece that names what is not there.
     """
     study, of = read_choice(configs, "study", name), read_choice(configs, "scale", scale)
+    _require_known(study, configs, name)
     of = merge(of, study.get("changes", {}).get(scale, {}))
     data = data or str(study.get("data", {}).get(scale, of["data"]))
     source = read_choice(configs, "data", data)
@@ -41,7 +44,7 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
     params["students"] = {
         key: _student(entry, of, scale, data, params)
         for key, entry in study["students"].items()
-        if scale in entry.get("scales", SCALES)
+        if scale in entry.get("scales", SCALES) and entry.get("with_data", {}).get(data) != NONE
     }
     params["test_sets"] = {
         key: _changed(read_choice(configs, "test_set", key), entry, scale, ())
@@ -49,6 +52,17 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
         if scale in entry.get("scales", SCALES)
     }
     return params
+
+
+def _require_known(study: Mapping[str, Any], configs: Path, name: str) -> None:
+    """Raises UsageError for a section, a scale or a data set of the study that there is not, and would be passed over."""
+    sets = {path.stem for path in (configs / "data").glob("*.yaml")}
+    found = {f"section {key}" for key in set(study) - _KEYS}
+    found |= {f"scale {key}" for key in set(study.get("changes", {})) - set(SCALES)}
+    for entry in study["students"].values():
+        found |= {f"data set {key}" for key in set(entry.get("with_data", {})) - sets}
+    if found:
+        raise UsageError(f"study={name}: there is no {', no '.join(sorted(found))}; correct configs/study/{name}.yaml")
 
 
 def _piece(configs: Path, group: str, entry: Mapping[str, Any], of: Mapping[str, Any], scale: str) -> dict[str, Any]:

@@ -76,7 +76,11 @@ def summarise(work: Path, study: Study, answers: Answers) -> dict[str, Any]:
 
 def _teacher(study: Study, of: Predictions, name: str) -> dict[str, Any]:
     chosen = study.teachers[name]
-    return {"arch": chosen.arch, "weights": chosen.weights or "fitted here", **metrics.of_head(of, of.best)}
+    return {
+        "arch": chosen.arch,
+        "weights": chosen.weights or (f"{chosen.initial}, fitted further here" if chosen.initial else "fitted here"),
+        **metrics.of_head(of, of.best),
+    }
 
 
 def _student(work: Path, study: Study, answers: Answers, name: str) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class StudentConfig(Config):
             )
         if self.codec is not None and self.supervision != "live":
             raise ValueError(f"codec: {self.codec} is for a live teacher without a cache; a cache has its own codec")
+        if self.initial_key is not None and self.initial is None:
+            raise ValueError(f"initial_key: {self.initial_key} picks weights where initial names none; remove it")
         if self.initial is not None and self.parent != NONE:
             raise ValueError(f"initial: {self.initial} and parent {self.parent} both give weights; keep one of them")
         return self

@@ -51,8 +51,11 @@ class TeacherConfig(Config):
             raise ValueError(f"weights: {self.weights} and student {self.student} both give weights; keep one of them")
         if self.initial is not None and not self.fitted_here:
             raise ValueError(
-                f"initial: {self.initial} is where a fit starts, and weights or student bring them; keep one"
+                f"initial: {self.initial} is for a teacher that is fitted here; remove it, or remove weights and student"
             )
+        for key, of in (("weights_key", self.weights), ("initial_key", self.initial)):
+            if getattr(self, key) is not None and of is None:
+                raise ValueError(f"{key}: {getattr(self, key)} picks weights where {key[:-4]} names none; remove it")
         if self.fitted_here and self.fit is None:
             raise ValueError("weights: null needs a section fit, which says how to train the teacher")
         return self

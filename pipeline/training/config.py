@@ -71,8 +71,8 @@ class TrainConfig(LoopConfig):
 
     ``score``: what the log's scored epochs hold, top-1 on the validation split, or ``all``: top-1, top-5, macro precision,
     recall and F1, as shares, and AUC, on it and on the training images without augmentation. ``result``: which weights are
-    the student, the last ones, as DeiT's, or their average, as in short runs, where the last ones depend more on chance;
-    the others are kept beside them.
+    the student. DeiT takes the last ones. In short runs they depend more on chance than their average does. The weights
+    that are not the student are kept beside it.
     """
 
     repeats: int = Field(default=3, ge=1, le=1_000)  # r

@@ -80,6 +80,20 @@ def run(
     if start:
         say(f"{title}: goes on from step {start} of {steps}")
     journal, stop = Journal(title, directory, start), StopSignal()
+
+    def add_score(row: Row) -> None:
+        """Scores the end of an epoch, the last ``row`` of the log, where that is due and was not done before a stop."""
+        due = len(state.rows) % config.score_epochs == 0 or row["step"] == steps
+        if score is not None and due and not any(name.startswith("val_") for name in row):
+            try:
+                row |= score(model, average.module if average is not None else None)
+            except Interrupted:
+                if world_size() == 1:  # the score is made up for when the run goes on
+                    state.save(int(row["step"]))
+                    raise _stopped(title, stop, int(row["step"]), steps) from None
+                raise
+            model.train()
+
     model.train()
     loading = closing(batches(start, steps))
     with (
@@ -88,6 +102,8 @@ def run(
         tensor_float32(config.tf32),
         closing(journal),
     ):
+        if start and state.rows and state.rows[-1]["step"] == start:
+            add_score(state.rows[-1])
         watched = journal.watched(stream)
         for step in range(start, steps):
             # The batch; told to stop while it waits, a process that is alone saves what it has.
@@ -111,9 +127,7 @@ def run(
             if done % per_epoch == 0 or done == steps:
                 row = state.end_epoch(done, per_epoch)
                 speed = journal.note(row)
-                if score is not None and (len(state.rows) % config.score_epochs == 0 or done == steps):
-                    row |= score(model, average.module if average is not None else None)
-                    model.train()
+                add_score(row)
                 journal.draw(row, speed)
                 note = "  ".join(f"{name} {number(value)}" for name, value in (row | speed).items() if name != "step")
                 journal.resume()

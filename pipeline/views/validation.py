@@ -1,12 +1,10 @@
 """Running a model over a validation split: natural order, no chance, nothing dropped or counted twice."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
-from pipeline.base.scores import auc, macro, ranks
 from pipeline.data.shards import Block, Shards
 from pipeline.runtime.machine import rank, world_size
 from pipeline.views.finish import finish
@@ -39,23 +37,6 @@ def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: in
         plan = drawn.plan.view(0).to(device)
         images = finish(drawn.pixels[0].to(device), plan, plain)
         yield Seen(drawn.block, drawn.digests[0], images, drawn.labels.to(device))
-
-
-@torch.inference_mode()
-def all_scores(predict: Callable[[torch.Tensor], torch.Tensor], split: Iterator[Seen]) -> dict[str, float]:
-    """``top1``, ``top5``, macro ``precision``, ``recall`` and ``f1`` as shares, and ``auc`` (nan where all samples are of one
-    class), of the answers of ``predict``, as ``top1`` takes it; over all ranks."""
-    parts = [(predict(seen.images).float().cpu(), seen.labels.cpu()) for seen in split]
-    if world_size() > 1:
-        gathered: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in range(world_size())]
-        torch.distributed.all_gather_object(gathered, parts)
-        parts = [part for those in gathered for part in those]
-    scores, labels = (torch.cat([part[i] for part in parts]) for i in range(2))
-    places, known = ranks(scores, labels), labels.numpy()
-    found = {"top1": float((places < 1).double().mean()), "top5": float((places < 5).double().mean())}
-    found |= {key: value / 100 for key, value in macro(scores.argmax(1).numpy(), known).items()}
-    area = auc(scores.numpy(), known)
-    return found | {"auc": math.nan if area is None else area}
 
 
 @torch.inference_mode()
