@@ -16,18 +16,9 @@ from pipeline.data.shards import Shards
 from pipeline.runtime.errors import PipelineError
 from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import Recipe
+from tests.inputs import FOLDER, RAMP, TARS, picture
 from tests.test_foreign import member, plain, write_tar
-from tests.test_inputs import FOLDER, RAMP, TARS, packed, picture, read, stages, write_folder, write_tars
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_folder(tmp_path / "data")
-
-
-@pytest.fixture
-def tars(tmp_path: Path) -> Path:
-    return write_tars(tmp_path)
+from tests.test_inputs import packed, read, stages
 
 
 def coded(kind: str, image: Image.Image | None = None, **options: object) -> bytes:

@@ -4,60 +4,19 @@ import json
 import os
 import tarfile
 import unicodedata
-import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
 
 from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, expected_classes, find_root, read_splits, scan
 from pipeline.runtime.errors import PipelineError
 from stages import index, shard
-from tests.test_foreign import PNG, member, plain, write_tar
+from tests.inputs import FOLDER, IMAGENET, TARS, picture
+from tests.test_foreign import PNG, member, write_tar
 from tests.test_sources import _cifar
-
-FOLDER = DataConfig(source="folder", shard_size=4, block=2)
-TARS = DataConfig(source="webdataset", shard_size=4, block=2)
-IMAGENET = DataConfig(source="imagenet", shard_size=4, block=2)
-RAMP = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
-
-
-def picture(path: Path, kind: str = "PNG", seed: int = -1, **options: object) -> Path:
-    """A random image; each path has its own pixels."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    chance = np.random.default_rng(zlib.crc32("/".join(path.parts[-3:]).encode()) if seed < 0 else seed)
-    Image.fromarray(chance.integers(0, 256, (12, 10, 3), dtype=np.uint8)).save(path, kind, **options)
-    return path
-
-
-def write_folder(root: Path) -> Path:
-    """Two classes with two images each in train and val."""
-    for split in ("train", "val"):
-        for name in ("ant", "bee"):
-            for row in (1, 2):
-                picture(root / split / name / f"{row}.png")
-    return root
-
-
-def write_tars(root: Path) -> Path:
-    """A tar of 6 samples in train and one of 3 in val."""
-    write_tar(root / "train" / "a.tar", plain(6))
-    write_tar(root / "val" / "a.tar", plain(3))
-    return root
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_folder(tmp_path / "data")
-
-
-@pytest.fixture
-def tars(tmp_path: Path) -> Path:
-    return write_tars(tmp_path)
 
 
 def read(config: DataConfig, root: Path) -> tuple[tuple[str, ...], dict]:

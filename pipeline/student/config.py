@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.base.weights_name import Key
 from pipeline.cache.codec import CodecName
 from pipeline.runtime.config import NONE, ArchArgs, Config
 
@@ -45,7 +46,7 @@ class StudentConfig(Config):
     codec: CodecName | None = None
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     initial: str | None = None
-    initial_key: Literal["model", "model_ema", "state_dict", "state_dict_ema"] | None = None
+    initial_key: Key | None = None
     reference: float | None = Field(default=None, ge=0.0, le=100.0)
 
     @property

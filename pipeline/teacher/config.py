@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.base.weights_name import Key
 from pipeline.runtime.config import NONE, ArchArgs, Config
 from pipeline.views.recipe import Triple
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Key = Literal["model", "model_ema", "state_dict", "state_dict_ema"]  # of weights in a training checkpoint
 
 
 class TeacherConfig(Config):
