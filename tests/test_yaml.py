@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from dvc.utils.serialize import parse_yaml as dvc_parse_yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.runtime.config import parse_yaml, read_yaml, write_yaml
@@ -32,6 +32,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=4))
+@example({"a": [{"": None, ":0": None}, ":0", "?0"]})
 def test_what_configure_writes_dvc_reads_back_with_equal_values_and_types(value: dict[str, object]) -> None:
     text = write_yaml(value)
     for read in (parse_yaml, dvc_parse_yaml):

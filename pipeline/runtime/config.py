@@ -116,8 +116,8 @@ class _Representer(RoundTripRepresenter):
         return self.represent_scalar("tag:yaml.org,2002:null", "null")
 
     def represent_str(self, data: str) -> Any:
-        """In quotes where it begins with "?", which inside a list would begin a key."""
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if data.startswith("?") else None)
+        """In quotes where it begins with "?" or ":", which inside a list would begin a key or a value."""
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if data.startswith(("?", ":")) else None)
 
 
 _Representer.add_representer(type(None), _Representer.represent_none)
