@@ -89,14 +89,18 @@ def hub_classes(arch: str, name: str) -> int | None:
 
 def classes_of(arch: str, state: Mapping[str, torch.Tensor]) -> int:
     """C of the weights ``state`` by the rows of their classifier; 1,000 where they have none, and so do not fit."""
-    names = getattr(timm.get_pretrained_cfg(arch), "classifier", None) or ()
-    heads = [state.get(f"{name}.weight") for name in ([names] if isinstance(names, str) else names)]
+    heads = [state.get(f"{name}weight") for name in _classifiers(timm.get_pretrained_cfg(arch))]
     return next((len(head) for head in heads if head is not None), 1000)
 
 
 def classifiers_of(model: Any) -> tuple[str, ...]:
     """What the names of the classifier's weights begin with, such as ``("head.fc.",)``."""
-    names = model.pretrained_cfg.get("classifier") or ()
+    return _classifiers(timm.get_pretrained_cfg(model.pretrained_cfg["architecture"]))
+
+
+def _classifiers(known: Any) -> tuple[str, ...]:
+    """``classifiers_of`` from timm's pretrained_cfg, None where timm has none."""
+    names = getattr(known, "classifier", None) or ()
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 

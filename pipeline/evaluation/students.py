@@ -23,8 +23,7 @@ from pipeline.views.recipe import Recipe
 @dataclass(frozen=True)
 class Evaluated:
     """Answers by test set; of the weights that are kept ``beside`` the student's (``export.BESIDE``, None where there are
-    none) the ranks only. ``facts``: what metrics.json adds to the
-    scores. ``speed``: of this machine, and so no output."""
+    none) the ranks only. ``facts``: what metrics.json adds to the scores. ``speed``: of this machine, and so no output."""
 
     answers: Mapping[str, Predictions]
     beside: str | None
