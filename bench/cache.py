@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from bench import fake_teacher as fake
-from pipeline.cache.codec import CODECS, hard_labels, pack, stored_dtype, stored_width, unpack
+from pipeline.cache.codec import codecs_for, hard_labels, pack, stored_dtype, stored_width, unpack
 from pipeline.cache.commit import PartRows
 from pipeline.cache.layout import Layout
 from pipeline.cache.pool import commit_part, open_pool
@@ -97,7 +97,7 @@ def measure(root: Path, shape: Layout, views: int, rounds: int) -> None:
 @click.option("--rounds", default=7, show_default=True)
 def main(classes: int, shards: int, views: int, group: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as root:
-        for codec in CODECS:
+        for codec in codecs_for(classes):
             (Path(root) / codec).mkdir()
             measure(Path(root), Layout(1024 * shards, classes, 1024, 256, group, codec), views, rounds)
 

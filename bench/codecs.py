@@ -131,7 +131,7 @@ def fitted(data: DataConfig, source: Path, folder: Path, save: Path | None) -> n
     train, val = Shards.open(folder / "shards" / "train"), Shards.open(folder / "shards" / "val")
     model, top1 = fit_teacher(chosen, how, recipe, train, val, folder / "run", 0)
     print(f"a teacher of {len(classes)} classes: {top1:.1%} top-1 on its validation split")
-    write_teacher(model, chosen, "fitted", 100 * top1, folder / "teacher")
+    write_teacher(model, chosen, recipe, classes, "fitted", 100 * top1, folder / "teacher")
     logits = answers(train, folder / "teacher" / "model.safetensors", chosen, recipe)
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from bench.world import World, make_world, student, training
 from pipeline.cache.reader import open_cache
 from pipeline.runtime.config import validate
 from pipeline.runtime.machine import device, device_name
-from pipeline.student.config import StudentConfig
+from pipeline.student.config import StudentConfig, Supervision
 from pipeline.student.model import create
 from pipeline.student.supervision import FromTeacher, sources
 from pipeline.student.train import make_compute, make_schedule
@@ -60,7 +60,7 @@ class Way:
         # one window of one lane holds all visits
         config = training(world, 1, epochs=float(VIEWS), batch=batch, lanes=1, window=len(world.shards.blocks))
         cache = open_cache(world.label("f16", VIEWS).path)
-        supervision = "none" if chosen.distillation == "none" else "cached"
+        supervision: Supervision = "none" if chosen.distillation == "none" else "cached"
         lookup, _ = sources(supervision, VIEWS, 1.0, world.shards, cache, None)
         schedule = make_schedule(config, world.shards, VIEWS, world.recipe.shared_pairing)
         steps = schedule.pairs_per_cycle // (batch // 2)
@@ -105,7 +105,7 @@ def live_teacher(root: Path, world: World, arch: str) -> tuple[FromTeacher, int]
     """A teacher of new weights, which compute as trained ones do, and its FLOPs per view."""
     config = validate(TeacherConfig, {"recipe": "r", "fit": {}, "arch": arch}, "teacher")
     model = create_teacher(config, 10, pretrained=False)
-    fit.write_teacher(model, config, "fitted", None, root / arch)
+    fit.write_teacher(model, config, world.recipe, world.shards.classes, "fitted", None, root / arch)
     weights = root / arch / "model.safetensors"
     teacher = Teacher.load(config, weights, 10, world.recipe, world.shards.block_size, device())
     one = torch.zeros(1, 3, SIZE, SIZE)
