@@ -9,6 +9,7 @@ import io
 import pickle
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -39,7 +40,7 @@ def coloured(split: list[Sample], seed: int) -> np.ndarray:
 def write_cifar(train: list[Sample], val: list[Sample], path: Path) -> None:
     """CIFAR-10's archive, python version: five batches of ``train``, ``test_batch`` and ``batches.meta``."""
     parts = {f"data_batch_{i + 1}": train[i::5] for i in range(5)} | {"test_batch": val}
-    files = {"batches.meta": {b"label_names": [b"%d" % digit for digit in range(10)]}}
+    files: dict[str, dict[bytes, Any]] = {"batches.meta": {b"label_names": [b"%d" % digit for digit in range(10)]}}
     for seed, (name, split) in enumerate(parts.items()):
         names = [b"%d.png" % number for number in range(len(split))]
         files[name] = {b"data": coloured(split, seed), b"labels": [s.label for s in split], b"filenames": names}

@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -173,10 +174,11 @@ def digests(size: int, views: int, engine: str, order: str = "forward", ops: Cou
         random.Random(5).shuffle(turns)
     for name, numbers in turns:
         pixels = draw.decode(pictures()[name], name)
-        decoded = xxhash.xxh3_64_intdigest(pixels)
+        height, width = pixels.shape[:2]
+        decoded = xxhash.xxh3_64_intdigest(pixels.data)
         for turn, number in enumerate(numbers):
-            view, recipe = view_of(number, turn, *pixels.shape[:2], size)
-            found[number] = decoded, xxhash.xxh3_64_intdigest(draw.draw(pixels, view, recipe))
+            view, recipe = view_of(number, turn, height, width, size)
+            found[number] = decoded, xxhash.xxh3_64_intdigest(draw.draw(pixels, view, recipe).data)
             if ops is not None:
                 ops.update(name for name, _ in view.ops)
     return found
@@ -189,7 +191,9 @@ def run(out: Path, views: int, size: int, order: str, threads: int) -> None:
     start = time.process_time()
     found = digests(size, views, os.environ["DISTIL_ENGINE"], order, ops)
     seconds = time.process_time() - start
-    alike = [np.array_equal(decode(data, name), draw.decode(data, name)) for name, data in pictures().items()]
+    alike = [
+        np.array_equal(np.asarray(decode(data, name)), draw.decode(data, name)) for name, data in pictures().items()
+    ]
     np.savez(
         out, found=found, alike=alike, ops=[ops[name] for name in EVERY_OP], pillow=PIL.__version__, seconds=seconds
     )
@@ -223,9 +227,8 @@ def compare(views: int, size: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         old, first = Path(folder, "pillow-12"), np.zeros((views, 2), np.uint64)
         old_pillow(old)
-        np.savez(
-            Path(folder, "pictures.npz"), **{name: np.frombuffer(data, np.uint8) for name, data in pictures().items()}
-        )
+        kept: dict[str, Any] = {name: np.frombuffer(data, np.uint8) for name, data in pictures().items()}
+        np.savez(Path(folder, "pictures.npz"), **kept)
         for i, variant in enumerate(VARIANTS):
             out = Path(folder, f"{i}.npz")
             if not launch(out, views, size, variant, old):

@@ -18,8 +18,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import click
 import numpy as np
@@ -35,6 +37,7 @@ from pipeline.data.listing import Entry, Split
 from pipeline.data.pack import pack
 from pipeline.data.shards import Block, Shards
 from pipeline.data.sources import DataConfig
+from pipeline.runtime.config import validate
 from pipeline.runtime.machine import device
 from pipeline.student.train import make_schedule
 from pipeline.teacher import precompute
@@ -54,18 +57,18 @@ REPEATS = 3
 
 def wrong_bits(folder: Path, steps: int) -> int:
     """How many batches differ from those that are put together plainly."""
-    world, lanes, measured = make_world(folder), range(2), ring.free_memory
+    world, lanes = make_world(folder), range(2)
     schedule = make_schedule(training(world, steps, lanes=2, window=2), world.shards, 6)
     expected = [digest(*step) for step in plainly(world.shards, world.recipe, schedule, steps)]
     size = batches.windows_size(schedule, lanes, world.shards, world.recipe, 2)
     wrong = 0
     for number, short in ((0, False), (1, False), (2, False), (3, False), (2, True)):
-        ring.free_memory = (lambda: int((size.held + 1.5) * size.slot / 0.8)) if short else measured
-        # All are taken before one is looked at: no later batch may touch them, whatever a GPU has still to copy.
-        taken = list(batches.batches(schedule, lanes, 0, steps, world.shards, world.recipe, device(), number))
+        little = patch.object(ring, "free_memory", lambda: int((size.held + 1.5) * size.slot / 0.8))
+        with little if short else nullcontext():
+            # All are taken before one is looked at: no later batch may touch them, whatever a GPU has still to copy.
+            taken = list(batches.batches(schedule, lanes, 0, steps, world.shards, world.recipe, device(), number))
         found = [digest(batch.images, batch.labels, batch.partner_labels, batch.lam) for batch in taken]
         wrong += abs(len(found) - len(expected)) + sum(a != b for a, b in zip(found, expected))
-    ring.free_memory = measured
     return wrong
 
 
@@ -101,7 +104,7 @@ def photos(folder: Path, samples: int, size: int) -> tuple[Shards, Recipe]:
     entries = [
         Entry(f"{i}", f"p{i:06d}", i % 10, "jpg", len(files[i % 16]), data=files[i % 16]) for i in range(samples)
     ]
-    config = DataConfig(source="folder", shard_size=1024, block=256, classes=10, max_quarantined=0, seed=0)
+    config = validate(DataConfig, {"source": "folder", "shard_size": 1024, "block": 256, "classes": 10}, "data")
     pack(config, tuple("abcdefghij"), {"train": Split(entries), "val": Split(entries[:10])}, folder, 1)
     return Shards.open(folder / "train"), Recipe(seed=0, size=size, mix=Mix(mixup=0.8, cutmix=1.0))
 
@@ -128,9 +131,8 @@ def draw_nothing(
 def costs(shards: Shards, recipe: Recipe, steps: int, warm: int, number: int) -> tuple[float, float]:
     """CPU microseconds per view of this process, finishing nothing, and of the workers, drawing nothing."""
     schedule = Schedule(0, tuple(block.samples for block in shards.blocks), REPEATS, 300, 1, 4, 256)
-    kept = workers.draw_visit, batches.finish
-    workers.draw_visit, batches.finish = draw_nothing, lambda pixels, plan, recipe: pixels
-    try:
+    idle = patch.object(workers, "draw_visit", draw_nothing)
+    with idle, patch.object(batches, "finish", lambda pixels, plan, recipe: pixels):
         stream = batches.batches(schedule, range(1), 0, warm + steps, shards, recipe, CPU, number)
         for _ in range(warm):
             next(stream)
@@ -139,8 +141,6 @@ def costs(shards: Shards, recipe: Recipe, steps: int, warm: int, number: int) ->
             next(stream)
         after = time.process_time(), _of_children()
         stream.close()
-    finally:
-        workers.draw_visit, batches.finish = kept
     own, theirs = (1e6 * (b - a) / (steps * schedule.batch) for a, b in zip(before, after))
     return own, theirs
 
@@ -188,13 +188,10 @@ def precomputed(folder: Path, shards: Shards, recipe: Recipe, groups: int, numbe
     )
     identity = cache_identity(shards, recipe, layout, world.teacher.identity(), CPU)
     pool = open_pool(Path(tempfile.mkdtemp(dir=folder)), identity)
-    label, free = precompute.label_visit, torch.zeros(REPEATS, shards.block_size, 10)
-    precompute.label_visit = lambda teacher, recipe, drawn: free[:, : drawn.block.samples]
-    try:
+    free = torch.zeros(REPEATS, shards.block_size, 10)
+    with patch.object(precompute, "label_visit", lambda teacher, recipe, drawn: free[:, : drawn.block.samples]):
         parts = precompute.select(layout, REPEATS * groups, precompute.Share())
         done = precompute.fill(pool, parts, shards, recipe, world.teacher, REPEATS, number)
-    finally:
-        precompute.label_visit = label
     return done.views / done.total_s
 
 

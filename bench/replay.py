@@ -70,7 +70,7 @@ def digests(recipe: Recipe, blocks: list[int]) -> np.ndarray:
         box=torch.cat([plan.box for plan in plans]),
     )
     finished = finish(torch.from_numpy(np.stack(pixels)), plan, recipe).numpy()
-    rows = [[xxhash.xxh3_64_intdigest(a), xxhash.xxh3_64_intdigest(b)] for a, b in zip(pixels, finished)]
+    rows = [[xxhash.xxh3_64_intdigest(a.data), xxhash.xxh3_64_intdigest(b.data)] for a, b in zip(pixels, finished)]
     return np.array(rows, np.uint64)
 
 

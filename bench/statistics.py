@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from PIL import Image
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]  # SciPy ships no types; it comes with scikit-learn
 from timm.data import auto_augment as timm_augment
 from timm.data.mixup import Mixup, cutmix_bbox_and_lam
 from timm.data.random_erasing import RandomErasing
@@ -52,7 +52,7 @@ class Tests:
 
     found: list[tuple[str, float]] = field(default_factory=list)
 
-    def numbers(self, name: str, ours: Sequence[float], theirs: Sequence[float]) -> None:
+    def numbers(self, name: str, ours: Sequence[float] | np.ndarray, theirs: Sequence[float] | np.ndarray) -> None:
         self.found.append((name, float(stats.ks_2samp(ours, theirs).pvalue)))
 
     def categories(self, name: str, ours: Iterable[object], theirs: Iterable[object]) -> None:
@@ -192,7 +192,9 @@ def mixing(tests: Tests, draws: int, recipe: Recipe) -> None:
         ours: list[tuple[float, int, int, int, int]] = []
         for view in range(-(-draws // (block // 2))):
             pairs = pair(mixed, f"block {view}", view, block)
-            ours += [(float(pairs.lam[a]), *map(int, pairs.box[a])) for a in pairs.pairs[:, 0]]
+            for a in pairs.pairs[:, 0]:
+                y0, x0, y1, x1 = map(int, pairs.box[a])
+                ours.append((float(pairs.lam[a]), y0, x0, y1, x1))
         del ours[draws:]
         theirs = _their_mixes(mix, draws, size)
         kinds = [

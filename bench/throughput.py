@@ -8,8 +8,10 @@ rows are made, encoded and dropped. The teacher is small on purpose: the faster 
 
 import statistics
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import click
 
@@ -30,23 +32,22 @@ from pipeline.teacher import precompute
 @click.option("--workers", default=1, show_default=True)
 def main(rounds: int, views: int, samples: int, codec: CodecName, workers: int) -> None:
     speed: dict[str, list[float]] = {"with": [], "without": []}
-    written = kept = 0
+    written, kept = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder), samples)
         layout = layout_of(world.shards, CacheConfig(recipe="r", teacher="t", views=views, group=views, codec=codec))
         identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), device())
-        commit = precompute.commit_part
+        dropped = patch.object(precompute, "commit_part", lambda *_: True)
         for number in range(rounds):
             for way in ("with", "without") if number % 2 else ("without", "with"):
                 pool = open_pool(replace(world, root=Path(folder) / f"{way}{number}").pool, identity)
-                precompute.commit_part = commit if way == "with" else lambda *_: True
                 parts = precompute.select(layout, views, precompute.Share())
-                done = precompute.fill(pool, parts, world.shards, world.recipe, world.teacher, 3, workers)
+                with dropped if way == "without" else nullcontext():
+                    done = precompute.fill(pool, parts, world.shards, world.recipe, world.teacher, 3, workers)
                 speed[way].append(done.views / done.total_s)
                 if way == "with":
                     written = done.write_s / done.total_s
                     kept = sum(path.stat().st_size for path in pool.path.rglob("*") if path.is_file())
-        precompute.commit_part = commit
     medians = {way: statistics.median(values) for way, values in speed.items()}
     print(f"views/s without {medians['without']:.0f}, with {medians['with']:.0f}; store {kept} bytes")
     print(f"ratio {medians['with'] / medians['without']:.4f}; the writer was busy {100 * written:.2f} % of the time")

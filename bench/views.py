@@ -37,6 +37,7 @@ from pipeline.data.listing import Entry, Split
 from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig
+from pipeline.runtime.config import validate
 from pipeline.views.choose import choose
 from pipeline.views.draw import decode, draw, prepare
 from pipeline.views.drawn import draw_visit
@@ -62,7 +63,7 @@ def jpegs(count: int) -> list[bytes]:
 def shards_of(files: list[bytes], root: Path) -> Shards:
     """One shard of one block."""
     entries = [Entry(f"{i}.jpg", f"k/{i}", i % 2, "jpg", len(data), data=data) for i, data in enumerate(files)]
-    config = DataConfig(source="folder", shard_size=len(files), block=len(files))
+    config = validate(DataConfig, {"source": "folder", "shard_size": len(files), "block": len(files)}, "data")
     pack(config, ("a", "b"), {"train": Split(entries), "val": Split(entries)}, root / "shards", 1)
     return Shards.open(root / "shards" / "train")
 
@@ -83,7 +84,8 @@ def straightforward(shards: Shards, root: Path | None) -> Step:
             states = random.getstate(), np.random.get_state(), torch.get_rng_state()
             random.seed(row), np.random.seed(row), torch.manual_seed(row)
             view = transform(image)
-            random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
+            random.setstate(states[0]), np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
             assert view.shape == (3, RECIPE.size, RECIPE.size)
             if logits is not None:
                 assert len(torch.from_numpy(np.asarray(logits[0, row]))) == CLASSES
@@ -146,7 +148,7 @@ def parts(files: list[bytes], rounds: int) -> dict[str, float]:
         "choose": lambda: [choose(RECIPE, f"sample {i}", 0, 375, 500) for i in range(n)],
         "draw": lambda: [draw(image, view, RECIPE) for image, view in zip(images, chosen, strict=True)],
         "crop": lambda: [draw(image, view, RECIPE) for image, view in zip(images, plain, strict=True)],
-        "digest": lambda: xxhash.xxh3_64_hexdigest(pixels),
+        "digest": lambda: xxhash.xxh3_64_hexdigest(pixels.data),
         "pair": lambda: pair(RECIPE, "block", 0, n),
         "plan": lambda: finish_plan(chosen, pairs, RECIPE.erase.count),
         "finish": lambda: finish(batch, plan, RECIPE),
