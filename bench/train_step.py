@@ -1,11 +1,15 @@
 """What distillation costs a step of training: from a cache next to nothing, with the live teacher its forward pass.
 
     python -m bench.train_step               50 interleaved pairs of steps of DeiT-Ti and S at 96 px, B = 32, on one thread
+    python -m bench.train_step --size 224 --batch 128 --block 128 --teachers regnety_160 --precision bf16 --pairs 20
+                                             on a GPU; every pair takes --batch rows of 3 views of the 1,437 digits
 
 First table: a step from the cache over the same step undistilled, both through the real batches and the real step, with
 the same model; the goal is a median of at most 1.02. Second table: a step with the live teacher over a step from the cache,
-measured against what the FLOPs of both models predict; the goal is at least 0.9 of it. Times are of the CPU where there is
-no GPU, so that a busy machine disturbs them little; drawing, which loader workers do, is in none of them.
+measured against what the FLOPs of both models predict; the goal is at least 0.9 of it. The teacher labels --block views
+at once, and its views/s and the images/s of the step alone stand beside. --precision is the student's and the teacher's.
+Times are of the CPU where there is no GPU, so that a busy machine disturbs them little, and of the clock on a GPU. Drawing,
+which loader workers do, is in none of them.
 """
 
 import statistics
@@ -35,9 +39,9 @@ from pipeline.training.batches import Batch, batches
 from pipeline.training.step import Stepper
 from pipeline.views.drawn import DrawnVisit, draw_visit
 
-SIZE, VIEWS = 96, 3
+VIEWS = 3
+DIGITS = 1437
 SHAPES = {"Ti": {"embed_dim": 192, "num_heads": 3}, "S": {"embed_dim": 384, "num_heads": 6}}
-TEACHERS = ("regnety_016", "regnety_040")
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -56,9 +60,10 @@ def seconds(call: Callable[[], object]) -> float:
 class Way:
     """One way to train the same model: its batches, all drawn by the first step, and its steps."""
 
-    def __init__(self, world: World, shape: dict[str, int], chosen: StudentConfig, batch: int) -> None:
+    def __init__(self, world: World, chosen: StudentConfig, batch: int, precision: str) -> None:
         # one window of one lane holds all visits
-        config = training(world, 1, epochs=float(VIEWS), batch=batch, lanes=1, window=len(world.shards.blocks))
+        fields = {"batch": batch, "lanes": 1, "window": len(world.shards.blocks), "precision": precision}
+        config = training(world, 1, epochs=float(VIEWS), **fields)
         cache = open_cache(world.label("f16", VIEWS).path)
         supervision: Supervision = "none" if chosen.distillation == "none" else "cached"
         lookup, _ = sources(supervision, VIEWS, 1.0, world.shards, cache, None)
@@ -68,7 +73,7 @@ class Way:
             schedule, range(1), 0, steps, world.shards, world.recipe, device(), 0, lookup
         )
         torch.manual_seed(0)
-        model = create(chosen, 10, SIZE).to(device()).train()
+        model = create(chosen, 10, world.recipe.size).to(device()).train()
         self.step = Stepper(model, config, device())
         self.compute = make_compute(config, chosen, 10)
         self.batch = next(self.batches)  # the window is drawn here
@@ -80,11 +85,11 @@ class Way:
 
 
 def cached_over_undistilled(
-    world: World, size: str, kind: str, token: bool, pairs: int, batch: int
+    world: World, size: str, kind: str, token: bool, pairs: int, batch: int, precision: str
 ) -> tuple[float, Way]:
-    arguments = {"img_size": SIZE, "patch_size": 16, "depth": 12, **SHAPES[size]}
+    arguments = {"img_size": world.recipe.size, "patch_size": 16, "depth": 12, **SHAPES[size]}
     ways = {
-        name: Way(world, SHAPES[size], student(name, how, token=token, arch_args=arguments, tau=3.0), batch)
+        name: Way(world, student(name, how, token=token, arch_args=arguments, tau=3.0), batch, precision)
         for name, how in (("none", "none"), ("cached", kind))
     }
     ratios = []
@@ -101,58 +106,66 @@ def flops(call: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def live_teacher(root: Path, world: World, arch: str) -> tuple[FromTeacher, int]:
+def live_teacher(root: Path, world: World, arch: str, precision: str) -> tuple[FromTeacher, int]:
     """A teacher of new weights, which compute as trained ones do, and its FLOPs per view."""
-    config = validate(TeacherConfig, {"recipe": "r", "fit": {}, "arch": arch}, "teacher")
+    config = validate(TeacherConfig, {"recipe": "r", "fit": {}, "arch": arch, "precision": precision}, "teacher")
     model = create_teacher(config, 10, pretrained=False)
     fit.write_teacher(model, config, world.recipe, world.shards.classes, "fitted", None, root / arch)
     weights = root / arch / "model.safetensors"
     teacher = Teacher.load(config, weights, 10, world.recipe, world.shards.block_size, device())
-    one = torch.zeros(1, 3, SIZE, SIZE)
-    return FromTeacher(teacher, world.recipe, "f16"), flops(lambda: model.eval()(one))
+    one = torch.zeros(1, 3, world.recipe.size, world.recipe.size, device=device())
+    return FromTeacher(teacher, world.recipe, "f16"), flops(lambda: teacher.model(one))
 
 
 def live_over_cached(
     way: Way, drawn: list[DrawnVisit], label: FromTeacher, per_view: int, batch: int
-) -> tuple[float, float]:
-    """A step with the teacher's labelling of its rows over the step alone: as measured, and as FLOPs predict. Visits of
-    one block are labelled at the teacher's constant shape."""
+) -> tuple[float, float, float, float]:
+    """A step with the teacher's labelling of its rows over the step alone: as measured, and as FLOPs predict; views/s of
+    the labelling, images/s of the step alone. Visits of one block are labelled at the teacher's constant shape."""
     stepping = statistics.median(seconds(lambda: way.step(way.compute, way.batch)) for _ in range(7))
     label(drawn[0])
     labelling = statistics.median(seconds(partial(label, visit)) for visit in drawn)
     rows = VIEWS * drawn[0].block.samples
     per_step = flops(lambda: way.step(way.compute, way.batch))
-    return 1 + labelling / rows * batch / stepping, 1 + per_view * batch / per_step
+    views_per_s, images_per_s = rows / labelling, batch / stepping
+    return 1 + images_per_s / views_per_s, 1 + per_view * batch / per_step, views_per_s, images_per_s
 
 
 @click.command(help=__doc__)
 @click.option("--pairs", default=50, show_default=True)
 @click.option("--batch", default=32, show_default=True)
-@click.option("--sizes", default="Ti,S", show_default=True)
-def main(pairs: int, batch: int, sizes: str) -> None:
+@click.option("--sizes", default="Ti,S", show_default=True, help="Of the students.")
+@click.option("--size", default=96, show_default=True, help="Pixels, a multiple of 16.")
+@click.option("--teachers", default="regnety_016,regnety_040", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--block", default=32, show_default=True, help="Views that the teacher labels at once, an even number.")
+def main(pairs: int, batch: int, sizes: str, size: int, teachers: str, precision: str, block: int) -> None:
     torch.set_num_threads(1)
     # a step uses up ``batch`` rows of VIEWS * samples; two more are for the start
-    samples = 32 * -(-(pairs + 2) * batch // (32 * VIEWS))
-    if samples > 1437:
+    samples = block * -(-(pairs + 2) * batch // (block * VIEWS))
+    if samples > DIGITS:
+        most = max(0, DIGITS // block * block * VIEWS // batch - 2)
         raise click.UsageError(
-            f"{pairs} pairs of {batch} need {samples} digits, there are 1,437: lower --pairs or --batch"
+            f"{pairs} pairs of {batch} need {samples:,} digits, there are {DIGITS:,}: at most {most} pairs, or a smaller --batch"
         )
-    print(f"{device_name()}, {pairs} pairs, B = {batch}, {SIZE} px")
+    print(f"{device_name()}, {pairs} pairs, B = {batch}, {size} px, {precision}, labelled by {block}")
     first, second = [], []
     with tempfile.TemporaryDirectory() as folder:
-        world = make_world(Path(folder), samples, size=SIZE, shared_pairing=VIEWS)
+        world = make_world(Path(folder), samples, block=block, size=size, shared_pairing=VIEWS)
         drawn = [draw_visit(world.shards, world.recipe, block, 0, VIEWS) for block in world.shards.blocks[:4]]
-        teachers = {arch: live_teacher(Path(folder), world, arch) for arch in TEACHERS}
-        for size in sizes.split(","):
+        live = {arch: live_teacher(Path(folder), world, arch, precision) for arch in teachers.split(",")}
+        for name in sizes.split(","):
             for kind, token in (("hard", True), ("hard", False), ("soft", False)):
-                ratio, way = cached_over_undistilled(world, size, kind, token, pairs, batch)
-                first.append((f"DeiT-{size}", kind, "yes" if token else "no", f"{ratio:.4f}"))
-            for arch, (label, per_view) in teachers.items():
-                found, said = live_over_cached(way, drawn, label, per_view, batch)
-                second.append((f"DeiT-{size}", arch, f"{found:.2f}", f"{said:.2f}", f"{found / said:.2f}"))
+                ratio, way = cached_over_undistilled(world, name, kind, token, pairs, batch, precision)
+                first.append((f"DeiT-{name}", kind, "yes" if token else "no", f"{ratio:.4f}"))
+            for arch, (label, per_view) in live.items():
+                found, said, *speeds = live_over_cached(way, drawn, label, per_view, batch)
+                ratios = (f"{value:.2f}" for value in (found, said, found / said))
+                second.append((f"DeiT-{name}", arch, *ratios, *(f"{speed:.0f}" for speed in speeds)))
     print("\n| student | distillation | token | cached / undistilled |\n|---|---|---|---|")
     print("\n".join(f"| {' | '.join(row)} |" for row in first))
-    print("\n| student | teacher | live / cached | FLOPs predict | share |\n|---|---|---|---|---|")
+    print("\n| student | teacher | live / cached | FLOPs predict | share | labelling views/s | step images/s |")
+    print("|---|---|---|---|---|---|---|")
     print("\n".join(f"| {' | '.join(row)} |" for row in second))
 
 

@@ -69,12 +69,15 @@ class World:
         return FromTeacher(self.teacher, self.recipe, codec)
 
 
-def make_world(root: Path, samples: int = 349, arch: str = "test_byobnet", epochs: float = 0.0, **recipe: Any) -> World:
-    """``samples`` training digits in shards of 128 and blocks of 32 (349: three shards, an odd last block of 29).
+def make_world(
+    root: Path, samples: int = 349, arch: str = "test_byobnet", epochs: float = 0.0, block: int = 32, **recipe: Any
+) -> World:
+    """``samples`` training digits in shards of 128 and blocks of 32 (349: three shards, an odd last block of 29), or in
+    shards of four larger blocks.
 
     The teacher has initial weights, or is fitted for ``epochs``. The same call makes the same world.
     """
-    data = validate(DataConfig, {"source": "digits", "shard_size": 128, "block": 32, "seed": 0}, "data")
+    data = validate(DataConfig, {"source": "digits", "shard_size": 4 * block, "block": block, "seed": 0}, "data")
     source = find_root(data.source, {})
     classes, splits = read_splits(data, source, scan(data, source))
     splits = {"train": Split(splits["train"].entries[:samples]), "val": Split(splits["val"].entries[:90])}
