@@ -179,7 +179,7 @@ def test_the_models_size_follows_the_recipe_unless_it_is_set() -> None:
 def test_too_large_a_batch_for_the_known_images_is_refused() -> None:
     with pytest.raises(UsageError) as found:
         compose(CONFIGS, ["training.batch=999424", "teacher.fit.batch=999424"])
-    assert re.search(r"trainings\.digits: 30 epochs of 1437 images .* make no step of batch 999424", str(found.value))
+    assert re.search(r"trainings\.digits: 33 epochs of 1437 images .* make no step of batch 999424", str(found.value))
     assert re.search(r"teachers\.regnety_digits\.fit: 26 epochs of 1437 images", str(found.value))
 
 

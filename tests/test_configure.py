@@ -68,14 +68,14 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
         (["training.epochs=.inf"], "epochs: .*finite number"),
         (["training.epochs=1.0e+300"], "epochs: .*found 1e\\+300"),
         (["training.optimizer.lr='1e-3'"], "optimizer.lr: .*found '1e-3'"),
-        (["cache.views=35"], "views V = 35 is no multiple of group G = 15"),
+        (["cache.views=35"], "views V = 35 is no multiple of group G = 33"),
         (
             ["teacher.fit.batch=7"],
             "teachers.regnety_digits.fit: batch: expected a multiple of 2 x lanes = 16 .*, found 7",
         ),
         (
             ["training.period=60"],
-            "students.soft: cycles through K = 60 views, and its cache holds V = 30",
+            "students.soft: cycles through K = 60 views, and its cache holds V = 33",
         ),
         (
             ["training.period=31", "training.repeats=3"],
@@ -93,7 +93,7 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
             "students.soft: batch = 32 over lanes = 8 gives 2 pairs per lane and step, fewer than repeats r = 3",
         ),
         (["training.batch=48", "training.accumulate=4"], "batch: expected a multiple of lanes x accumulate = 32"),
-        (["training.repeats=2"], "r = 2 does not divide cache.group G = 15"),
+        (["training.repeats=2"], "r = 2 does not divide cache.group G = 33"),
         (["cache.codec=none"], "students.soft: soft distillation needs logits"),
         (["cache.codec=top10"], "caches.digits: codec top10: K must be below the number of classes, found 10"),
         (

@@ -31,6 +31,8 @@ from pipeline.student.losses import smoothed_mixed_target
 from pipeline.training import loop
 from pipeline.training.batches import Batch, batches
 
+HERE = versions(device().type)
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
@@ -73,10 +75,10 @@ def test_a_finished_run_is_handed_out_only_by_the_libraries_that_made_it(world: 
     first = run(world, tmp_path / "run")
     written = tmp_path / "run" / "libraries.json"
     (entry,) = json.loads(written.read_text())
-    assert entry == {"step": 0, "libraries": versions("cpu")}
-    assert versions("cpu") | {"timm": timm.__version__, "numpy": np.__version__, "device": "cpu"} == versions("cpu")
-    for name, other in (("timm", "1.0.20"), ("torch", "2.14.0"), ("numpy", "2.0.0"), ("device", "cuda")):
-        entry["libraries"] = versions("cpu") | {name: other}
+    assert entry == {"step": 0, "libraries": HERE}
+    assert HERE | {"timm": timm.__version__, "numpy": np.__version__, "device": device().type} == HERE
+    for name, other in (("timm", "1.0.20"), ("torch", "2.14.0"), ("numpy", "2.0.0"), ("device", "mps")):
+        entry["libraries"] = HERE | {name: other}
         written.write_text(json.dumps([entry]))
         before = contents(tmp_path / "run")
         capsys.readouterr()
@@ -100,12 +102,12 @@ def test_an_unfinished_run_goes_on_with_other_libraries_and_says_and_records_it(
     with pytest.raises(RetryError):
         run(world, tmp_path / "run", stop_at=7)
     written = tmp_path / "run" / "libraries.json"
-    other = [{"step": 0, "libraries": versions("cpu") | {"numpy": "2.0.0"}}]
+    other = [{"step": 0, "libraries": HERE | {"numpy": "2.0.0"}}]
     written.write_text(json.dumps(other))
     capsys.readouterr()
     assert len(run(world, tmp_path / "run")[0]) == 4
     assert "goes on from step 8 with other libraries (numpy 2.0.0, here" in capsys.readouterr().out
-    assert json.loads(written.read_text()) == [*other, {"step": 8, "libraries": versions("cpu")}]
+    assert json.loads(written.read_text()) == [*other, {"step": 8, "libraries": HERE}]
     assert run(world, tmp_path / "run")[0] == []
 
 
