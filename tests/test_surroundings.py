@@ -79,13 +79,16 @@ def test_a_work_folder_that_dvc_will_refuse_is_said_with_the_command_that_helps(
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 8])
 def test_every_shipped_config_fits_1_2_4_and_8_ranks(world_size: int) -> None:
-    for data in sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")):
-        params = compose(CONFIGS, [f"data={data}"])
+    choices = [[f"data={path.stem}"] for path in sorted((CONFIGS / "data").glob("*.yaml"))]
+    studies = sorted(path.stem for path in (CONFIGS / "study").glob("*.yaml"))
+    choices += [[f"study={study}", f"scale={scale}"] for study in studies for scale in ("full", "demo")]
+    for chosen in choices:
+        params = compose(CONFIGS, chosen)
         loops = {f"trainings.{name}": entry for name, entry in params["trainings"].items()}
         loops |= {f"teachers.{name}": t["fit"] for name, t in params["teachers"].items() if t.get("fit")}
         for key, entry in loops.items():
             owned = [lane for rank in range(world_size) for lane in lanes_of(rank, world_size, entry["lanes"], key)]
-            assert owned == list(range(entry["lanes"])), (data, key)
+            assert owned == list(range(entry["lanes"])), (chosen, key)
 
 
 def test_ranks_that_do_not_divide_a_fits_lanes_name_its_own_key(

@@ -88,7 +88,7 @@ def distillation_loss(
     ``target`` float32 (B, C) is the mixed and smoothed label, for the class head. The teacher's ``hard`` labels int
     (B,) or ``logits`` float (B, C) are for the distillation head, or for the class head of a student without the token.
     ``hard``: cross-entropy to the teacher's argmax, never smoothed (DeiT losses.py); it reads no logits. ``none`` with a
-    token: both heads learn the label, half each (the paper's control of two class tokens, section 5.2).
+    token: both heads learn the label, half each (the paper's control of two class tokens, section 4).
 
     Raises UsageError when the targets hold no teacher output of the kind asked for.
     """

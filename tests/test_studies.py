@@ -1,0 +1,129 @@
+"""The studies at full size hold the figures and the rates of their sources, typed here a second time."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.planning.params import compose
+from pipeline.planning.pieces import Pieces, parse
+from pipeline.runtime.code import ROOT
+
+CONFIGS = Path(ROOT) / "configs"
+# Touvron et al. 2021. Table 8: at 224, fine-tuned at 384
+TABLE_8 = {
+    "baseline": (81.8, 83.1),
+    "sgd": (74.5, 77.3),
+    "finetuned_with_sgd": (None, 83.1),
+    "no_randaugment": (79.6, 80.4),
+    "autoaugment": (81.2, 81.9),
+    "no_mixup": (78.7, 79.8),
+    "no_cutmix": (80.0, 80.6),
+    "no_mixing": (75.8, 76.7),
+    "no_erasing": (4.3, 0.1),
+    "no_stochastic_depth": (3.4, 0.1),
+    "no_repeated_views": (76.5, 77.4),
+    "dropout": (81.3, 83.1),
+}
+# Table 3: Ti, S, B at 224, B at 384; a row of the table stands for the form with the label and for the one without
+TABLE_3 = {
+    "plain": (72.2, 79.8, 81.8, 83.1),
+    "soft": (72.2, 79.8, 81.8, 83.2),
+    "hard": (74.3, 80.9, 83.0, 84.0),
+    "token": (74.5, 81.2, 83.4, 84.5),
+}
+SIZES = ("tiny", "small", "base")
+TABLE_2 = {"deit_b": (81.9, 83.1), "040": (82.7, 83.6), "080": (82.7, 83.8), "120": (83.1, 84.1), "160": (83.1, 84.2)}
+REFERENCES: dict[str, dict[str, float | None]] = {
+    "ablation": {name + at: row[i] for name, row in TABLE_8.items() for i, at in enumerate(("", "_at_384")) if row[i]},
+    "distillation": {
+        f"{size}_{form}": TABLE_3[form.removesuffix("_only")][column]
+        for column, size in enumerate(SIZES)
+        for form in ("plain", "soft", "soft_only", "hard", "hard_only", "token")
+    },
+    "finetune_384": {
+        "tiny": 72.2,
+        "tiny_token": 74.5,
+        "small": 79.8,
+        "small_token": 81.2,
+        **{f"base{form}{at}": TABLE_3[form.strip("_") or "plain"][i] for i, at in ((2, ""), (3, "_at_384"))
+           for form in ("", "_soft", "_hard", "_token")},
+    },
+    "sizes": {
+        **dict(zip(SIZES, TABLE_3["plain"])),
+        **dict(zip([f"{size}_distilled" for size in SIZES], TABLE_3["token"])),
+        **dict(zip([f"{size}_distilled_1000" for size in SIZES], (76.6, 82.6, 84.2))),
+        "base_distilled_1000_at_384": 85.2,
+    },
+    "teachers": {
+        "base_plain": 81.8,
+        "base_plain_at_384": 83.1,
+        **{f"from_{name}{at}": row[i] for name, row in TABLE_2.items() for i, at in enumerate(("", "_at_384"))},
+    },
+    "transfer": {"fine_tuned": 99.1, "from_scratch": 97.5},
+    "cifar10": {"vit": 63.9, "deit": 63.9, "deit_augmented": 70.7},
+}  # fmt: skip
+# epochs, batch, peak learning rate, weight decay, repeats, views before one comes again
+DEIT = (300, 1024, 1e-3, 0.05, 3, 300)
+LONG = (1000, 1024, 1e-3, 0.05, 3, 300)
+AT_384 = (25, 512, 5e-6, 1e-8, 3, 24)
+RATES = {
+    ("distillation", "base_token"): DEIT,
+    ("ablation", "sgd"): DEIT,
+    ("ablation", "no_repeated_views"): (*DEIT[:4], 1, 300),
+    ("ablation", "no_repeated_views_at_384"): (*AT_384[:4], 1, 24),
+    ("ablation", "baseline_at_384"): AT_384,
+    ("finetune_384", "base_token_at_384"): AT_384,
+    ("teachers", "from_160_at_384"): AT_384,
+    ("sizes", "base_distilled_1000"): LONG,
+    ("sizes", "base_1000"): LONG,
+    ("sizes", "vit_b"): (300, 4096, 3e-3, 0.3, 1, 300),
+    ("transfer", "fine_tuned"): (1000, 768, 1e-2, 1e-4, 3, None),
+    ("transfer", "from_scratch"): (7200, 1024, 1e-3, 0.05, 3, None),
+    ("cifar10", "deit_augmented"): (20, 64, 1e-3, 0.0, 1, 20),
+}
+
+
+@pytest.fixture(scope="module")
+def studies() -> dict[str, Pieces]:
+    return {study: parse(compose(CONFIGS, [f"study={study}"])) for study in REFERENCES}
+
+
+@pytest.mark.parametrize("study", REFERENCES)
+def test_a_row_stands_beside_the_figure_that_its_source_has_for_it(studies: dict[str, Pieces], study: str) -> None:
+    students = studies[study].students
+    found = {name: student.reference for name, student in students.items() if student.reference is not None}
+    assert found == REFERENCES[study]
+
+
+def test_a_row_trains_at_the_rates_of_its_source(studies: dict[str, Pieces]) -> None:
+    for (study, name), expected in RATES.items():
+        training = studies[study].trainings[studies[study].students[name].training]
+        optimizer = training.optimizer
+        peak = optimizer.scaled_lr(training.batch)
+        found = (training.epochs, training.batch, peak, optimizer.weight_decay, training.repeats, training.period)
+        assert found == pytest.approx(expected), (study, name)
+
+
+def test_an_ablation_takes_one_thing_away(studies: dict[str, Pieces]) -> None:
+    """From the recipe or the training of the baseline, at 224 and at 384 px."""
+    pieces = studies["ablation"]
+    changes = {
+        "no_randaugment": {"policy", "color_jitter"},
+        "autoaugment": {"policy"},
+        "no_mixup": {"mix"},
+        "no_cutmix": {"mix"},
+        "no_mixing": {"mix"},
+        "no_erasing": {"erase"},
+        "no_stochastic_depth": set(),
+        "no_repeated_views": {"shared_pairing", "repeats"},
+        "dropout": set(),
+        "sgd": {"optimizer"},
+    }
+    for name, expected in changes.items():
+        for at in ("", "_at_384"):
+            first, second = pieces.students["baseline" + at], pieces.students[name + at]
+            changed = set()
+            for section, key in ((pieces.recipes, "recipe"), (pieces.trainings, "training")):
+                a, b = (section[getattr(student, key)].model_dump() for student in (first, second))
+                changed |= {field for field in a if a[field] != b[field]}
+            assert changed == (expected - {"optimizer"} if at else expected), name + at
