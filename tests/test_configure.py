@@ -68,6 +68,14 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
         (["training.epochs=.inf"], "epochs: .*finite number"),
         (["training.epochs=1.0e+300"], "epochs: .*found 1e\\+300"),
         (["training.optimizer.lr='1e-3'"], "optimizer.lr: .*found '1e-3'"),
+        (
+            ["training.batch=512", "training.optimizer.lr=5e-6"],
+            r"trainings.digits: optimizer.min_lr: 1e-05 is above the peak learning rate 5e-06 \(lr 5e-06 x batch 512 / 512\)",
+        ),
+        (
+            ["teacher.fit.optimizer.warmup_lr=0.02", "teacher.fit.optimizer.scale_lr=false"],
+            r"teachers.regnety_digits.fit: optimizer.warmup_lr: 0.02 is above the peak learning rate 0.016 \(lr, with scale_lr",
+        ),
         (["cache.views=35"], "views V = 35 is no multiple of group G = 33"),
         (
             ["teacher.fit.batch=7"],
@@ -111,6 +119,17 @@ def test_a_wrong_choice_is_refused_with_exit_code_2_and_the_key(choices: list[st
     with pytest.raises(UsageError, match=sentence) as refusal:
         check(compose(CONFIGS, choices), {}, files=False)
     assert refusal.value.exit_code == 2
+
+
+def test_a_constant_learning_rate_is_allowed_and_a_warm_up_of_no_epoch_has_no_rate() -> None:
+    rates = [
+        "training.batch=1000",
+        "training.lanes=4",
+        "training.optimizer.lr=5.12e-6",
+        "training.optimizer.warmup_epochs=0",
+    ]
+    found = compose(CONFIGS, [*rates, "training.optimizer.warmup_lr=0.1"])["trainings"]["digits"]["optimizer"]
+    assert found["min_lr"] == 1e-5 and found["warmup_lr"] == 0.1
 
 
 def test_a_soft_student_at_a_temperature_where_its_codec_loses_much_is_warned_with_the_figure(tmp_path: Path) -> None:
@@ -282,7 +301,7 @@ def test_every_key_is_described_in_configs(section: str, models: list[type[BaseM
 def test_pieces_that_do_not_go_together_are_refused(change: dict[str, str], sentence: str) -> None:
     params = compose(CONFIGS, [])
     params["recipes"]["big"] = params["recipes"]["digits"] | {"size": 36}
-    params["teachers"]["other"] = {"recipe": "digits", "arch": "regnety_002", "fit": {"epochs": 1, "batch": 8}}
+    params["teachers"]["other"] = {"recipe": "digits", "arch": "regnety_002", "fit": {"epochs": 1, "batch": 16}}
     if "teachers.other.student" in change:
         params["teachers"]["other"] = {"recipe": "digits", "arch": "regnety_002"}
     for key, value in change.items():

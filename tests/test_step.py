@@ -126,7 +126,7 @@ def test_an_average_that_is_not_kept_can_not_be_the_student(world: World) -> Non
     with pytest.raises(UsageError, match="result: average needs"):
         validate(
             TrainConfig,
-            {"epochs": 1.0, "batch": 2, "result": "average", "optimizer": {"ema_decay": None}},
+            {"epochs": 1.0, "batch": 32, "result": "average", "optimizer": {"ema_decay": None}},
             "trainings.t",
         )
 

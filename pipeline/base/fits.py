@@ -88,6 +88,15 @@ def require_together(batch: int, lanes: int, repeats: int) -> None:
         )
 
 
+def require_rate(key: str, rate: float, peak: float, made: str) -> None:
+    """A schedule's first and last learning rates lie at or below its peak; ``made`` says what the peak is made of."""
+    if rate > peak * (1 + 1e-9):  # a rounding of lr x batch / 512 counts as equal
+        raise Misfit(
+            f"optimizer.{key}: {rate:g} is above the peak learning rate {peak:g} ({made}), so the rate would "
+            f"{'fall in the warm-up' if key == 'warmup_lr' else 'rise to its end'}; lower {key}, or raise lr"
+        )
+
+
 def require_world(world: int, lanes: int, key: str) -> None:
     """The number of ranks divides L; ``key`` is where params.yaml says L."""
     if lanes % world:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.base.fits import require_batch
+from pipeline.base.fits import require_batch, require_rate
 from pipeline.runtime.config import Config
 
 
@@ -63,6 +63,15 @@ class LoopConfig(Config):
     @model_validator(mode="after")
     def _whole_pairs(self) -> Self:
         require_batch(self.batch, self.lanes, self.accumulate)
+        return self
+
+    @model_validator(mode="after")
+    def _peak_is_highest(self) -> Self:
+        how = self.optimizer
+        made = f"lr {how.lr:g} x batch {self.batch} / 512" if how.scale_lr else "lr, with scale_lr off"
+        require_rate("min_lr", how.min_lr, how.scaled_lr(self.batch), made)
+        if how.warmup_epochs > 0:
+            require_rate("warmup_lr", how.warmup_lr, how.scaled_lr(self.batch), made)
         return self
 
 
