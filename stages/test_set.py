@@ -28,6 +28,8 @@ def main(name: str, params: Path, work: Path) -> None:
     out, val = work / "test_sets" / name, Shards.open(work / "shards" / "val")
     with timed(out, f"test_set:{name}"):
         if config.source == test_sets.VAL:
+            if config.labels == "real":
+                test_sets.real_labels(val)  # refused here, before any model is trained
             with whole_directory(out, ("unused", "val")) as fresh:
                 write_durably(fresh / "unused", b"The images are those of work/shards/val.\n")
             return

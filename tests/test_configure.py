@@ -76,6 +76,14 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
             ["teacher.fit.optimizer.warmup_lr=0.02", "teacher.fit.optimizer.scale_lr=false"],
             r"teachers.regnety_digits.fit: optimizer.warmup_lr: 0.02 is above the peak learning rate 0.016 \(lr, with scale_lr",
         ),
+        (
+            ["test_set=real"],
+            "test_sets.real: data.source digits is not of ImageNet's validation split, for which alone",
+        ),
+        (
+            ["data=cifar10", "test_set=real"],
+            "test_sets.real: data.source cifar10 is not of ImageNet's validation split",
+        ),
         (["cache.views=35"], "views V = 35 is no multiple of group G = 33"),
         (
             ["teacher.fit.batch=7"],

@@ -67,10 +67,11 @@ def test_a_missing_test_set_is_named_with_what_to_set(tmp_path: Path, monkeypatc
     monkeypatch.delenv("TEST_ROOT")
     result = CliRunner().invoke(test_set.main, ["--test-set", "other"])
     assert result.exit_code == 2 and "TEST_ROOT is not set" in result.output
-    with pytest.raises(UsageError, match="is not of ImageNet's validation split"):
-        from pipeline.data.shards import Shards
-
-        real_labels(Shards.open(tmp_path / "work/shards/val"))
+    (tmp_path / "params.yaml").write_text("test_sets: {other: {labels: real}, own: {}}\n")
+    result = CliRunner().invoke(test_set.main, ["--test-set", "other"])
+    assert result.exit_code == 2 and "is not of ImageNet's validation split, for which alone there are" in result.output
+    assert not (tmp_path / "work/test_sets/other").exists()
+    assert CliRunner().invoke(test_set.main, ["--test-set", "own"]).exit_code == 0
 
 
 class _Keys:

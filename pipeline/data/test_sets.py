@@ -20,6 +20,7 @@ from pipeline.runtime.config import Config
 from pipeline.runtime.errors import UsageError
 
 VAL = "val"  # the validation split, which is always a test set
+WITHOUT_REAL = ("digits", "cifar10", "cifar100")  # sources whose images are never ImageNet's
 
 
 class SetConfig(Config):
@@ -115,6 +116,14 @@ def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+def no_real_labels(found: str) -> str:
+    """Why ``found`` has no real labels, and what to do."""
+    return (
+        f"{found} is not of ImageNet's validation split, for which alone there are real labels; remove test sets with "
+        f"labels: real, or set labels: own"
+    )
+
+
 def real_labels(split: Shards) -> list[frozenset[int]]:
     """ImageNet-ReaL's labels (Beyer et al. 2020) of each sample of ImageNet's validation split, in order; some have none.
 
@@ -128,9 +137,6 @@ def real_labels(split: Shards) -> list[frozenset[int]]:
         for key in split.keys(block):
             stem, number = key.rpartition("/")[2].rpartition("_")[::2]
             if stem != "ILSVRC2012_val" or not number.isdecimal() or not 0 < int(number) <= len(known):
-                raise UsageError(
-                    f"{split.root}: sample {key!r} is not of ImageNet's validation split, for which alone there are real "
-                    f"labels; remove test sets with labels: real"
-                )
+                raise UsageError(no_real_labels(f"{split.root}: sample {key!r}"))
             found.append(frozenset(known[int(number) - 1]))
     return found

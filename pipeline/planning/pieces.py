@@ -14,7 +14,7 @@ from pipeline.base.fits import require_coverage, require_period, require_repeats
 from pipeline.cache.fidelity import warning
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
-from pipeline.data.test_sets import VAL, SetConfig
+from pipeline.data.test_sets import VAL, WITHOUT_REAL, SetConfig, no_real_labels
 from pipeline.runtime.config import NAME, NONE, C, validate
 from pipeline.runtime.errors import UsageError
 from pipeline.student.config import StudentConfig
@@ -85,6 +85,9 @@ def examine(params: Mapping[str, Any]) -> tuple[Pieces, list[str]]:
     )
     if VAL in pieces.test_sets:
         problems.append(f"test_sets.{VAL}: this name is the validation split's, which is always scored; choose another")
+    for name, chosen in pieces.test_sets.items():
+        if chosen.labels == "real" and data is not None and data.source in WITHOUT_REAL:
+            problems.append(no_real_labels(f"test_sets.{name}: data.source {data.source}"))
     for name, teacher in pieces.teachers.items():
         if teacher.fit is not None:
             with _noting(problems):
