@@ -24,12 +24,13 @@ from stages import FOLDER
 @click.option("--weights", type=FOLDER, help="With --check: write hashes of named weights there.")
 @stage
 def main(choices: tuple[str, ...], configs: Path, out: Path, only_check: bool, weights: Path | None) -> None:
+    from pipeline.planning.advice import advice
     from pipeline.planning.check import check, refused_by_dvc
     from pipeline.planning.params import compose, write, write_weights
 
     if only_check:
         pieces = check(read_yaml(out), os.environ)
-        for told in [*pieces.warnings(), *filter(None, [refused_by_dvc(out.absolute().parent)])]:
+        for told in [*advice(pieces), *filter(None, [refused_by_dvc(out.absolute().parent)])]:
             say(f"warning: {told}")
         if weights is not None:
             write_weights(pieces, weights)
@@ -37,7 +38,7 @@ def main(choices: tuple[str, ...], configs: Path, out: Path, only_check: bool, w
     params = compose(configs, list(choices))
     pieces = check(params, os.environ, files=False)
     write(params, out, list(choices))
-    for told in pieces.warnings():
+    for told in advice(pieces):
         say(f"warning: {told}")
     say(f"{out}: {params['data']['source']}, students {', '.join(params['students'])}; now run: dvc repro")
 

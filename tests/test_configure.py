@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
 from pipeline.data.test_sets import SetConfig
+from pipeline.planning.advice import advice, views_read
 from pipeline.planning.check import check
 from pipeline.planning.params import compose, write
 from pipeline.planning.pieces import parse
@@ -23,6 +24,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import TeacherConfig
 from pipeline.training.config import FitConfig, TrainConfig
+from pipeline.training.schedule import Schedule, windows
 from pipeline.views.recipe import Recipe
 from stages.configure import main
 
@@ -38,7 +40,7 @@ def test_the_committed_params_are_what_configure_writes_by_default(tmp_path: Pat
 @pytest.mark.parametrize("data", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
 def test_every_data_set_composes(data: str) -> None:
     params = compose(CONFIGS, [f"data={data}"])
-    assert params["students"] and params["data"]["source"]
+    assert params["students"] and params["data"]["source"] and not advice(parse(params))
 
 
 @pytest.mark.parametrize("student", sorted(path.stem for path in (CONFIGS / "student").glob("deit_*.yaml")))
@@ -151,6 +153,50 @@ def test_a_soft_student_at_a_temperature_where_its_codec_loses_much_is_warned_wi
     assert re.search(told, CliRunner().invoke(main, ["--check", "--params", str(out)]).output)
     for quiet in (["student.tau=20.0"], ["cache.codec=u8"], ["student=hard"]):
         assert "warning" not in CliRunner().invoke(main, ["--out", str(out), *choices, *quiet]).output
+
+
+TEACHER_BESIDE = [f"students.{name}.teacher=regnety_digits" for name in ("soft", "hard", "hard_token")]
+
+
+@pytest.mark.parametrize(
+    ("choices", "sentences"),
+    [
+        (["training.epochs=32"], []),  # eleven cycles in 3 views each are touched
+        (
+            ["training.epochs=18", "training.period=null"],
+            ["caches.digits: holds V = 33 views, and its students read about 21 of them .*period 33.* the other 12"],
+        ),
+        (["training.epochs=60", "training.period=15"], ["caches.digits: .* about 15 of them .*epochs 60, period 15"]),
+        (
+            ["training.epochs=10", "training.labelled_per_class=5", *TEACHER_BESIDE],
+            ["caches.digits: .* about 15 of them"],
+        ),
+        (["data=folder", "training.epochs=5"], ["caches.photos: holds V = 30 views, .* about 6 of them"]),
+        (["student=plain"], ["caches.digits: no student reads it, so its 33 views"]),
+        (
+            ["recipe.shared_pairing=3", "training.repeats=11", "training.lanes=1"],
+            ["recipes.digits.shared_pairing is 3 and trainings.digits.repeats is 11: .* set shared_pairing to 11"],
+        ),
+        (["recipe.shared_pairing=3", "training.repeats=1"], []),
+        (["recipe.shared_pairing=3", "training.lanes=4"], []),
+    ],
+)
+def test_views_that_nobody_reads_and_pairs_that_stand_apart_are_told(choices: list[str], sentences: list[str]) -> None:
+    found = advice(parse(compose(CONFIGS, choices)))
+    assert len(found) == len(sentences) and all(map(re.search, sentences, found)), found
+
+
+def test_a_training_reads_no_more_views_than_its_warning_says() -> None:
+    """By the schedule itself: 1,437 samples in blocks of 64, the last one odd, and small ones."""
+    for epochs, repeats, lanes, window, blocks in (
+        (18.0, 3, 8, 1, [64] * 22 + [29]), (32.0, 3, 8, 1, [64] * 22 + [29]), (9.0, 1, 2, 4, [64] * 8 + [1]),
+    ):  # fmt: skip
+        how = TrainConfig(epochs=epochs, batch=32, lanes=lanes, window=window, repeats=repeats)
+        order = Schedule(0, tuple(blocks), repeats, 10**6 * repeats, lanes, window, 32)
+        drawn = windows(order, range(lanes), 0, order.steps(epochs))
+        seen = max(visit.first_view + repeats for one in drawn for visit in one.visits)
+        most = views_read(how, 1000, len(blocks), (sum(blocks) % 2) / sum(blocks))
+        assert seen <= most <= seen + repeats
 
 
 def test_a_key_given_twice_and_a_missing_section_are_refused(tmp_path: Path) -> None:
@@ -341,6 +387,7 @@ def test_no_line_of_params_is_rewrapped_by_dvc_and_students_stand_in_block_style
 @pytest.mark.parametrize("study", sorted(path.stem for path in (CONFIGS / "study").glob("*.yaml")))
 def test_every_study_composes_at_both_scales(study: str, scale: str) -> None:
     pieces = check(compose(CONFIGS, [f"study={study}", f"scale={scale}"]), {}, files=False)
+    assert scale == "demo" or not advice(pieces)
     for name, student in pieces.students.items():  # fine-tuned from a student of the same kind, at another size
         if student.parent != "none":
             parent = pieces.students[student.parent]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.base.fits import require_coverage, require_period, require_repeats, require_together
-from pipeline.cache.fidelity import warning
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
 from pipeline.data.test_sets import VAL, WITHOUT_REAL, SetConfig, no_real_labels
@@ -44,15 +43,6 @@ class Pieces:
         of_teachers = {f"teachers.{name}.weights": entry.weights for name, entry in self.teachers.items()}
         of_teachers |= {f"teachers.{name}.initial": entry.initial for name, entry in self.teachers.items()}
         return of_teachers | {f"students.{name}.initial": entry.initial for name, entry in self.students.items()}
-
-    def warnings(self) -> list[str]:
-        """What may be done and should be known: soft students at temperatures where their codec loses much."""
-        found = []
-        for name, student in self.students.items():
-            codec = self.caches[student.cache].codec if student.cache != NONE else student.codec
-            if student.distillation == "soft" and codec is not None and (told := warning(codec, student.tau)):
-                found.append(f"students.{name}: {told}")
-        return found
 
 
 def parse(params: Mapping[str, Any]) -> Pieces:
