@@ -78,6 +78,8 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
             ["teacher.fit.optimizer.warmup_lr=0.02", "teacher.fit.optimizer.scale_lr=false"],
             r"teachers.regnety_digits.fit: optimizer.warmup_lr: 0.02 is above the peak learning rate 0.016 \(lr, with scale_lr",
         ),
+        (['students.soft.note="a\\e[2J"'], r"students.soft: note: expected one line without control .*a\\x1b\[2J"),
+        ([f"students.soft.note={'a' * 101}"], r"students.soft.note: String should have at most 100 characters"),
         (
             ["test_set=real"],
             "test_sets.real: data.source digits is not of ImageNet's validation split, for which alone",

@@ -1,20 +1,30 @@
 """The page at its largest: 1,000 classes and 12 students, without a run of that size."""
 
+import html
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipeline.evaluation import disagreement, metrics
-from pipeline.report import figures, page, pictures, summary
+from pipeline.report import figures, page, pictures, summary, table
 from tests.answers import answered
 
 STUDENTS = 12
 EPOCHS = 300
 
 
-def rendered(tmp_path: Path, names: list[str], classes: int, title: str = "a 0.4 mix b") -> str:
+def rendered(
+    tmp_path: Path,
+    names: list[str],
+    classes: int,
+    title: str = "a 0.4 mix b",
+    reference: float | None = None,
+    note: str | None = None,
+) -> str:
     """The page of students of these names, all with the same answers: what counts here is how much there is to say."""
     teacher = answered(2000, classes, seed=99, heads=1)
     one = answered(2000, classes, seed=0)
@@ -42,7 +52,7 @@ def rendered(tmp_path: Path, names: list[str], classes: int, title: str = "a 0.4
         found["tokens"][name] = scored["tokens"]
         found["students"][name] = {
             **scored, "distillation": "hard", "supervision": "cached", "teacher": "teacher", "best": "fused",
-            "top1": heads["fused"]["top1"], "beside": None, "reference": None,
+            "top1": heads["fused"]["top1"], "beside": None, "reference": reference, "note": note,
             "agreement": {"teacher": {"percent": 50.0, "divergence": 1.0}},
         }  # fmt: skip
     found["per_class"] = dict.fromkeys(students, disagreement.per_class(one, "fused"))
@@ -64,6 +74,36 @@ def test_a_page_of_1000_classes_and_12_students_stays_below_6_megabytes(tmp_path
     text = rendered(tmp_path, [f"student_{i:02d}" for i in range(STUDENTS)], 1000)
     assert 3_000_000 < len(text) <= 6_000_000
     assert text.count("<svg") == 6 + 4
+
+
+EVIL = 'did <script>alert(1)</script> not | train, "3" times\u202e'
+
+
+@pytest.mark.parametrize(
+    ("reference", "note", "shown"),
+    [
+        (4.3, "did not train", ("4.3 (did not train)", "4.3 (did not train)")),
+        (4.3, None, ("4.3", "4.3")),
+        (None, "no figure", ("(no figure)", "– (no figure)")),
+        (None, None, ("", "–")),
+        (1.0, EVIL, (f"1.0 ({EVIL})", rf"1.0 ({EVIL[:-1]}\u202e)")),
+    ],
+)
+def test_a_published_figure_and_its_note_stand_in_page_and_tables(
+    tmp_path: Path, reference: float | None, note: str | None, shown: tuple[str, str]
+) -> None:
+    text = rendered(tmp_path, ["student"], 10, reference=reference, note=note)
+    cells = [html.unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall("<td>(.*?)</td>", text)]
+    assert shown[1] in cells and "<script>alert" not in text and "\u202e" not in text
+    entry = {"distillation": "hard", "top1": 50.0, "interval": [40.0, 60.0], "teacher": None, "agreement": {}}
+    entry |= {"reference": reference, "note": note}
+    run = {"train": 1, "val": 1, "source": "digits", "classes": 10}
+    found = {"teachers": {"t": entry}, "students": {"a": entry}, "run": run, "interval": 95}
+    head, _, row = table.table(found).splitlines()
+    assert ("paper" in head) == bool(reference or note) and row.endswith(shown[0])
+    head, rule, *rows = table.markdown(found).splitlines()[:4]
+    assert len({line.count("|") for line in (head, rule, *rows)}) == 1 and "<script>" not in rows[1]
+    assert shown[0] in html.unescape(rows[1])
 
 
 def test_ticks_are_round_and_inside_the_range() -> None:

@@ -201,7 +201,7 @@ def test_a_stop_during_a_score_loses_no_step_and_the_score_is_made_up_for(
 def test_run_key_changes_with_what_decides_the_result_and_with_nothing_else(world: World) -> None:
     config, chosen, given = training(world, 12), student("cached", "hard"), inputs(world)
     key = run_key(config, chosen, given, ["pipeline/student/losses.py"])
-    moved = chosen.model_copy(update={"cache": "of-another-name"})
+    moved = chosen.model_copy(update={"cache": "of-another-name", "reference": 4.3, "note": "did not train"})
     assert run_key(config, moved, given, ["pipeline/student/losses.py"]) == key
     assert run_key(config, chosen, given, ["pipeline/student/losses.py", "pipeline/training/loop.py"]) != key
     assert run_key(config.model_copy(update={"seed": 1}), chosen, given, ["pipeline/student/losses.py"]) != key

@@ -106,7 +106,7 @@ def _student(work: Path, study: Study, answers: Answers, name: str) -> dict[str,
     except (KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{path}: not the scores of a student ({error!r}); write it again with: {again}") from None
     found |= {"tokens": scored["tokens"]} if "tokens" in scored else {}
-    found["reference"] = chosen.reference
+    found |= {"reference": chosen.reference, "note": chosen.note}
     found["agreement"] = {
         teacher: {
             "percent": disagreement.agreement(own.hard[own.best], of.hard[of.best]),

@@ -7,8 +7,10 @@ from pydantic import Field, model_validator
 from pipeline.base.weights_name import Key
 from pipeline.cache.codec import CodecName
 from pipeline.runtime.config import NONE, ArchArgs, Config
+from pipeline.runtime.text import printable
 
 Supervision = Literal["none", "cached", "live", "auto"]
+SHOWN = frozenset({"reference", "note"})  # keys of a student that only the report shows
 
 
 class StudentConfig(Config):
@@ -27,7 +29,7 @@ class StudentConfig(Config):
     large in the second term. ``codec``: of a live teacher without a cache, so that its logits are those that a cache of
     this codec returns; null keeps all bits. ``initial`` names weights to start from (a local file, "timm" or
     "hf-hub:owner/name"), ``initial_key`` their key in a training checkpoint. ``reference``: a published top-1 in percent,
-    which the report shows beside this student's; it decides nothing.
+    which the report shows beside this student's, and ``note`` a few words on it; they decide nothing.
     """
 
     recipe: str
@@ -48,6 +50,7 @@ class StudentConfig(Config):
     initial: str | None = None
     initial_key: Key | None = None
     reference: float | None = Field(default=None, ge=0.0, le=100.0)
+    note: str | None = Field(default=None, min_length=1, max_length=100)
 
     @property
     def supervision(self) -> Supervision:
@@ -71,6 +74,8 @@ class StudentConfig(Config):
             )
         if self.codec is not None and self.supervision != "live":
             raise ValueError(f"codec: {self.codec} is for a live teacher without a cache; a cache has its own codec")
+        if self.note is not None and printable(self.note) != self.note:
+            raise ValueError(f"note: expected one line without control characters, found {printable(self.note)}")
         if self.initial_key is not None and self.initial is None:
             raise ValueError(f"initial_key: {self.initial_key} picks weights where initial names none; remove it")
         if self.initial is not None and self.parent != NONE:

@@ -17,7 +17,7 @@ from pipeline.data.shards import Shards
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import say
-from pipeline.student.config import StudentConfig
+from pipeline.student.config import SHOWN, StudentConfig
 from pipeline.student.initial import initial_state
 from pipeline.student.supervision import FromTeacher
 from pipeline.teacher.canary import canary
@@ -101,11 +101,11 @@ def run_key(config: TrainConfig, chosen: StudentConfig, inputs: Inputs, code: li
     hardware they may differ in their last bits under the same identity. Raises IntegrityError for a damaged record."""
     cache = inputs.cache
     rows = cache.records_hash(config.period or cache.views) if cache and chosen.supervision == "cached" else None
-    names = {"recipe", "training", "cache", "teacher", "parent", "reference"}  # what they name is here by its content
+    names = {"recipe", "training", "cache", "teacher", "parent"}  # what they name is here by its content
     return digest(
         {
             "training": config.model_dump(mode="json"),
-            "student": chosen.model_dump(mode="json", exclude=names) | {"supervision": chosen.supervision},
+            "student": chosen.model_dump(mode="json", exclude=names | SHOWN) | {"supervision": chosen.supervision},
             "initial": state_hash(inputs.initial) if inputs.initial is not None else None,
             "recipe": inputs.recipe.model_dump(mode="json"),
             "shards": [inputs.train.manifest_hash, inputs.val.manifest_hash],
