@@ -65,6 +65,12 @@ def test_an_undistilled_student_waits_for_no_teacher_and_no_cache() -> None:
     [
         (["data=imagnet"], "data=imagnet: no such file .*; there are .*imagenet"),
         (["epochs=3"], "epochs: no such choice"),
+        (
+            ["data=imagenet", "teacher=regnety_160,regnety_fitted,regnety_photos", "teacher.fit.epochs=1"],
+            "teacher.fit.epochs=1: there is no section fit in teachers.regnety_160; set it in the others: "
+            "teachers.regnety_fitted.fit.epochs=1 teachers.regnety_photos.fit.epochs=1$",
+        ),
+        (["teacher.fti.epochs=1"], "teachers.regnety_digits.fti.epochs: there is no 'fti' in the configuration"),
         (["training.epoch=3"], "trainings.digits.epoch: unknown key"),
         (["trainings.digits.epochs=many"], "trainings.digits.epochs: .*found 'many'"),
         (["training.epochs=.inf"], "epochs: .*finite number"),

@@ -1,5 +1,6 @@
 """Composing ``params.yaml`` from the small files of ``configs/``. Runs nothing and imports no torch."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,16 @@ def _override(params: dict[str, Any], name: str, value: str) -> None:
     """Sets ``name`` to ``value``; a name that begins with a group, such as ``training.epochs``, in all of its pieces."""
     group, _, rest = name.partition(".")
     if group in SECTION:
-        for piece in params[SECTION[group]]:
-            _override(params, f"{SECTION[group]}.{piece}.{rest}", value)
+        section, inside = SECTION[group], rest.rpartition(".")[0]
+        without = [piece for piece, entry in params[section].items() if not _has_section(entry, inside)]
+        having = [f"{section}.{piece}.{rest}" for piece in params[section] if piece not in without]
+        if without and having:
+            raise UsageError(
+                f"{name}={value}: there is no section {inside} in {', '.join(f'{section}.{piece}' for piece in without)}; "
+                f"set it in the others: {' '.join(shlex.quote(f'{key}={value}') for key in having)}"
+            )
+        for piece in params[section]:
+            _override(params, f"{section}.{piece}.{rest}", value)
         return
     *path, last = name.split(".")
     place: Any = params
@@ -128,3 +137,10 @@ def _override(params: dict[str, Any], name: str, value: str) -> None:
     if not isinstance(place, dict):
         raise UsageError(f"{name}: {'.'.join(path)} is no section but the value {place!r}")
     place[last] = parse_yaml(value, f"{name}={value}")
+
+
+def _has_section(entry: Any, path: str) -> bool:
+    """Whether nested mappings have one at the dotted ``path``; at no path there is ``entry`` itself."""
+    for part in path.split(".") if path else ():
+        entry = entry.get(part) if isinstance(entry, dict) else None
+    return isinstance(entry, dict)
