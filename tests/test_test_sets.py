@@ -79,6 +79,7 @@ class _Keys:
 
     root = Path("val")
     blocks = (0,)
+    classes = tuple(map(str, range(1000)))
 
     def keys(self, block: int) -> list[str]:
         return [f"n00000000/ILSVRC2012_val_{number:08d}" for number in range(1, 50_001)]
@@ -93,6 +94,14 @@ def test_real_labels_are_timms() -> None:
     right = [int(found.hard["class"][i]) in those for i, those in enumerate(labels) if those]
     ours = on_real_labels(found, _Keys())  # type: ignore[arg-type]
     assert ours["heads"]["class"]["top1"] == pytest.approx(100 * np.mean(right)) and ours["samples"] == len(right)
+
+
+def test_a_part_of_imagenet_has_no_real_labels() -> None:
+    """Its images have ImageNet's names, and its classes other numbers."""
+    part = _Keys()
+    part.classes = part.classes[:100]
+    with pytest.raises(UsageError, match=r"val: a split of 100 classes is not of ImageNet's validation split"):
+        real_labels(part)  # type: ignore[arg-type]
 
 
 def test_crop_and_interpolation_are_the_sets_own_and_else_the_recipes() -> None:

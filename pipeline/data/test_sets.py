@@ -127,8 +127,11 @@ def no_real_labels(found: str) -> str:
 def real_labels(split: Shards) -> list[frozenset[int]]:
     """ImageNet-ReaL's labels (Beyer et al. 2020) of each sample of ImageNet's validation split, in order; some have none.
 
-    Raises UsageError for samples that are not ``ILSVRC2012_val_00000001`` and so on.
+    Raises UsageError for a split of other than 1,000 classes, since the labels number ImageNet's, and for samples that are not
+    ``ILSVRC2012_val_00000001`` and so on.
     """
+    if len(split.classes) != 1000:
+        raise UsageError(no_real_labels(f"{split.root}: a split of {len(split.classes)} classes"))
     package = find_spec("timm")
     assert package is not None and package.origin is not None, "timm is a dependency"
     known = json.loads((Path(package.origin).with_name("data") / "_info" / "imagenet_real_labels.json").read_text())
