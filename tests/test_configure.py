@@ -172,14 +172,14 @@ TEACHER_BESIDE = [f"students.{name}.teacher=regnety_digits" for name in ("soft",
         (["training.epochs=32"], []),  # eleven cycles in 3 views each are touched
         (
             ["training.epochs=18", "training.period=null"],
-            ["caches.digits: holds V = 33 views, and its students read about 21 of them .*period 33.* the other 12"],
+            ["caches.digits: holds V = 33 views, and its students read at most 21 of them .*period 33.* the other 12"],
         ),
-        (["training.epochs=60", "training.period=15"], ["caches.digits: .* about 15 of them .*epochs 60, period 15"]),
+        (["training.epochs=60", "training.period=15"], ["caches.digits: .* at most 15 of them .*epochs 60, period 15"]),
         (
             ["training.epochs=10", "training.labelled_per_class=5", *TEACHER_BESIDE],
-            ["caches.digits: .* about 15 of them"],
+            ["caches.digits: .* at most 15 of them"],
         ),
-        (["data=folder", "training.epochs=5"], ["caches.photos: holds V = 30 views, .* about 6 of them"]),
+        (["data=folder", "training.epochs=5"], ["caches.photos: holds V = 30 views, .* at most 9 of them"]),
         (["student=plain"], ["caches.digits: no student reads it, so its 33 views"]),
         (
             ["recipe.shared_pairing=3", "training.repeats=11", "training.lanes=1"],

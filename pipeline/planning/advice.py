@@ -38,7 +38,7 @@ def _unread(pieces: Pieces) -> Iterator[str]:
         if read[most] < cache.views:
             how, rest = readers[most], cache.views - read[most]
             yield (
-                f"caches.{name}: holds V = {cache.views} views, and its students read about {read[most]} of them "
+                f"caches.{name}: holds V = {cache.views} views, and its students read at most {read[most]} of them "
                 f"(students.{most} reads most: epochs {how.epochs:g}, period {how.period or cache.views}, repeats r = "
                 f"{how.repeats}); the other {rest} are labelled for nothing unless another student reads them"
             )
@@ -58,10 +58,10 @@ def views_read(training: TrainConfig, held: int, blocks: int | None, odd: float)
     """Views, of the ``held`` ones, that a training reads, from above.
 
     A cycle reads r views of every block, and an epoch is a share 1/r of a cycle. Lanes are up to a window ahead of the
-    stream's mean, and a lane may have met fewer of the smaller blocks; without ``blocks`` that is not counted.
+    stream's mean, and a lane may have met fewer of the smaller blocks; where ``blocks`` is not known, up to a cycle.
     """
     repeats = training.repeats
-    ahead = training.lanes * (training.window + 1) / blocks if blocks else 0.0
+    ahead = training.lanes * (training.window + 1) / blocks if blocks else 1.0
     cycles = math.ceil(training.epochs / repeats / (1 - odd) + ahead)
     return min(held, training.period or held, repeats * cycles)
 

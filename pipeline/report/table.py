@@ -4,26 +4,27 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.runtime.text import clipped
+from pipeline.runtime.text import shortened
 
 _PLAIN = {ord(sign): f"&#{ord(sign)};" for sign in "|<>&`*_[]\\@~"}  # what Markdown reads as more than a character
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The result table as text, for the terminal; names that are too long for it are cut."""
+    """The result table as text, for the terminal; names that are too long for it are cut in their middle."""
     names = [*summary["teachers"], *summary["students"]]
     published = _published(summary["students"])
     most = max(16, shutil.get_terminal_size().columns - (70 if published else 61))
     wide = min(most, max(16, *(len(name) + 2 for name in names))) if names else 16
+    shown = {name: shortened(name, wide - 2) for name in names}
     lines = [f"{'':<{wide}}{'distillation':<14}{'top-1 %':>8}{'95 % interval':>17}{'to twin':>9}{'agreement %':>13}"]
     lines[0] += f"{'paper':>9}" if published else ""
     for name, entry in summary["teachers"].items():
-        lines.append(f"{clipped(name, wide - 2):<{wide}}{'(teacher)':<14}{entry['top1']:>8.2f}{_interval(entry):>17}")
+        lines.append(f"{shown[name]:<{wide}}{'(teacher)':<14}{entry['top1']:>8.2f}{_interval(entry):>17}")
     for name, entry in summary["students"].items():
         twin = f"{entry['twin']['points']:+.2f}" if "twin" in entry else ""
         agreement = entry["agreement"].get(entry["teacher"], {}).get("percent")
         agreed = "" if agreement is None else f"{agreement:.2f}"
-        row = f"{clipped(name, wide - 2):<{wide}}{entry['distillation']:<14}{entry['top1']:>8.2f}{_interval(entry):>17}"
+        row = f"{shown[name]:<{wide}}{entry['distillation']:<14}{entry['top1']:>8.2f}{_interval(entry):>17}"
         figure, note = published.get(name, ("", ""))
         lines.append(f"{row}{twin:>9}{agreed:>13}{figure:>9}{note}".rstrip())
     return "\n".join(lines)

@@ -54,6 +54,12 @@ def clipped(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def shortened(name: str, most: int) -> str:
+    """``name`` in at most ``most`` characters, cut in its middle: names of one kind differ at their ends."""
+    head = most // 2
+    return name if len(name) <= most else f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
+
+
 def few(names: list[str], most: int = 8) -> str:
     """The first ``most`` names as a person reads them, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
