@@ -131,7 +131,7 @@ def test_inspect_and_plan_say_what_a_person_can_read_and_what_later_changes_cost
     shown = write_yaml(readable(found))
     assert "null" not in shown and "B" in readable(found)["bytes"]["hard"]
     assert found["answers"]["top1"] is None and "top1" not in readable(found)["answers"]
-    pieces = parse(compose(CONFIGS, ["student=plain", "cache.views=15"]))
+    pieces = parse(compose(CONFIGS, ["student=plain", "cache.views=33"]))
     costs = plan(world.shards, pieces, None, 1, probe=4)
     text = describe(costs)
     assert "e-0" not in text and "0.00 GB" not in text and "labels everything anew (" in text
