@@ -2,6 +2,8 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,34 +76,27 @@ def test_a_missing_test_set_is_named_with_what_to_set(tmp_path: Path, monkeypatc
     assert CliRunner().invoke(test_set.main, ["--test-set", "own"]).exit_code == 0
 
 
-class _Keys:
+def keys_of_imagenet(classes: int = 1000) -> Any:
     """A split of ImageNet's validation keys, as far as labels need one."""
-
-    root = Path("val")
-    blocks = (0,)
-    classes = tuple(map(str, range(1000)))
-
-    def keys(self, block: int) -> list[str]:
-        return [f"n00000000/ILSVRC2012_val_{number:08d}" for number in range(1, 50_001)]
+    keys = [f"n00000000/ILSVRC2012_val_{number:08d}" for number in range(1, 50_001)]
+    return SimpleNamespace(root=Path("val"), blocks=(0,), classes=("a",) * classes, keys=lambda block: keys)
 
 
 def test_real_labels_are_timms() -> None:
     found = answered(50_000, 4, seed=0, heads=1)
-    files = [f"{key}.JPEG" for key in _Keys().keys(0)]
+    files = [f"{key}.JPEG" for key in keys_of_imagenet().keys(0)]
     theirs = RealLabelsImagenet(files)
-    labels = real_labels(_Keys())  # type: ignore[arg-type]
+    labels = real_labels(keys_of_imagenet())
     assert labels == [frozenset(theirs.real_labels[Path(name).name]) for name in files]
     right = [int(found.hard["class"][i]) in those for i, those in enumerate(labels) if those]
-    ours = on_real_labels(found, _Keys())  # type: ignore[arg-type]
+    ours = on_real_labels(found, keys_of_imagenet())
     assert ours["heads"]["class"]["top1"] == pytest.approx(100 * np.mean(right)) and ours["samples"] == len(right)
 
 
 def test_a_part_of_imagenet_has_no_real_labels() -> None:
     """Its images have ImageNet's names, and its classes other numbers."""
-    part = _Keys()
-    part.classes = part.classes[:100]
     with pytest.raises(UsageError, match=r"val: a split of 100 classes is not of ImageNet's validation split"):
-        real_labels(part)  # type: ignore[arg-type]
+        real_labels(keys_of_imagenet(classes=100))
 
 
 def test_crop_and_interpolation_are_the_sets_own_and_else_the_recipes() -> None:
