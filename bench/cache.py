@@ -16,13 +16,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-from bench import fake_teacher as fake
 from pipeline.cache.codec import codecs_for, hard_labels, pack, stored_dtype, stored_width, unpack
 from pipeline.cache.commit import PartRows
 from pipeline.cache.layout import Layout
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache
 from pipeline.data.shards import Block
+from tests.support import fake_teacher as fake
 
 Read = Callable[[Block, int, int], object]
 

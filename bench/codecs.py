@@ -24,7 +24,6 @@ import click
 import numpy as np
 from PIL import Image
 
-from bench import fake_teacher as fake
 from pipeline.cache.codec import codecs_for, hard_labels, pack, through_codec, top_k
 from pipeline.cache.commit import PartRows
 from pipeline.cache.fidelity import TEMPERATURES
@@ -46,6 +45,7 @@ from pipeline.training.config import FitConfig
 from pipeline.views.chance import Draws
 from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import Recipe
+from tests.support import fake_teacher as fake
 
 TAUS = (1.0, 3.0, 10.0)
 PARAMS = Path("params.yaml")

@@ -18,7 +18,6 @@ import click
 import google_crc32c
 import numpy as np
 
-from bench import fake_teacher as fake
 from pipeline.cache.codec import stored_width
 from pipeline.cache.layout import Layout, Part, file_key, record_key
 from pipeline.cache.publish import publish
@@ -27,6 +26,7 @@ from pipeline.cache.verify import verify
 from pipeline.data.shards import Block
 from pipeline.runtime.errors import IntegrityError
 from pipeline.views.visits import Targets
+from tests.support import fake_teacher as fake
 
 SHAPE = Layout(samples=640, classes=50, shard_size=256, block=64, group=3, codec="u8")
 CODECS = ("u8", "top8")

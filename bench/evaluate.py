@@ -29,7 +29,7 @@ from pipeline.student.model import Student
 from pipeline.views.chance import Draws
 from pipeline.views.recipe import Recipe
 from pipeline.views.validation import validation
-from tests.photos import PICTURES, crop, save
+from tests.support.photos import PICTURES, crop, save
 
 CLASSES = 1000
 KEPT = 500  # different files; each stands for many samples

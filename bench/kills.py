@@ -25,7 +25,6 @@ from typing import TypeVar
 import click
 import numpy as np
 
-from bench import fake_teacher as fake
 from pipeline.cache.commit import STEPS
 from pipeline.cache.layout import Layout, Part, Store, committed, is_committed
 from pipeline.cache.pool import open_pool
@@ -34,6 +33,7 @@ from pipeline.cache.reader import open_cache
 from pipeline.cache.repair import collect
 from pipeline.cache.verify import verify
 from pipeline.runtime.errors import PipelineError, UsageError
+from tests.support import fake_teacher as fake
 
 T = TypeVar("T")
 SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="u8")

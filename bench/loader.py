@@ -29,7 +29,6 @@ import torch
 import xxhash
 
 from bench.views import jpegs
-from bench.world import make_world, open_world, training
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import CacheConfig, layout_of
 from pipeline.cache.pool import open_pool
@@ -50,6 +49,7 @@ from pipeline.views.finish import FinishPlan, finish, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Mix, Recipe
 from pipeline.views.visits import Visit
+from tests.support.world import make_world, open_world, training
 
 CPU = torch.device("cpu")
 REPEATS = 3

@@ -17,13 +17,13 @@ from pathlib import Path
 import click
 import torch
 
-from bench.world import World, make_world, student, training
 from pipeline.base import weights
 from pipeline.cache.codec import CodecName
 from pipeline.cache.reader import open_cache
 from pipeline.student import train
 from pipeline.student.export import live_fraction
 from pipeline.student.inputs import Inputs
+from tests.support.world import World, make_world, student, training
 
 KINDS: tuple[tuple[str, CodecName], ...] = (
     ("hard", "none"),

@@ -22,7 +22,6 @@ import click
 import numpy as np
 import torch
 
-from bench import fake_teacher as fake
 from bench.codecs import peaked
 from pipeline.cache.codec import pack
 from pipeline.cache.commit import PartRows
@@ -31,6 +30,7 @@ from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.publish import publish
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.cache.verify import verify
+from tests.support import fake_teacher as fake
 
 CLASSES = 1000
 

@@ -15,13 +15,13 @@ from unittest.mock import patch
 
 import click
 
-from bench.world import make_world
 from pipeline.cache.codec import CodecName
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import CacheConfig, layout_of
 from pipeline.cache.pool import open_pool
 from pipeline.runtime.machine import device
 from pipeline.teacher import precompute
+from tests.support.world import make_world
 
 
 @click.command(help=__doc__)

@@ -23,7 +23,6 @@ import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.world import World, make_world, student, training
 from pipeline.cache.reader import open_cache
 from pipeline.runtime.config import validate
 from pipeline.runtime.machine import device, device_name
@@ -38,6 +37,7 @@ from pipeline.teacher.model import create as create_teacher
 from pipeline.training.batches import Batch, batches
 from pipeline.training.step import Stepper
 from pipeline.views.drawn import DrawnVisit, draw_visit
+from tests.support.world import World, make_world, student, training
 
 VIEWS = 3
 DIGITS = 1437

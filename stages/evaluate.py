@@ -22,7 +22,7 @@ from stages import params_option, shards_option, work_option
 def main(name: str, params: Path, work: Path, shards: Path | None, as_text: bool) -> None:
     from pipeline.base.files import require_own
     from pipeline.data.test_sets import SetConfig
-    from pipeline.evaluation import outputs
+    from pipeline.evaluation import write_scores
     from pipeline.evaluation.sets import open_sets
     from pipeline.evaluation.students import evaluate
     from pipeline.student.config import StudentConfig
@@ -32,12 +32,12 @@ def main(name: str, params: Path, work: Path, shards: Path | None, as_text: bool
     recipe = load(params, f"recipes.{chosen.recipe}", Recipe)
     configs = load_each(params, "test_sets", SetConfig, optional=True)
     out = work / "eval" / name
-    require_own(out, outputs.MARKS)
+    require_own(out, write_scores.MARKS)
     with timed(out, f"evaluate:{name}") as notes, distributed():
         sets = open_sets(work, shards or work / "shards", configs, recipe)
         found = evaluate(work / "students" / name, sets, workers())
         if rank() == 0:
-            scored, size = outputs.write(work, name, found, configs, sets)
+            scored, size = write_scores.write(work, name, found, configs, sets)
             notes |= found.speed
             best = scored["sets"]["val"]["heads"][scored["sets"]["val"]["best"]]
             low, high = best["interval"]

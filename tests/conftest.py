@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.inputs import write_folder, write_tars
+from tests.support.inputs import write_folder, write_tars
 
 torch.set_num_threads(1)
 _HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)}

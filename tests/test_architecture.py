@@ -100,7 +100,7 @@ def test_stages_are_shells(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 60
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)
 def test_no_test_has_a_deadline_that_a_loaded_machine_misses(path: Path) -> None:
     """A deadline is a guard against hanging for ever; what a test waits for is an event."""
     given = re.findall(r"timeout=(\d+)|monotonic\(\) \+ (\d+)|\.(?:join|wait)\((\d+)\)", path.read_text())

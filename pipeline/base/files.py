@@ -130,7 +130,7 @@ def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
 
 
 @contextmanager
-def told_from_replaced(path: Path, sha256: str) -> Iterator[None]:
+def retry_if_replaced(path: Path, sha256: str) -> Iterator[None]:
     """Turns damage that the block finds into RetryError (exit 75) where ``path``, by which a folder was opened, is no longer
     the file with this hash."""
     try:

@@ -6,12 +6,12 @@ read it: without this, everything would be labelled anew.
 
 from pathlib import Path
 
-from pipeline.cache.arithmetic import canaries, note
 from pipeline.cache.commit import take
 from pipeline.cache.layout import Store, cache_path, recorded
 from pipeline.cache.pool import open_pool
 from pipeline.cache.reader import find_store
 from pipeline.cache.records import require_record
+from pipeline.cache.teacher_answers_canary import canaries, note
 from pipeline.runtime.errors import IntegrityError, PipelineError
 from pipeline.runtime.progress import progress, say
 

@@ -18,7 +18,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator
 
-from pipeline.base.fits import MAX_CLASSES
+from pipeline.base.constraints import MAX_CLASSES
 from pipeline.cache import topk
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.views.visits import Targets

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.base import files
-from pipeline.base.fits import require_groups
+from pipeline.base.constraints import require_groups
 from pipeline.cache.codec import CodecName, require_codec
 from pipeline.data.shards import Shards
 from pipeline.runtime.config import Config

@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.base import difference, files
-from pipeline.cache.arithmetic import CANARIES, canaries
 from pipeline.cache.arrays import ATTRIBUTES, metadata
 from pipeline.cache.layout import RECEIPT, Store, committed, file_key, record_key
 from pipeline.cache.records import Record, file_sum, receipt_bytes, require_file, require_record
+from pipeline.cache.teacher_answers_canary import CANARIES, canaries
 from pipeline.runtime.errors import UsageError
 
 _MARKS = ("zarr.json", RECEIPT)

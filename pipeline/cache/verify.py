@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.cache.arithmetic import CANARIES
 from pipeline.cache.layout import STAGING, Kind, Part, Store, caches, committed, kind_of, recorded, staged
 from pipeline.cache.reader import find_store
 from pipeline.cache.records import ANEW, Record, file_sum, require_file, require_record
+from pipeline.cache.teacher_answers_canary import CANARIES
 from pipeline.runtime import units
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import progress

@@ -22,7 +22,7 @@ from pipeline.base import files
 from pipeline.data import tars
 from pipeline.data.images import Rule, Undecodable, compile_resize, prepare
 from pipeline.data.listing import Entry, Problems, Split, difference_in
-from pipeline.data.seen import NOTHING, Seen, say_seen, say_twins
+from pipeline.data.pack_notes import NOTHING, Seen, say_seen, say_twins
 from pipeline.data.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
 from pipeline.data.sources import DataConfig, require_few_quarantined
 from pipeline.data.wds import TarWriter

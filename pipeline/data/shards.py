@@ -156,7 +156,7 @@ class Shards:
 
     def read(self, block: Block) -> list[Sample]:
         """The block's samples, by one contiguous read. Raises IntegrityError (damage), RetryError (shards replaced)."""
-        with files.told_from_replaced(self.root / "manifest.json", self.manifest_hash):
+        with files.retry_if_replaced(self.root / "manifest.json", self.manifest_hash):
             return self._read(block)
 
     def _read(self, block: Block) -> list[Sample]:

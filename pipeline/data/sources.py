@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.base.fits import MAX_CLASSES, require_blocks
+from pipeline.base.constraints import MAX_CLASSES, require_blocks
 from pipeline.data import cifar, folders, webdataset_tars
 from pipeline.data.digits import _digits, _digits_file
 from pipeline.data.images import MAX_PIXELS, Rule

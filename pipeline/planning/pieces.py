@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.base.fits import require_coverage, require_period, require_repeats, require_together
+from pipeline.base.constraints import require_coverage, require_period, require_repeats, require_together
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
 from pipeline.data.test_sets import VAL, WITHOUT_REAL, SetConfig, no_real_labels

@@ -152,7 +152,7 @@ def distributed() -> Iterator[None]:
         ranks.refused(error)
         raise
     except RuntimeError as error:
-        end = ranks.understood(error)
+        end = ranks.explain(error)
         if end is None:
             raise
         raise end from None

@@ -41,7 +41,7 @@ class Ranks:
             if self.rank == 0:
                 self._ends()
 
-    def understood(self, error: RuntimeError) -> PipelineError | None:
+    def explain(self, error: RuntimeError) -> PipelineError | None:
         """What an error of the connection means: a rank's refusal, or lost ranks; None for any other error."""
         if not _is_of_connection(error):
             return None

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from pipeline.base.files import digest
 from pipeline.base.weights import state_hash
-from pipeline.cache.arithmetic import other_arithmetic
 from pipeline.cache.fidelity import warning
 from pipeline.cache.identity import cache_identity, require_identity, require_maker, require_views, require_weights
 from pipeline.cache.layout import CacheConfig, layout_of
 from pipeline.cache.reader import Cache, open_cache
+from pipeline.cache.teacher_answers_canary import other_arithmetic
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device

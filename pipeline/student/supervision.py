@@ -7,7 +7,7 @@ visits. Missing rows go to the live teacher, counted; damaged rows are an error,
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.base.fits import require_coverage
+from pipeline.base.constraints import require_coverage
 from pipeline.cache.codec import hard_labels, through_codec
 from pipeline.cache.reader import Cache
 from pipeline.data.shards import Shards

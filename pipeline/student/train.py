@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pipeline.base.constraints import require_repeats
 from pipeline.base.files import whole_directory, write_durably
-from pipeline.base.fits import require_repeats
 from pipeline.data.shards import Shards
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import device_name, rank, world_size
@@ -28,7 +28,7 @@ from pipeline.training import loop
 from pipeline.training.batches import Batch, batches, windows_size
 from pipeline.training.config import TrainConfig
 from pipeline.training.labelled import with_labels_of
-from pipeline.training.provenance import place_of
+from pipeline.training.run_libraries import place_of
 from pipeline.training.schedule import Schedule, lanes_of, period
 from pipeline.training.state import Row
 from pipeline.training.step import Compute

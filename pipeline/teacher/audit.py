@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cache.arithmetic import other_arithmetic
 from pipeline.cache.codec import through_codec
 from pipeline.cache.identity import cache_identity, require_identity
 from pipeline.cache.layout import CacheConfig
 from pipeline.cache.reader import open_cache
 from pipeline.cache.records import RELABEL
+from pipeline.cache.teacher_answers_canary import other_arithmetic
 from pipeline.data.shards import Shards
 from pipeline.runtime.config import load
 from pipeline.runtime.machine import device as pick_device

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import xxhash
 
-from pipeline.cache.arithmetic import Canary
+from pipeline.cache.teacher_answers_canary import Canary
 from pipeline.runtime.machine import device_name
 from pipeline.teacher.model import Teacher
 from pipeline.views.recipe import Recipe

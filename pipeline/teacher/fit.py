@@ -25,7 +25,7 @@ from pipeline.training import loop
 from pipeline.training.batches import Batch, batches, windows_size
 from pipeline.training.config import FitConfig
 from pipeline.training.labelled import with_labels_of
-from pipeline.training.provenance import place_of
+from pipeline.training.run_libraries import place_of
 from pipeline.training.schedule import Schedule, lanes_of
 from pipeline.views.recipe import Recipe, in_timms_words
 from pipeline.views.validation import top1, validation

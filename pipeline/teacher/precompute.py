@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.base.fits import require_view_range
-from pipeline.cache.arithmetic import note, other_arithmetic
+from pipeline.base.constraints import require_view_range
 from pipeline.cache.codec import hard_labels, pack, stored_dtype, stored_width
 from pipeline.cache.commit import PartRows
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import CacheConfig, Layout, Part, Store, committed, is_committed, layout_of
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.publish import require_same_cache
+from pipeline.cache.teacher_answers_canary import note, other_arithmetic
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import Interrupted, RetryError, UsageError
 from pipeline.runtime.machine import GRACE, StopSignal, device_name, rank, world_size

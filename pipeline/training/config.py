@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.base.fits import require_batch, require_rate
+from pipeline.base.constraints import require_batch, require_rate
 from pipeline.runtime.config import Config
 
 

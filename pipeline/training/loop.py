@@ -28,7 +28,7 @@ from pipeline.runtime.errors import Interrupted, RetryError
 from pipeline.runtime.machine import StopSignal, rank, world_size
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.units import number
-from pipeline.training import provenance
+from pipeline.training import run_libraries
 from pipeline.training.batches import Batch
 from pipeline.training.config import LoopConfig
 from pipeline.training.journal import Journal
@@ -76,7 +76,7 @@ def run(
     state = State(title, directory, stepper, average)
     start = state.restore()
     say(f"{title}: {_rate(config)}; speed and curves beside the checkpoints in {directory}")
-    provenance.note(title, directory, start, device)
+    run_libraries.note(title, directory, start, device)
     if start:
         say(f"{title}: goes on from step {start} of {steps}")
     journal, stop = Journal(title, directory, start), StopSignal()

@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipeline.base.fits import require_period, require_together, require_world
+from pipeline.base.constraints import require_period, require_together, require_world
 from pipeline.runtime.errors import UsageError
 from pipeline.views.chance import Draws
 from pipeline.views.visits import Visit

@@ -1,7 +1,7 @@
 """The door to drawing: step 2 of choose, draw, finish. Encoded images of a block in, pixels of its views out.
 
 One definition of a view's pixels, the arithmetic of Pillow 13 on x86-64 under timm's ops, and two implementations with
-the same bits: ``plain`` calls them, ``kernels`` computes them three times as fast. ``pipeline.base.engine`` says which.
+the same bits: ``pillow`` calls them, ``kernels`` computes them three times as fast. ``pipeline.base.engine`` says which.
 
 ``draw_block`` takes all that a still faster implementation needs, and its place is here, beside the loop over images. One
 that decodes only a region reads the image's size from its header, chooses the views and decodes the rectangle around their
@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.base import engine
 from pipeline.data.images import STORED, Rule
 from pipeline.data.shards import Sample
-from pipeline.views import plain
+from pipeline.views import pillow
 from pipeline.views.choose import View, choose
 from pipeline.views.recipe import Recipe
 
@@ -87,4 +87,4 @@ def _load_kernels() -> _Implementation:
 
 
 def _implementation() -> _Implementation:
-    return _load_kernels() if engine.kernels() else plain
+    return _load_kernels() if engine.kernels() else pillow

@@ -12,7 +12,7 @@ from pipeline.data.resize import Room, resize
 from pipeline.views import affine, colour
 from pipeline.views.choose import View
 from pipeline.views.decode import decode as decode  # the door takes ``decode`` and ``draw`` of an implementation
-from pipeline.views.plain import RESAMPLE
+from pipeline.views.pillow import RESAMPLE
 from pipeline.views.policies import Op, apply
 from pipeline.views.recipe import Recipe
 

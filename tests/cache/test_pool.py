@@ -1,0 +1,235 @@
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.base import difference, files
+from pipeline.cache import commit
+from pipeline.cache.codec import hard_labels, pack
+from pipeline.cache.commit import PartRows
+from pipeline.cache.layout import Layout, committed, is_committed, read_identity
+from pipeline.cache.pool import commit_part, open_pool
+from pipeline.cache.publish import publish
+from pipeline.cache.reader import open_cache
+from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
+from tests.support import fake_teacher as fake
+
+SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="none")
+
+
+def test_jobs_that_open_one_identity_share_one_directory(tmp_path):
+    first = open_pool(tmp_path, fake.identity(SHAPE))
+    again = open_pool(tmp_path, fake.identity(SHAPE))
+    assert first == again
+    other = open_pool(tmp_path, fake.identity(SHAPE, views_version=2))
+    assert other.path != first.path and other.path.parent == first.path.parent
+    assert read_identity(first.path) == json.loads(json.dumps(fake.identity(SHAPE)))
+
+
+def test_growth_computes_only_new_groups_and_lowering_v_opens_the_same_cache(tmp_path):
+    pool = fake.filled(tmp_path, SHAPE, 3)
+    todo = set(SHAPE.parts(9)) - committed(open_pool(tmp_path, fake.identity(SHAPE)))
+    assert todo == {(g, s) for g in (1, 2) for s in range(3)}
+    for part in todo:
+        assert not is_committed(pool, part)
+        assert fake.commit(pool, part) and is_committed(pool, part)
+    for name, views in (("nine", 9), ("three", 3)):
+        publish(pool, tmp_path / name, views, 10**9)
+        assert len(list((tmp_path / name / "commits").glob("*/*.json"))) == views
+    few, many = (open_cache(tmp_path / name, fake.identity(SHAPE)) for name in ("three", "nine"))
+    for block in fake.blocks(SHAPE):
+        assert fake.same(few.read(block, 1, 2), many.read(block, 1, 2))
+    assert (few.views, many.views) == (3, 9)
+    with pytest.raises(UsageError, match=r"V = 4 .* multiple of group G = 3.*V = 3"):
+        publish(pool, tmp_path / "four", 4, 10**9)
+
+
+def test_two_publications_are_equal_byte_for_byte_and_replace_what_was_there(tmp_path):
+    pool = fake.filled(tmp_path / "pool", SHAPE, 6)
+    other = fake.filled(tmp_path / "other", SHAPE, 6)
+    publish(pool, tmp_path / "out", 3, 10**9)
+    publish(pool, tmp_path / "out", 6, 10**9)
+    publish(other, tmp_path / "copy", 6, 10**9)
+    assert tree(tmp_path / "out") == tree(tmp_path / "copy")
+    assert len(tree(tmp_path / "out")) == 2 * 6 + 2
+    assert {path.stat().st_nlink for path in (tmp_path / "out").rglob("*") if path.is_file()} == {1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "other", "out", "pool"]
+
+
+def test_publishing_an_incomplete_or_damaged_cache_is_refused_and_leaves_nothing(tmp_path):
+    pool = open_pool(tmp_path, fake.identity(SHAPE))
+    for part in list(SHAPE.parts(6))[:-2]:
+        fake.commit(pool, part)
+    with pytest.raises(UsageError, match="2 of 6 parts"):
+        publish(pool, tmp_path / "work" / "out", 6, 10**9)
+    chunk = pool.path / "hard/c/0/1"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    with pytest.raises(IntegrityError, match=r"hard/c/0/1: expected .* xxh3"):
+        publish(pool, tmp_path / "work" / "out", 3, 10**9)
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_big_cache_is_published_as_a_receipt_that_pins_the_parts(tmp_path):
+    pool = fake.filled(tmp_path / "pool", SHAPE, 6)
+    publish(pool, tmp_path / "out", 6, publish_max=100)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["receipt.json"]
+    cache = open_cache(tmp_path / "out", fake.identity(SHAPE), pool=tmp_path / "pool")
+    block = fake.blocks(SHAPE)[-1]
+    assert fake.same(cache.read(block, 5), fake.expected(SHAPE, block, 5))
+    with pytest.raises(UsageError, match="set DISTIL_POOL"):
+        open_cache(tmp_path / "out", pool=tmp_path / "elsewhere")
+    (pool.path / "commits/1/2.json").unlink()
+    with pytest.raises(IntegrityError, match=r"1 of 6 parts .*commits/1/2.json"):
+        open_cache(tmp_path / "out", pool=tmp_path / "pool")
+    fake.commit(pool, (1, 2), attempt=1)  # the same part, computed anew with other bits
+    cache = open_cache(tmp_path / "out", pool=tmp_path / "pool")
+    with pytest.raises(IntegrityError, match="computed anew after the receipt"):
+        cache.read(block, 5)
+    receipt = tmp_path / "out" / "receipt.json"
+    receipt.write_bytes(receipt.read_bytes().replace(b'"views":6', b'"views":3'))
+    with pytest.raises(IntegrityError, match="damaged receipt"):
+        open_cache(tmp_path / "out", pool=tmp_path / "pool")
+
+
+def test_a_cache_that_differs_only_in_what_the_machine_decides_stops_with_both_values(tmp_path):
+    open_pool(tmp_path, fake.identity(SHAPE))
+    with pytest.raises(IdentityError) as refusal:
+        open_pool(tmp_path, fake.identity(SHAPE, canary="decaf", engine="fast"))
+    for text in (
+        "canary: expected 'decaf', found 'c0ffee'",
+        "engine: expected 'fast', found 'pil'",
+        "DISTIL_ENGINE=pil",
+        "--new-cache",
+    ):
+        assert text in str(refusal.value)
+    assert len(list((tmp_path / "caches").iterdir())) == 1
+    fresh = open_pool(tmp_path, fake.identity(SHAPE, canary="decaf"), new_cache=True)
+    assert open_pool(tmp_path, fake.identity(SHAPE, canary="decaf")) == fresh
+    open_pool(tmp_path, fake.identity(SHAPE, canary="tea", views_version=2))  # differs in more: a new cache
+
+
+def leaves(value, path=()):
+    if isinstance(value, dict):
+        return [leaf for key, inner in value.items() for leaf in leaves(inner, (*path, key))]
+    if isinstance(value, list):
+        return [leaf for index, inner in enumerate(value) for leaf in leaves(inner, (*path, index))]
+    return [path]
+
+
+@pytest.mark.parametrize("path", leaves(fake.identity(SHAPE)), ids=lambda path: ".".join(map(str, path)))
+def test_every_field_of_the_identity_alone_is_refused_with_both_values(path):
+    changed = json.loads(json.dumps(fake.identity(SHAPE)))
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    old = place[path[-1]]
+    place[path[-1]] = new = old + 1 if isinstance(old, int | float) else old + "x"
+    with pytest.raises(IdentityError) as refusal:
+        difference.require_same(changed, fake.identity(SHAPE), "here", "do this")
+    name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+    assert f"{name}: expected {new!r}, found {old!r}" in str(refusal.value)
+    assert files.digest(changed) != files.digest(fake.identity(SHAPE))
+
+
+def test_fields_of_equal_value_and_other_type_or_absent_fields_are_differences():
+    assert difference.differences({"a": 1}, {"a": 1.0}) == [("a", 1, 1.0)]
+    assert difference.differences({"a": True}, {"a": 1}) == [("a", True, 1)]
+    assert difference.differences({"a": 1}, {}) == [("a", 1, "absent")]
+    assert difference.differences({}, {"a": {"b": 1}}) == [("a", "absent", {"b": 1})]
+    assert difference.differences({"a": [1, 2]}, {"a": [1]}) == [("a", "2 entries", "1 entries")]
+
+
+def test_wrong_shapes_types_and_parts_are_refused_before_anything_is_staged(tmp_path):
+    shape = dataclasses.replace(SHAPE, codec="u8")
+    pool = open_pool(tmp_path, fake.identity(shape))
+    rows = fake.logits(shape, (0, 2))
+    hard, stored, pixels = hard_labels(rows), pack("u8", rows), fake.pixels(shape, (0, 2))
+    for part, h, e, p in (
+        ((0, 3), hard, stored, pixels),
+        ((0, 0), hard, stored, pixels),
+        ((0, 2), hard.astype(np.int64), stored, pixels),
+        ((0, 2), hard, None, pixels),
+        ((0, 2), hard, stored[..., :-1], pixels),
+        ((0, 2), hard, stored, pixels[:-1]),
+    ):
+        with pytest.raises(UsageError, match="expected"):
+            commit_part(pool, PartRows(part, h, e, p, "source"))
+    assert list((pool.path / "staging").iterdir()) == [] and committed(pool) == set()
+
+
+def test_a_file_system_without_hard_links_is_refused_at_opening(tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(UsageError, match=r"no hard links.*DISTIL_POOL"):
+        open_pool(tmp_path, fake.identity(SHAPE))
+
+
+def test_a_full_disk_gives_75_and_the_space_back_and_the_next_run_goes_on(tmp_path, monkeypatch):
+    pool = open_pool(tmp_path, fake.identity(SHAPE))
+
+    def full(step):
+        if step == "wrote hard":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(RetryError, match=r"no space left.*same command"):
+        fake.commit(pool, (0, 0), reach=full)
+    assert list((pool.path / "staging").iterdir()) == [] and committed(pool) == set()
+
+    def full_after_link(step):
+        if step == "linked":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(RetryError):
+        fake.commit(pool, (0, 0), reach=full_after_link)
+    assert committed(pool) == set()  # has a record, is not in place: missing, not damaged
+    assert committed(open_pool(tmp_path, fake.identity(SHAPE))) == {(0, 0)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become nobody")
+def test_a_pool_that_may_not_be_written_is_usage_and_can_still_be_read():
+    root = Path(tempfile.mkdtemp())
+    try:
+        root.chmod(0o755)
+        pool = fake.filled(root, SHAPE, 3)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(UsageError, match=r"can't be written.*DISTIL_POOL"):
+                open_pool(root, fake.identity(SHAPE))
+            with pytest.raises(UsageError, match="can't be written"):
+                fake.commit(pool, (1, 0))
+            cache = open_cache(pool.path, fake.identity(SHAPE))
+            assert cache.read(fake.blocks(SHAPE)[0], 0).hard.shape == (1, 16)
+        finally:
+            os.seteuid(0)
+    finally:
+        shutil.rmtree(root)
+
+
+def test_a_damaged_identity_file_is_named_with_its_repair(tmp_path):
+    pool = fake.filled(tmp_path, SHAPE, 3)
+    path = pool.path / "identity.json"
+    path.write_bytes(path.read_bytes().replace(b"c0ffee", b"c0ffea"))
+    with pytest.raises(IntegrityError, match=r"identity.json: damaged.*remove this one file"):
+        open_cache(pool.path)
+    path.unlink()
+    assert committed(open_pool(tmp_path, fake.identity(SHAPE))) == set(SHAPE.parts(3))
+
+
+def test_one_step_name_for_each_call_of_the_hook(tmp_path):
+    shape = dataclasses.replace(SHAPE, codec="f16")
+    pool = open_pool(tmp_path, fake.identity(shape))
+    seen = []
+    fake.commit(pool, (0, 0), reach=seen.append)
+    assert tuple(seen) == commit.STEPS
+
+
+def tree(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}

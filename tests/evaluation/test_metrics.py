@@ -1,0 +1,80 @@
+"""Figures of one model against scikit-learn, on ties, NaN and classes that are missing."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score, top_k_accuracy_score
+
+from pipeline.base.scores import auc, ranks
+from pipeline.evaluation import metrics
+from pipeline.evaluation.predictions import Predictions
+from tests.support.answers import answered
+
+
+@pytest.fixture(scope="module")
+def found() -> Predictions:
+    return answered(400, 12, seed=0)
+
+
+@pytest.mark.parametrize("head", ["class", "distillation", "fused", "mean"])
+def test_every_figure_is_scikit_learns(found: Predictions, head: str) -> None:
+    got, labels = metrics.of_head(found, head), found.labels
+    shares = metrics.probabilities(found, head)
+    assert np.allclose(shares.sum(1), 1, atol=1e-6)
+    for name, k in (("top1", 1), ("top5", 5)):
+        assert got[name] == pytest.approx(100 * top_k_accuracy_score(labels, shares, k=k, labels=range(12)))
+    assert got["loss"] == pytest.approx(log_loss(labels, shares.astype(float), labels=range(12)), rel=1e-5)
+    assert got["auc"] == pytest.approx(roc_auc_score(labels, shares, multi_class="ovr"), abs=1e-12)
+    expected = precision_recall_fscore_support(labels, shares.argmax(1), average="macro")[:3]
+    assert [got[name] / 100 for name in ("precision", "recall", "f1")] == pytest.approx(expected)
+
+
+def test_the_fused_head_sums_softmaxes_and_timms_averages_logits(found: Predictions) -> None:
+    one, other = (torch.from_numpy(found.logits[head]).float() for head in ("class", "distillation"))
+    assert np.allclose(metrics.probabilities(found, "fused"), (one.softmax(1) + other.softmax(1)) / 2, atol=1e-6)
+    assert np.allclose(metrics.probabilities(found, "mean"), ((one + other) / 2).softmax(1), atol=1e-6)
+
+
+def test_auc_counts_ties_half_and_leaves_out_classes_without_samples() -> None:
+    labels = np.array([0, 0, 1, 1, 2, 2], np.uint16)
+    shares = np.round(np.random.default_rng(0).dirichlet([1] * 4, 6), 1)  # many ties; class 3 has no sample
+    by_class = [roc_auc_score(labels == c, shares[:, c]) for c in range(3)]
+    assert auc(shares, labels) == pytest.approx(np.mean(by_class), abs=1e-15)
+    assert auc(shares, np.zeros(6, np.uint16)) is None  # one class alone has no rest
+
+
+def test_calibration_is_the_definition_in_a_loop(found: Predictions) -> None:
+    shares = metrics.probabilities(found, "class")
+    error = 0.0
+    for i in range(metrics.BINS):
+        low, high = i / metrics.BINS, (i + 1) / metrics.BINS
+        inside = [n for n in range(400) if low < shares[n].max() <= high]
+        if inside:
+            right = np.mean([found.ranks["class"][n] == 0 for n in inside])
+            error += len(inside) / 400 * abs(right - np.mean([float(shares[n].max()) for n in inside]))
+    bins = metrics.calibration(found, "class")
+    assert metrics.calibration_error(bins) == pytest.approx(error) and sum(b["samples"] for b in bins) == 400
+
+
+def test_wilsons_interval_solves_its_equation() -> None:
+    """The bounds are the shares whose own normal interval just reaches what was seen."""
+    for right, samples in ((0, 10), (3, 10), (342, 360), (50_000, 50_000)):
+        for bound in metrics.wilson(right, samples):
+            p = bound / 100
+            distance, allowed = abs(right / samples - p), 1.959963984540054 * math.sqrt(p * (1 - p) / samples)
+            assert distance == pytest.approx(allowed, abs=1e-9)
+
+
+def test_ties_go_to_the_smaller_class_and_nan_never_counts_as_a_hit() -> None:
+    scores = torch.tensor([[1.0, 1.0, 0.0]]).repeat(3, 1)
+    assert ranks(scores, torch.tensor([0, 1, 2])).tolist() == [0, 1, 2]
+    nan = float("nan")
+    scores = torch.tensor([[nan, nan, nan], [nan, 0.0, 0.0], [0.0, nan, 1.0]])
+    assert (ranks(scores, torch.tensor([0, 0, 2])) > 0).all()
+
+
+def test_without_logits_there_are_accuracies_only(found: Predictions) -> None:
+    bare = Predictions(found.identity, found.labels, found.digests, {}, found.ranks, found.hard)
+    assert set(metrics.of_head(bare, "fused")) == {"top1", "interval", "top5"}

@@ -1,0 +1,152 @@
+"""Targets from a cache or a live teacher: what is missing is asked for, what is damaged or of other pixels is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.cache.identity import require_identity, require_views, views_identity
+from pipeline.cache.reader import open_cache
+from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
+from pipeline.runtime.machine import device
+from pipeline.student import train
+from pipeline.student.export import live_fraction
+from pipeline.student.inputs import Inputs
+from pipeline.student.supervision import FromCache, sources
+from pipeline.training.schedule import period
+from pipeline.views.drawn import draw_visit
+from pipeline.views.recipe import evaluation
+from pipeline.views.visits import Visit
+from tests.support.world import World, make_world, student, training
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = make_world(tmp_path_factory.mktemp("world"))
+    world.label("f16", 6)
+    return world
+
+
+def test_live_targets_are_the_cached_ones_to_the_last_bit(world: World) -> None:
+    cache = open_cache(world.label("u8", 3).path)
+    live = world.live("u8")
+    for block in world.shards.blocks:
+        drawn = draw_visit(world.shards, world.recipe, block, 0, 3)
+        kept, found = cache.read(block, 0, 3), live(drawn)
+        assert np.array_equal(kept.hard, found.hard)
+        assert kept.logits is not None and found.logits is not None
+        assert kept.logits.tobytes() == found.logits.tobytes()
+
+
+def test_hard_labels_differ_between_views_so_that_the_proofs_prove_something(world: World) -> None:
+    cache = open_cache(world.label("f16", 6).path)
+    hard = np.concatenate([cache.read(block, 0, 6).hard for block in world.shards.blocks], axis=1)
+    assert len(np.unique(hard)) > 1 and (hard != hard[:1]).any()
+
+
+def test_other_pixels_stop_the_run_and_name_shard_block_and_view(world: World) -> None:
+    cache = open_cache(world.label("f16", 6).path)
+    lookup = FromCache(cache, world.shards, 1.0, partial=False)
+    block = world.shards.blocks[4]
+    drawn = draw_visit(world.shards, world.recipe, block, 3, 3)
+    assert lookup(Visit(4, 3, 3, 1), drawn) is not None
+    other = dataclasses.replace(drawn, digests=(drawn.digests[0], "0" * 16, drawn.digests[2]))
+    with pytest.raises(IntegrityError, match=r"shard 000001.tar, block 4, view 4: other pixels than the teacher saw"):
+        lookup(Visit(4, 3, 3, 1), other)
+    first_only = FromCache(cache, world.shards, "first_cycle", partial=False)
+    assert first_only(Visit(4, 3, 3, 1), other) is not None
+    with pytest.raises(IntegrityError, match="view 4"):
+        first_only(Visit(4, 3, 3, 0), other)
+
+
+def test_a_cache_that_holds_too_few_views_or_parts_is_refused_with_what_is_missing(
+    world: World, tmp_path: Path
+) -> None:
+    whole = open_cache(world.label("f16", 6).path)
+    with pytest.raises(UsageError, match="K = 9 views, and its cache holds V = 6"):
+        sources("cached", 9, 1.0, world.shards, whole, None)
+    half = dataclasses.replace(world, root=tmp_path)
+    weights = tmp_path / "teachers" / "t" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(world.weights.read_bytes())
+    part = open_cache(half.label("none", 6, "1/2").path, views=6)
+    with pytest.raises(UsageError, match=r"every part of views 0\.\.5, and 3 are missing: .*\(0, 1\)"):
+        sources("cached", 6, 1.0, world.shards, part, None)
+    with pytest.raises(UsageError, match="need the teacher's weights"):
+        sources("auto", 6, 1.0, world.shards, part, None)
+
+
+def test_auto_counts_what_the_live_teacher_labelled(world: World) -> None:
+    cache = open_cache(world.label("f16", 6).path)
+    inputs = Inputs(world.shards, world.val, world.recipe, 6, cache, world.live("f16"), None)
+    config = training(world, 40, period=12, repeats=1, window=1)
+    trained = train.train_student("auto", config, student("auto", "hard"), inputs, world.root / "runs", 0)
+    shares = [row["live_fraction"] for row in trained.rows]
+    assert 0 < sum(shares) / len(shares) < 1  # views 0-5 from the cache, 6-11 live
+
+
+def test_a_damaged_part_is_an_error_and_never_a_silent_fall_back(world: World, tmp_path: Path) -> None:
+    other = make_world(tmp_path)
+    pool = other.label("none", 6)
+    path = pool.path / "hard/c/0/1"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    lookup = FromCache(open_cache(pool.path), other.shards, 1.0, partial=True)
+    block = other.shards.blocks[4]
+    with pytest.raises(IntegrityError):
+        lookup(Visit(4, 0, 3, 0), draw_visit(other.shards, other.recipe, block, 0, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"seed": 2}, "recipe.seed"),
+        ({"size": 24}, "recipe.size"),
+        ({"interpolation": "bilinear"}, "recipe.interpolation"),
+        ({"policy": "rand-m8-mstd0.5-inc1"}, "recipe.policy"),
+        ({"mean": (0.5, 0.5, 0.5)}, r"recipe.mean\[0\]"),
+        ({"shared_pairing": 3}, "recipe.shared_pairing"),
+    ],
+)
+def test_a_cache_of_another_recipe_is_refused_with_both_values(world: World, change: dict, field: str) -> None:
+    cache = open_cache(world.label("f16", 6).path)
+    require_views(cache, world.shards, world.recipe, device(), cache.path)
+    with pytest.raises(IdentityError, match=field):
+        require_views(cache, world.shards, world.recipe.model_copy(update=change), device(), cache.path)
+
+
+def test_a_recipe_without_shared_pairing_has_the_identity_that_it_had_before_there_was_one(world: World) -> None:
+    cache = open_cache(world.label("f16", 6).path)
+    assert "shared_pairing" not in cache.identity["recipe"]
+    shared = world.recipe.model_copy(update={"shared_pairing": 3})
+    assert views_identity(world.shards, shared, device())["recipe"]["shared_pairing"] == 3
+    assert views_identity(world.val, evaluation(shared), device()) == views_identity(
+        world.val, evaluation(world.recipe), device()
+    ), "validation has no pairs"
+
+
+def test_a_cache_of_another_image_library_is_refused_with_both_ways_out(world: World) -> None:
+    cache = open_cache(world.label("f16", 6).path)
+    other = cache.identity | {"canary": "0" * 64}
+    with pytest.raises(IdentityError, match=r"(?s)canary: expected '0000.*log\.jsonl.*--new-cache") as refusal:
+        require_identity(cache, other, cache.path)
+    assert "configuration" not in str(refusal.value)
+    with pytest.raises(IdentityError, match="go back to the configuration of this cache"):
+        require_identity(cache, other | {"views_version": 0}, cache.path)
+
+
+def test_the_share_of_live_labels_counts_samples_and_not_epochs() -> None:
+    log = [
+        {"step": "3", "live_fraction": "0.0"},
+        {"step": "9", "live_fraction": "0.5"},
+        {"step": "10", "live_fraction": "1.0"},
+    ]
+    assert live_fraction(log) == pytest.approx(0.4) and live_fraction([]) == 0.0
+
+
+def test_the_period_is_what_is_asked_for_else_what_the_cache_promises_else_all_different() -> None:
+    assert period(6, 12, 4, 3) == 6
+    assert period(None, 15, 4, 3) == 15
+    assert period(None, 0, 4, 3) == 12  # no cache: four cycles of three views

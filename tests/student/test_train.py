@@ -1,0 +1,262 @@
+"""Training: it learns, resumes to the same bits, stops when told to, and refuses what does not fit."""
+
+import dataclasses
+import errno
+import json
+import os
+import re
+import signal
+import tomllib
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from pipeline.base import weights
+from pipeline.cache.commit import PartRows
+from pipeline.cache.identity import require_maker
+from pipeline.cache.pool import commit_part, open_pool
+from pipeline.cache.reader import open_cache
+from pipeline.runtime.code import ROOT
+from pipeline.runtime.errors import IdentityError, IntegrityError, Interrupted, RetryError, UsageError
+from pipeline.runtime.libraries import lowest, require_libraries, versions
+from pipeline.runtime.machine import device
+from pipeline.student import train
+from pipeline.student.inputs import Inputs, run_key
+from pipeline.student.losses import smoothed_mixed_target
+from pipeline.training import loop
+from pipeline.training.batches import Batch, batches
+from tests.support.world import World, make_world, student, training
+
+HERE = versions(device().type)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = make_world(tmp_path_factory.mktemp("world"))
+    world.label("none", 3)
+    return world
+
+
+def inputs(world: World) -> train.Inputs:
+    return Inputs(world.shards, world.val, world.recipe, 3, open_cache(world.label("none", 3).path), None, None)
+
+
+def run(world: World, folder: Path, stop_at: int | None = None, **fields: object) -> tuple[list[str], str]:
+    """Losses as hex floats and the hash of model and average; ``stop_at`` sends this process a SIGTERM at that step."""
+    seen: list[str] = []
+
+    def observe(step: int, loss: float) -> None:
+        seen.append(loss.hex())
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = training(world, 12, **({"checkpoint_steps": 5} | fields))
+    trained = train.train_student("s", config, student("cached", "hard"), inputs(world), folder, 0, observe)
+    assert trained.average is not None
+    return seen, weights.state_hash(trained.model.state_dict()) + weights.state_hash(trained.average)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(world: World, tmp_path: Path) -> None:
+    whole = run(world, tmp_path / "whole")
+    with pytest.raises(RetryError, match=r"stopped by SIGTERM at step 8 of 12, saved"):
+        run(world, tmp_path / "parts", stop_at=7)
+    rest = run(world, tmp_path / "parts")
+    assert rest[0] == whole[0][8:] and rest[1] == whole[1]
+    assert run(world, tmp_path / "parts") == ([], whole[1])  # finished: hands out its result, trains nothing
+
+
+def test_a_finished_run_is_handed_out_only_by_the_libraries_that_made_it(world: World, tmp_path: Path, capsys) -> None:
+    """A run of the same key that another timm finished stays as it is, and one beside it is made; that one is then handed
+    out."""
+    first = run(world, tmp_path / "run")
+    written = tmp_path / "run" / "libraries.json"
+    (entry,) = json.loads(written.read_text())
+    assert entry == {"step": 0, "libraries": HERE}
+    assert HERE | {"timm": timm.__version__, "numpy": np.__version__, "device": device().type} == HERE
+    for name, other in (("timm", "1.0.20"), ("torch", "2.14.0"), ("numpy", "2.0.0"), ("device", "mps")):
+        entry["libraries"] = HERE | {name: other}
+        written.write_text(json.dumps([entry]))
+        before = contents(tmp_path / "run")
+        capsys.readouterr()
+        losses, weights_hash = run(world, tmp_path / "run")
+        assert losses == (first[0] if name == "timm" else []) and weights_hash == first[1]
+        assert f"made elsewhere ({name} {other}, here" in capsys.readouterr().out
+        assert contents(tmp_path / "run") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-2"]
+    written.unlink()
+    assert run(world, tmp_path / "run") == ([], first[1])
+    assert "it does not say with which libraries" in capsys.readouterr().out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_unfinished_run_goes_on_with_other_libraries_and_says_and_records_it(
+    world: World, tmp_path: Path, capsys
+) -> None:
+    with pytest.raises(RetryError):
+        run(world, tmp_path / "run", stop_at=7)
+    written = tmp_path / "run" / "libraries.json"
+    other = [{"step": 0, "libraries": HERE | {"numpy": "2.0.0"}}]
+    written.write_text(json.dumps(other))
+    capsys.readouterr()
+    assert len(run(world, tmp_path / "run")[0]) == 4
+    assert "goes on from step 8 with other libraries (numpy 2.0.0, here" in capsys.readouterr().out
+    assert json.loads(written.read_text()) == [*other, {"step": 8, "libraries": HERE}]
+    assert run(world, tmp_path / "run")[0] == []
+
+
+def test_a_timm_below_the_pin_is_refused_and_other_libraries_are_said(tmp_path: Path, capsys) -> None:
+    pins = tmp_path / "pyproject.toml"
+    pins.write_text('[project]\ndependencies = ["timm>=1.0.1,<2", "numpy>=99.1", "torch>=2", "nothing-such>=3"]\n')
+    require_libraries(pins)
+    assert re.search(r"warning: found numpy \S+, the project needs at least 99\.1", capsys.readouterr().out)
+    (tmp_path / "later.toml").write_text('[project]\ndependencies = ["timm >= 99.0,<100"]\n')
+    with pytest.raises(UsageError, match=r"found timm \S+, the project needs at least 99\.0: it makes other models"):
+        require_libraries(tmp_path / "later.toml")
+    require_libraries(tmp_path / "none.toml")  # a copy of the code without the file
+    assert lowest(tomllib.loads((ROOT / "pyproject.toml").read_text()))["timm"] == "1.0.31"
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(world: World, tmp_path: Path) -> None:
+    whole = run(world, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def observe(step: int, loss: float) -> None:
+        if step == 7:
+            raise Killed
+
+    config = training(world, 12, checkpoint_steps=5)
+    with pytest.raises(Killed):
+        train.train_student("s", config, student("cached", "hard"), inputs(world), tmp_path / "killed", 0, observe)
+    assert run(world, tmp_path / "killed") == (whole[0][5:], whole[1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(world: World, tmp_path: Path) -> None:
+    optimizer = {"name": "sgd", "lr": 1e38, "warmup_epochs": 0.0, "weight_decay": 0.0}
+    with pytest.raises(IntegrityError, match=r"nan or inf somewhere within steps \d+\.\.\d+.*lower optimizer.lr"):
+        run(world, tmp_path, optimizer=optimizer, checkpoint_steps=2)
+    for path in tmp_path.glob("step-*/state.pt"):
+        state = torch.load(path, weights_only=True)
+        assert all(bool(torch.isfinite(value).all()) for value in state["model"].values()), "nan weights were saved"
+
+
+def test_weights_that_one_bad_gradient_made_nan_are_never_saved(world: World, tmp_path: Path) -> None:
+    config = training(world, 12, checkpoint_steps=5)
+    schedule = train.make_schedule(config, world.shards, 3)
+    calls = iter(range(12))
+
+    def compute(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        loss = model(batch.images.mean((2, 3))).square().mean()
+        bad = next(calls) == 9  # the last step before a checkpoint: its loss is finite, its gradient is not
+        return {"loss": loss + (0.0 * loss).sqrt() if bad else loss}
+
+    def load(start: int, stop: int) -> Generator[Batch, None, None]:
+        return batches(schedule, range(1), start, stop, world.shards, world.recipe, device(), 0)
+
+    with pytest.raises(IntegrityError, match=r"weights became nan or inf by step 9; lower optimizer.lr"):
+        loop.run("s", torch.nn.Linear(3, 2).to(device()), compute, config, schedule, load, tmp_path, device())
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000005"]
+
+
+@pytest.mark.parametrize("at", [1, 4], ids=["in the middle", "at the end"])
+def test_a_stop_during_a_score_loses_no_step_and_the_score_is_made_up_for(
+    world: World, tmp_path: Path, at: int
+) -> None:
+    config = training(world, 21, batch=32)
+    schedule = train.make_schedule(config, world.shards, 3)
+    asked: list[int] = []
+
+    def compute(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"loss": model(batch.images.mean((2, 3))).square().mean()}
+
+    def load(start: int, stop: int) -> Generator[Batch, None, None]:
+        return batches(schedule, range(1), start, stop, world.shards, world.recipe, device(), 0)
+
+    def run(directory: Path, stop_at: int | None = None) -> list[dict[str, float]]:
+        def score(model: torch.nn.Module, _: torch.nn.Module | None) -> dict[str, float]:
+            asked.append(len(asked))
+            if len(asked) - 1 == stop_at:
+                raise Interrupted("told to stop")
+            return {"val_top1": float(model(torch.ones(1, 3, device=device())).sum().detach())}
+
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2).to(device())
+        return loop.run("s", model, compute, config, schedule, load, directory, device(), score).rows
+
+    whole = run(tmp_path / "whole")
+    asked.clear()
+    with pytest.raises(RetryError, match="saved; run the same command to go on"):
+        run(tmp_path / "stopped", stop_at=at)
+    assert run(tmp_path / "stopped") == whole and len(whole) == 5
+
+
+def test_run_key_changes_with_what_decides_the_result_and_with_nothing_else(world: World) -> None:
+    config, chosen, given = training(world, 12), student("cached", "hard"), inputs(world)
+    key = run_key(config, chosen, given, ["pipeline/student/losses.py"])
+    moved = chosen.model_copy(update={"cache": "of-another-name", "reference": 4.3, "note": "did not train"})
+    assert run_key(config, moved, given, ["pipeline/student/losses.py"]) == key
+    assert run_key(config, chosen, given, ["pipeline/student/losses.py", "pipeline/training/loop.py"]) != key
+    assert run_key(config.model_copy(update={"seed": 1}), chosen, given, ["pipeline/student/losses.py"]) != key
+    assert run_key(config, student("cached", "hard", alpha=0.4), given, ["pipeline/student/losses.py"]) != key
+
+
+def test_rows_labelled_anew_under_the_same_identity_start_another_run(world: World, tmp_path: Path) -> None:
+    config, given = training(world, 12), inputs(world)
+    assert given.cache is not None
+    shape, source = given.cache.layout, world.shards.hashes
+    pool = open_pool(tmp_path, given.cache.identity)
+    for g, s in shape.parts(3):  # what other hardware might answer
+        blocks = -(-shape.rows(s) // shape.block)
+        hard, pixels = np.ones((3, shape.rows(s)), np.uint16), np.full((3, blocks), "0" * 16)
+        commit_part(pool, PartRows((g, s), hard, None, pixels, source[s]))
+    moved = dataclasses.replace(given, cache=open_cache(pool.path))
+    cached, auto = student("cached", "hard"), student("auto", "hard")
+    assert run_key(config, cached, given, []) != run_key(config, cached, moved, [])
+    assert run_key(config, auto, given, []) == run_key(config, auto, moved, [])  # a growing cache
+
+
+def test_the_class_target_is_the_mixed_smoothed_label() -> None:
+    target = smoothed_mixed_target(torch.tensor([1]), torch.tensor([2]), torch.tensor([0.75]), 4, 0.1)
+    assert torch.allclose(target, torch.tensor([[0.025, 0.7, 0.25, 0.025]]))
+
+
+def test_a_period_beyond_the_cache_is_refused_before_any_step(world: World, tmp_path: Path) -> None:
+    config = training(world, 12, period=6)
+    with pytest.raises(UsageError, match="K = 6 views, and its cache holds V = 3"):
+        train.train_student("s", config, student("cached", "hard"), inputs(world), tmp_path, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_job_on_the_same_run_is_sent_away(world: World, tmp_path: Path) -> None:
+    with loop.exclusive(tmp_path), pytest.raises(RetryError, match="another job trains this very run"):
+        run(world, tmp_path)
+
+
+def test_a_cache_made_by_another_teacher_or_codec_than_the_config_says_is_refused(world: World) -> None:
+    cache = open_cache(world.label("none", 3).path)
+    teacher = world.config.model_dump(mode="json")
+    require_maker(cache, cache.layout, teacher, cache.path)
+    with pytest.raises(IdentityError, match=r"teacher.arch: expected 'test_resnet', found 'test_byobnet'"):
+        require_maker(cache, cache.layout, teacher | {"arch": "test_resnet"}, cache.path)
+    with pytest.raises(IdentityError, match=r"layout.codec: expected 'u8', found 'none'"):
+        require_maker(cache, dataclasses.replace(cache.layout, codec="u8"), teacher, cache.path)
+
+
+def test_a_file_system_without_locks_is_said_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with loop.exclusive(tmp_path):
+        pass
+    assert "no locks on this file system" in capsys.readouterr().out
