@@ -1,5 +1,5 @@
 # make demo: the whole pipeline on real digits. make test: the tests. make check: lint, types, architecture.
-# make proofs: replay of views and kills of jobs, small sizes of the proofs in bench/.
+# make proofs: replay of views and kills of jobs, small sizes of bench/proofs.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 PYTHON ?= python3
 RUN := $(UV) run --frozen --no-sync
@@ -19,12 +19,12 @@ check: setup
 	$(RUN) mypy
 	$(RUN) pytest -p no:xdist -o addopts=-q tests/test_architecture.py
 
-proofs: setup  # sizes for CI; the whole sizes stand in the README
-	$(RUN) python -m bench.replay --views 2000
-	$(RUN) python -m bench.replay --views 20000 --size 32
-	$(RUN) python -m bench.engines --views 2000
-	$(RUN) python -m bench.engines --views 2000 --size 32
-	$(RUN) python -m bench.kills --kills 200
+proofs: setup  # sizes for CI; the whole sizes stand in docs/EVIDENCE.md
+	$(RUN) python -m bench.proofs.replay --views 2000
+	$(RUN) python -m bench.proofs.replay --views 20000 --size 32
+	$(RUN) python -m bench.proofs.engines --views 2000
+	$(RUN) python -m bench.proofs.engines --views 2000 --size 32
+	$(RUN) python -m bench.proofs.kills --kills 200
 
 setup: .venv/.ready
 

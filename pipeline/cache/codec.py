@@ -7,7 +7,7 @@
 | u8 | 1,004 | 5.2e-5, 2.5e-5, 3.1e-6 | soft distillation: a row of bytes with its own offset and step |
 | f16 | 2,000 | 1.5e-6, 2.8e-7, 2.6e-9 | soft distillation, archival |
 
-``bench/codecs.py`` measures KL(teacher || stored), in nats, on these and on real teachers. Every codec has at most one
+``bench/measure/codecs.py`` measures KL(teacher || stored), in nats, on these and on real teachers. Every codec has at most one
 stored array, and the hard label is always taken from the full-precision logits: rounding makes ties (u8 flips the
 argmax of 0.1 % of rows; topK keeps it).
 """

@@ -5,7 +5,7 @@ import numpy as np
 from pipeline.cache.codec import top_k
 
 TEMPERATURES = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
-# A simulated peaked teacher of 1,000 classes (python -m bench.codecs --figures); a smoothed one loses less from tau 2 on.
+# A simulated peaked teacher of 1,000 classes (python -m bench.measure.codecs --figures); a smoothed one loses less from tau 2 on.
 _KL = {
     4: (0.058, 0.14, 0.21, 0.11, 0.018, 0.0035),
     8: (0.044, 0.064, 0.065, 0.041, 0.010, 0.0025),

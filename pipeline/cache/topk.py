@@ -13,7 +13,7 @@ smaller class); one value stands for all others. With n = min(7 K // 4, C) a sto
 
 A named logit is ``top - step * level ** 2``: fine where the probabilities are large, coarse where they are small. The
 others are ``top - rest``, of the mass that they have at temperature 1.44: the KL at 1 is within 3 % of what the mass at
-1 gives, and that at 3 within 3 % of what the mass at 3 gives. ``bench/codecs.py`` measures it.
+1 gives, and that at 3 within 3 % of what the mass at 3 gives. ``bench/measure/codecs.py`` measures it.
 """
 
 import math

@@ -6,7 +6,7 @@ the same bits: ``pillow`` calls them, ``kernels`` computes them three times as f
 ``draw_block`` takes all that a still faster implementation needs, and its place is here, beside the loop over images. One
 that decodes only a region reads the image's size from its header, chooses the views and decodes the rectangle around their
 boxes; one that draws on a GPU decodes as here, sends pixels and views as one batch, and takes device memory as ``out``.
-``bench/engines.py`` is there to show that its bits are the same.
+``bench/proofs/engines.py`` is there to show that its bits are the same.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.gain import KINDS, Trial, parameters, table, top1, trials
+from bench.measure.gain import KINDS, Trial, parameters, table, top1, trials
 from pipeline.planning.pieces import parse
 
 CONFIGS = Path(__file__).parents[2] / "configs"

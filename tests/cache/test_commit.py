@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import kills
+from bench.proofs import kills
 from pipeline.cache import commit
 from pipeline.cache.layout import Layout, Store, committed, record_key
 from pipeline.cache.pool import open_pool

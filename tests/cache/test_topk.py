@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bench.codecs import divergence, peaked, probabilities_and_uniform_rest, smoothed
+from bench.measure.codecs import divergence, peaked, probabilities_and_uniform_rest, smoothed
 from pipeline.cache import topk
 from pipeline.cache.codec import bytes_per_view, pack, require_codec, through_codec, top_k, unpack
 from pipeline.cache.fidelity import expected_kl

@@ -3,7 +3,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bench import damage
+from bench.proofs import damage
 from pipeline.cache.layout import Layout, committed
 from pipeline.cache.publish import publish
 from pipeline.cache.repair import repair

@@ -1,4 +1,4 @@
-"""A cached run is the live run, at a small size; bench/parity.py is the whole proof."""
+"""A cached run is the live run, at a small size; bench/proofs/parity.py is the whole proof."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from bench.parity import KINDS, compare
+from bench.proofs.parity import KINDS, compare
 from pipeline.cache.codec import CodecName
 from tests.support.world import World, make_world
 
@@ -32,7 +32,7 @@ def test_cached_live_and_half_cached_runs_have_the_same_losses_and_weights_to_th
 # Where there is no GPU, test_accelerator.py runs the test above on a device of its own. This one needs CUDA's kernels.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_so_they_have_on_a_gpu() -> None:
-    command = "-m bench.parity --steps 8 --views 6 --samples 349 --epochs 0".split()
+    command = "-m bench.proofs.parity --steps 8 --views 6 --samples 349 --epochs 0".split()
     environment = {**os.environ, "DISTIL_DEVICE": "cuda"}
     found = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -100,7 +100,7 @@ def test_told_to_stop_it_ends_the_part_in_work_if_that_is_quick(
 
 
 def test_killed_at_any_moment_the_next_run_does_only_what_is_missing(world: World, tmp_path: Path) -> None:
-    """Real processes and SIGKILL; bench/kills.py does this thousands of times with a fake teacher."""
+    """Real processes and SIGKILL; bench/proofs/kills.py does this thousands of times with a fake teacher."""
     here = at(world, tmp_path / "kill")
     script = (
         "import sys; from dataclasses import replace; from pathlib import Path; from tests.support.world import open_world\n"

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from timm.data import auto_augment as timm_augment
 
-from bench import statistics
+from bench.proofs import statistics
 from pipeline.runtime.config import validate
 from pipeline.runtime.errors import UsageError
 from pipeline.views import policies

@@ -11,7 +11,7 @@ from timm.data import auto_augment as timm_augment
 from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 
-from bench import replay
+from bench.proofs import replay
 from pipeline.views import policies
 from pipeline.views.canary import pictures
 from pipeline.views.chance import Draws
@@ -118,7 +118,7 @@ def test_a_view_chosen_for_another_image_is_refused() -> None:
 
 
 def test_another_process_order_batch_hash_seed_and_cpu_capability_gives_the_same_views(tmp_path: Path) -> None:
-    """Small size of bench/replay.py."""
+    """Small size of bench/proofs/replay.py."""
     here = np.concatenate([replay.digests(replay.deit(32), [block]) for block in range(10)])
     variant = next(variant for variant in replay.VARIANTS if variant[-1] == "default")
     assert replay.launch(tmp_path / "there.npy", 160, 32, variant)

@@ -12,7 +12,7 @@ import PIL
 import pytest
 from PIL import Image
 
-from bench import engines
+from bench.proofs import engines
 from pipeline.base import compiled
 from pipeline.base.engine import kernels as kernels_draw
 from pipeline.data import images
@@ -46,7 +46,7 @@ def both(pixels: np.ndarray, view: View, recipe: Recipe) -> list[np.ndarray]:
 @thirteen
 @pytest.mark.parametrize("size", [24, 225])
 def test_whole_views_of_every_kind_of_picture_are_equal(size: int) -> None:
-    """Small size of bench/engines.py."""
+    """Small size of bench/proofs/engines.py."""
     views = 16 * len(PICTURES)
     by_pil, by_kernels = engines.digests(size, views, "pil"), engines.digests(size, views, "kernels")
     assert np.array_equal(by_pil, by_kernels)

@@ -1,5 +1,5 @@
 """pair: timm's Mixup in mode ``pair`` as data (its distributions are tested in test_views through
-bench.statistics).
+bench.proofs.statistics).
 """
 
 import numpy as np

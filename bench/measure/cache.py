@@ -1,6 +1,6 @@
 """Reading a teacher cache against a raw memory map of the same rows: ratios of medians of interleaved rounds.
 
-    python -m bench.cache
+    python -m bench.measure.cache
 
 ``stream``: every block of a view in order. ``random``: blocks and views in any order. The map has no checksum, no
 digest and no missing rows; ``map + decode`` also turns the stored rows into float32, as the cache does. Times are

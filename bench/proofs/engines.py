@@ -1,8 +1,8 @@
 """Do the kernels draw the very pixels of Pillow 13, on any CPU, in any order, under any Pillow?
 
-    python -m bench.engines                                   # 100,000 views at 224 px; 15 minutes of CPU
-    python -m bench.engines --size 32                         # 100,000 at 32 px
-    python -m bench.engines --views 2000 [--size 32]          # CI
+    python -m bench.proofs.engines                                   # 100,000 views at 224 px; 15 minutes of CPU
+    python -m bench.proofs.engines --size 32                         # 100,000 at 32 px
+    python -m bench.proofs.engines --views 2000 [--size 32]          # CI
 
 Views of whole recipes, from encoded bytes to pixels: DeiT's for half of them, RandAugment with decreasing ops, AutoAugment,
 3-Augment with jitter, bilinear, padded and evaluation crops for the rest, and every op by itself. Pictures: JPEGs of every
@@ -217,7 +217,7 @@ def launch(out: Path, views: int, size: int, variant: Variant, old: Path) -> boo
         environment["PYTHONPATH"] = os.pathsep.join([str(old), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment["BENCH_PICTURES"] = str(out.parent / "pictures.npz")  # Pillow 12 would encode them otherwise
     flags = ["--views", views, "--size", size, "--order", order, "--threads", threads, "--out", out]
-    command = [sys.executable, "-m", "bench.engines", *map(str, flags)]
+    command = [sys.executable, "-m", "bench.proofs.engines", *map(str, flags)]
     return subprocess.run(command, env=environment, check=False).returncode == 0
 
 

@@ -1,10 +1,10 @@
 """What each codec costs and loses: bytes on disk and CPU time per view, and how far the stored targets are from the
 teacher's, as KL(teacher || stored) in nats and as total variation, at temperatures 1, 3 and 10.
 
-    python -m bench.codecs                     the table of docs/EVIDENCE-codecs.md: five teachers, some minutes
-    python -m bench.codecs logits.npy          float32 (rows, C) of a teacher of yours
-    python -m bench.codecs work                the teacher of params.yaml, run anew on three views
-    python -m bench.codecs --figures           the figures of pipeline/cache/fidelity.py
+    python -m bench.measure.codecs                     the table of docs/EVIDENCE-codecs.md: five teachers, some minutes
+    python -m bench.measure.codecs logits.npy          float32 (rows, C) of a teacher of yours
+    python -m bench.measure.codecs work                the teacher of params.yaml, run anew on three views
+    python -m bench.measure.codecs --figures           the figures of pipeline/cache/fidelity.py
 
 Teachers: the demo's (10 classes, fitted here as the demo does), one of 100 classes (numbers of two of scikit-learn's
 digits, fitted with the demo's recipe), and simulated logits of 1,000 classes, peaked and smoothed. Times are CPU times of

@@ -1,7 +1,7 @@
 """The loader: its bits, what it costs the process that trains, what it costs a worker, and whether workers add up.
 
-    python -m bench.loader                                   all four, at 224 px: about five minutes
-    python -m bench.loader bits --steps 6                    the small size of the tests; exits 1 on a wrong bit
+    python -m bench.measure.loader                                   all four, at 224 px: about five minutes
+    python -m bench.measure.loader bits --steps 6                    the small size of the tests; exits 1 on a wrong bit
 
 bits: every step's batch with 0 to 3 workers, and with memory for one visit ahead, against batches put together plainly from
 visits drawn into memory of their own. cpu: CPU time per view of the process that trains and of a worker, with workers that
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import xxhash
 
-from bench.views import jpegs
+from bench.measure.views import jpegs
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import CacheConfig, layout_of
 from pipeline.cache.pool import open_pool

@@ -1,6 +1,6 @@
 """SIGKILLs while two jobs compete for every part: nothing may be lost, mixed or torn.
 
-    python -m bench.kills --kills 2000
+    python -m bench.proofs.kills --kills 2000
 
 Each store of 2 x 3 parts is made by two forked workers that are killed again and again, half of them at a named step
 of the commit and half at a random moment, while a reader reads whatever is committed. In every second store the fake

@@ -1,10 +1,10 @@
 """The teacher cache at the full size of ImageNet, with a fake teacher of realistic agreement.
 
-    python -m bench.scale                                    1,281,167 samples x 300 views: hard labels only, about 1 GB in --root
-    python -m bench.scale --codec top16 --group 150 --samples 128117 --shard-size 104
+    python -m bench.measure.scale                            1,281,167 samples x 300 views, hard labels only: about 1 GB in --root
+    python -m bench.measure.scale --codec top16 --group 150 --samples 128117 --shard-size 104
                                                              with logits, as configs/cache/imagenet.yaml: a tenth of the
                                                              samples in (nearly) as many shards and files, about 4 GB
-    python -m bench.scale --samples 20000 --views 60         a small one
+    python -m bench.measure.scale --samples 20000 --views 60 a small size
 
 Prints bytes, files, seconds and memory; the pool, the published copy and the baseline are removed afterwards.
 """
@@ -22,7 +22,7 @@ import click
 import numpy as np
 import torch
 
-from bench.codecs import peaked
+from bench.measure.codecs import peaked
 from pipeline.cache.codec import pack
 from pipeline.cache.commit import PartRows
 from pipeline.cache.layout import Layout

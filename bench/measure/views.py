@@ -1,7 +1,7 @@
 """What a view costs, from encoded bytes to pixels, beside a straightforward pipeline and beside decoding alone.
 
-    python -m bench.views                     # the ratios that the kernels must reach, and each step's share
-    python -m bench.views --rounds 15         # quieter
+    python -m bench.measure.views                     # the ratios that the kernels must reach, and each step's share
+    python -m bench.measure.views --rounds 15         # quieter
 
 CPU time of one thread, medians of interleaved rounds over the same JPEGs of 500 x 375 px and about 100 kB, DeiT's whole
 recipe at 224 px. Machine time is shared, so the figures to compare are the ratios. Exits 1 if a bound is missed.

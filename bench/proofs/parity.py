@@ -1,8 +1,8 @@
 """A cached run is the live run: the same student trained from the cache, live, and half and half, bit for bit.
 
-    python -m bench.parity                   200 steps, hard labels and soft targets through each codec: the README's table
-    python -m bench.parity --shared-pairing 1   the same with partners of its own for every view
-    python -m bench.parity --steps 8 --views 6 --samples 349 --epochs 0     a small size, as in the tests
+    python -m bench.proofs.parity                      200 steps, hard labels and each codec: the table of docs/EVIDENCE.md
+    python -m bench.proofs.parity --shared-pairing 1   the same with partners of its own for every view
+    python -m bench.proofs.parity --steps 8 --views 6 --samples 349 --epochs 0     a small size, as in the tests
 
 Everything is real: digits packed into shards, DeiT's whole recipe (RandAugment, pixel erasing, Mixup and CutMix on every
 view, r = 3), a teacher, the cache on disk, the training loop. Compared are the losses of every step as hex floats, and the

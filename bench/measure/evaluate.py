@@ -1,6 +1,6 @@
 """What keeping answers costs: CPU time of an evaluation outside the model and drawing.
 
-    python -m bench.evaluate                     10,000 photographs, 1,000 classes, two heads: at most 5 %
+    python -m bench.measure.evaluate                     10,000 photographs, 1,000 classes, two heads: at most 5 %
 
 The photographs are random rectangles of real pictures. CPU seconds of this process and its threads, without loader
 processes: the whole evaluation (drawing, model, ranks, logits as float16, one file), drawing alone and the model alone on

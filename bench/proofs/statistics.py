@@ -1,7 +1,7 @@
 """Are our choices distributed as timm's and torchvision's? Two-sample tests against their own code.
 
-python -m bench.statistics                    # 50,000 draws, half a minute
-python -m bench.statistics --draws 5000       # quick
+python -m bench.proofs.statistics                    # 50,000 draws, half a minute
+python -m bench.proofs.statistics --draws 5000       # quick
 
 timm draws from `random`, `numpy.random` and torch (seeded here), we from the keyed hash. Numbers are compared
 by Kolmogorov and Smirnov's test, categories by chi-square; each p is multiplied by the number of tests

@@ -1,9 +1,9 @@
 """Do the same views come out in another process, order, worker count, thread count, hash seed, batch or
 CPU capability?
 
-python -m bench.replay                                     # 100,000 views at 224 px; 25 minutes on two cores
-python -m bench.replay --views 2000                        # CI
-python -m bench.replay --views 20000 --size 32             # CI
+python -m bench.proofs.replay                                     # 100,000 views at 224 px; 25 minutes on two cores
+python -m bench.proofs.replay --views 2000                        # CI
+python -m bench.proofs.replay --views 20000 --size 32             # CI
 
 Each variant is a fresh process over the same keys: it chooses, draws and finishes every view under DeiT's
 whole recipe and writes one digest of the uint8 pixels and one of the finished, mixed floats. Exits 1 if any
@@ -103,7 +103,7 @@ def launch(out: Path, views: int, size: int, variant: Variant) -> bool:
     environment = {**os.environ, "PYTHONHASHSEED": seed}
     if capability:
         environment["ATEN_CPU_CAPABILITY"] = capability
-    command = [sys.executable, "-m", "bench.replay", *map(str, flags)]
+    command = [sys.executable, "-m", "bench.proofs.replay", *map(str, flags)]
     return subprocess.run(command, env=environment, check=False).returncode == 0
 
 

@@ -1,8 +1,8 @@
 """What distillation gains on the demo's digits, over seeds, with all labels and with few.
 
-    python -m bench.gain                                      5 seeds; all, 20 and 10 labels per class: about an hour on 2 cores
-    python -m bench.gain --seeds 10 --labels all              how much a student of the demo depends on chance
-    python -m bench.gain --seeds 1 --labels 10 --out /tmp/g training.epochs=1 teacher.fit.epochs=1      a small size
+    python -m bench.measure.gain                             5 seeds; all, 20 and 10 labels per class: an hour on 2 cores
+    python -m bench.measure.gain --seeds 10 --labels all     how much a student of the demo depends on chance
+    python -m bench.measure.gain --seeds 1 --labels 10 --out OUT training.epochs=1 teacher.fit.epochs=1     a small size
 
 The students are those of ``make demo`` (plain, soft, hard, hard_token) in its training. A seed stands for everything that is
 drawn but the views: which images keep their labels, the teacher's fit, initial weights, the order of the data. First table:
