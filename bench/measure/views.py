@@ -39,7 +39,7 @@ from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig
 from pipeline.runtime.config import validate
 from pipeline.views.choose import choose
-from pipeline.views.draw import decode, draw, prepare
+from pipeline.views.draw import compile_kernels, decode, draw
 from pipeline.views.drawn import draw_visit
 from pipeline.views.finish import finish, finish_plan
 from pipeline.views.pairs import pair
@@ -167,7 +167,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         shards = shards_of(files, Path(folder))
         n = shards.samples
-        prepare()
+        compile_kernels()
         cost = rates(
             {
                 "straightforward": (straightforward(shards, Path(folder)), n),

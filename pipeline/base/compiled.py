@@ -100,8 +100,8 @@ class _Say(event.Listener):
         pass
 
 
-def prepare(run: Callable[[], object]) -> None:
-    """Calls ``run``, which calls kernels, so that they are compiled or loaded before workers start; says so where one has
-    to be compiled, because that takes seconds."""
+def compile_ahead(run: Callable[[], object]) -> None:
+    """Calls ``run``, which calls kernels, so that they are compiled or loaded before workers start. Says so where one is
+    compiled, which takes seconds."""
     with event.install_listener("numba:compile", _Say()):
         run()

@@ -209,7 +209,7 @@ def compile_resize() -> None:
         from pipeline.base import compiled
         from pipeline.data.resize import resize_whole
 
-        compiled.prepare(lambda: resize_whole(np.zeros((2, 2, 3), np.uint8), 1, 1))
+        compiled.compile_ahead(lambda: resize_whole(np.zeros((2, 2, 3), np.uint8), 1, 1))
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -35,17 +35,17 @@ def answers_of(
     parts: dict[int, dict[str, np.ndarray]] = {}
     mine = split.blocks[rank() :: world_size()]
     with progress(name, len(mine), "blocks") as tick:
-        for seen in validation(split, recipe, device, workers):
-            found: dict[str, np.ndarray] = {"digest": np.array([seen.digest])}
-            for head, scores in answer(seen.images).items():
+        for block in validation(split, recipe, device, workers):
+            found: dict[str, np.ndarray] = {"digest": np.array([block.digest])}
+            for head, scores in answer(block.images).items():
                 if not bool(torch.isfinite(scores).all()):
-                    where = f"block {seen.block.index} of {split.root}"
+                    where = f"block {block.block.index} of {split.root}"
                     raise IntegrityError(f"{name}: scores that are not finite in {where}; its weights are damaged")
-                found[f"ranks.{head}"] = ranks(scores, seen.labels).cpu().numpy().astype(np.uint16)
+                found[f"ranks.{head}"] = ranks(scores, block.labels).cpu().numpy().astype(np.uint16)
                 found[f"hard.{head}"] = scores.argmax(1).cpu().numpy().astype(np.uint16)
                 if head in STORED:
                     found[f"logits.{head}"] = scores.clamp(-_HALF, _HALF).half().cpu().numpy()
-            parts[seen.block.index] = found
+            parts[block.block.index] = found
             tick()
     parts = _from_all_ranks(parts)
     if sorted(parts) != list(range(len(split.blocks))):

@@ -32,7 +32,7 @@ from pipeline.training.batches import seconds_per_row, windows_size
 from pipeline.training.config import TrainConfig
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import lanes_of
-from pipeline.views.draw import prepare
+from pipeline.views.draw import compile_kernels
 from pipeline.views.drawn import DrawnVisit, draw_visit
 from pipeline.views.recipe import Recipe
 
@@ -236,7 +236,7 @@ def _draw(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> tuple[flo
     """CPU seconds per view of one core, each image decoded once for ``repeats`` views as the stage does, and the views."""
     block = max(shards.blocks, key=lambda block: block.samples)
     few = replace(block, samples=min(probe, block.samples))
-    prepare()
+    compile_kernels()
     start = time.process_time()
     drawn = draw_visit(shards, recipe, few, 0, repeats)
     return (time.process_time() - start) / (few.samples * repeats), drawn

@@ -7,14 +7,14 @@ import torch
 
 from pipeline.base.scores import auc, macro, ranks
 from pipeline.runtime.machine import world_size
-from pipeline.views.validation import Seen
+from pipeline.views.validation import ValidationBlock
 
 
 @torch.inference_mode()
-def all_scores(predict: Callable[[torch.Tensor], torch.Tensor], split: Iterator[Seen]) -> dict[str, float]:
+def all_scores(predict: Callable[[torch.Tensor], torch.Tensor], split: Iterator[ValidationBlock]) -> dict[str, float]:
     """``top1``, ``top5``, macro ``precision``, ``recall`` and ``f1`` as shares, and ``auc`` (nan where all samples are of one
     class), of the answers of ``predict``, as ``top1`` takes it; over all ranks."""
-    parts = [(predict(seen.images).float().cpu(), seen.labels.cpu()) for seen in split]
+    parts = [(predict(block.images).float().cpu(), block.labels.cpu()) for block in split]
     if world_size() > 1:
         gathered: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in range(world_size())]
         torch.distributed.all_gather_object(gathered, parts)

@@ -4,8 +4,8 @@ Workers read and draw visits in the order of need; the process that trains keeps
 ring, labels visits that have no targets yet, and takes B/(2L) pairs per lane and step. The batches are a function of
 (seed, step) alone: any number of workers, any world size that divides L.
 
-A view is copied once, from its slot into a tensor that stands for the whole run: a fresh mapping or a fresh tensor costs
-a page fault for every 4 kB, which was seven times the copy itself.
+A view is copied once, from its slot into a tensor that is kept for the whole run: fresh memory costs a page fault for
+every 4 kB, which took seven times as long as the copy itself.
 """
 
 import itertools
@@ -34,9 +34,9 @@ Label = Callable[[DrawnVisit], Targets]  # in the training process: targets from
 class Batch:
     """One rank's share of a step, finished on the device; rows 2i and 2i + 1 are a pair. B' = its samples.
 
-    ``lam`` is a row's own share, ``partner_labels`` has the rest. ``hard`` and ``logits`` are the teacher's answers on
-    the mixed views, None without a teacher. ``live``: rows whose targets the live teacher gave. ``waited``: seconds in which
-    there was nothing to do but wait for views. No later batch changes these tensors.
+    ``lam``: share of a row's own label; ``partner_labels`` has 1 - lam. ``hard``, ``logits``: the teacher's answers on the
+    mixed views, None without a teacher. ``live``: rows whose targets the live teacher gave. ``waited``: seconds spent
+    waiting for views. No later batch changes these tensors.
     """
 
     images: torch.Tensor  # float32 (B', 3, R, R)
@@ -109,7 +109,7 @@ class _Pool:
         return tensor
 
     def copied(self) -> None:
-        """To be called when the copy of the tensor that was taken last has been asked for."""
+        """Call it right after the copy of the tensor that was taken last was queued."""
         if self.pinned:
             self._copied.setdefault(self._turn, torch.cuda.Event()).record()
 
@@ -126,7 +126,7 @@ class _Step:
     def put(self, rows: _Rows, flat: torch.Tensor) -> None:
         stop = self.filled + flat.numel()
         for name, source in rows.fields.items():
-            if name not in self.whole:  # small, and the caller's to keep
+            if name not in self.whole:  # small, so a fresh tensor that the caller may keep
                 shape = (self.size, *source.shape[1:])
                 self.whole[name] = torch.empty(shape, dtype=source.dtype, pin_memory=self.pool.pinned)
             torch.index_select(source, 0, flat, out=self.whole[name][self.filled : stop])
@@ -165,9 +165,9 @@ def batches(
 ) -> Generator[Batch, None, None]:
     """The batches of steps ``start .. stop - 1`` for the given lanes, in order.
 
-    ``lookup`` gives a visit's targets in its worker; ``label`` gives them here for visits where it gave none. Raises
-    whatever refusal a worker met (IntegrityError with shard, block and view), and RetryError as VisitReader does: alone a
-    process that is told to stop ends its wait at once, since it can save; among ranks that would leave the others.
+    ``lookup`` gives a visit's targets in its worker; ``label`` gives them here for visits without. Raises a worker's refusal
+    (IntegrityError with shard, block and view), and RetryError as VisitReader does. A single process that is told to stop
+    ends its wait at once and can save; a rank waits GRACE seconds, since the other ranks need its share of the step.
     """
     coming, ahead = itertools.tee(windows(schedule, lanes, start, stop))
     needed = (visit for window in ahead for visit in window.visits)
@@ -198,10 +198,10 @@ def batches(
 def windows_size(
     schedule: Schedule, lanes: range, shards: Shards, recipe: Recipe, workers: int, free: int | None = None
 ) -> RingSize:
-    """The ring for W visits per lane and those drawn ahead, of ``free`` bytes (None: as measured). Raises UsageError where
-    that is too little.
+    """The ring for W visits per lane and those drawn ahead, within ``free`` bytes (None: as measured). Raises UsageError
+    where that is too little.
 
-    Lanes come to the end of their windows in the same step: the next window of each is to be there.
+    All lanes may need their next window in the same step, so as many visits are drawn ahead as are held.
     """
     held = schedule.window * len(lanes)
     ahead = max(AHEAD, -(-held // workers)) if workers else 0

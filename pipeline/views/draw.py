@@ -68,11 +68,9 @@ def draw(pixels: np.ndarray, view: View, recipe: Recipe) -> np.ndarray:
     return out
 
 
-def prepare() -> None:
-    """Compiles the kernels, or loads them, before workers start, so that no worker compiles. Says so where it takes time.
-
-    Forked workers inherit the compiled code; others load it from the disk.
-    """
+def compile_kernels() -> None:
+    """Compiles the kernels, or loads them from the disk, before workers start: forked workers inherit the compiled code,
+    others load it. Says so where it compiles, which takes seconds."""
     if engine.kernels():
         _load_kernels()
 
@@ -82,7 +80,7 @@ def _load_kernels() -> _Implementation:
     from pipeline.base import compiled
     from pipeline.views import kernels
 
-    compiled.prepare(kernels.warm_up)
+    compiled.compile_ahead(kernels.warm_up)
     return kernels
 
 

@@ -22,8 +22,8 @@ class DrawnVisit:
     """One block in r views, ready to be labelled, mixed and finished. n = samples of the block.
 
     ``plan``: ``FinishPlan.stack`` of the r views, (r, n, ...) each; its ``partner`` counts rows of the block. ``pairs``
-    (r, n//2, 2): the pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits. ``slot``: of the ring
-    that the pixels lie in, -1 for memory of their own.
+    (r, n//2, 2): the pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits. ``slot``: the ring's
+    slot that holds the pixels, -1 for memory outside the ring.
     """
 
     block: Block
@@ -42,7 +42,7 @@ def draw_visit(
 ) -> DrawnVisit:
     """Draws r = ``repeats`` views of ``block``, from ``first_view`` on. Raises IntegrityError if the shard is damaged.
 
-    ``out``: where the pixels go, uint8 (r, n, 3, R, R), contiguous; fresh memory if it is None.
+    ``out``: uint8 (r, n, 3, R, R), contiguous, takes the pixels; None allocates it.
     """
     samples = shards.read(block)
     n, size = len(samples), recipe.size

@@ -1,9 +1,9 @@
 """The ring of visit slots: one piece of anonymous shared memory that workers draw into and their parent reads.
 
-It is allocated once, so that it can be checked once, before any work; it is handed on by its descriptor and has no name,
-so that neither a small /dev/shm nor a killed process matters. A slot holds a visit's pixels and, behind them, whatever
-else its worker has to say: a message between processes is then small enough to be written whole or not at all, and a
-worker that is killed while it sends leaves no half message that would be waited for.
+It is allocated once, before any work, so that a lack of memory shows at once. Processes share it by its descriptor; it
+has no name, so that a small /dev/shm does not limit it and a killed process leaves nothing behind. A slot holds a visit's
+pixels and, behind them, all else that its worker sends: messages between processes are then small enough to be written
+atomically, even by a worker that is killed meanwhile.
 """
 
 import mmap
@@ -27,8 +27,8 @@ _SHARE = 0.8  # of the memory that is free; the rest is for models, gradients an
 
 @dataclass(frozen=True)
 class RingSize:
-    """``workers`` processes (0: this one) draw ``ahead`` visits each while the caller holds ``held``; bytes per slot: of
-    ``pixels``, and of what comes with them (``extra``). ``wished``: slots, had there been memory enough."""
+    """``workers`` processes (0: this one) draw ``ahead`` visits each while the caller holds ``held``. ``pixels``,
+    ``extra``: bytes per slot for pixels and for all else. ``wished``: slots that enough memory would allow."""
 
     workers: int
     ahead: int
@@ -51,11 +51,10 @@ class RingSize:
         return self.slots < self.wished
 
     def __str__(self) -> str:
+        short = f"; memory is short, {self.wished} visits would keep the workers busier" if self.short else ""
         return (
             f"ring of {self.slots} visits of {units.size(self.slot)}: {units.size(self.slots * self.slot)} of shared memory "
-            f"({self.held} in work, {self.workers} worker(s) x {self.ahead} ahead)"
-            + f"; memory is short, {self.wished} visits would keep the workers busier"
-            * self.short
+            f"({self.held} in work, {self.workers} worker(s) x {self.ahead} ahead){short}"
         )
 
 
@@ -70,8 +69,8 @@ def ring_size(
 ) -> RingSize:
     """The ring for visits of r = ``repeats`` views, of which the caller holds ``held`` at once.
 
-    With less memory ``free`` (bytes; None: as measured) than it takes, fewer visits are drawn ahead, then by fewer
-    workers. Raises UsageError with the numbers if not even one fits beside those held.
+    Where the ``free`` memory (bytes; None: as measured) is too small, each worker draws fewer visits ahead, then fewer
+    workers draw. Raises UsageError with the numbers if no visit fits beside those held.
     """
     rows = repeats * max(block.samples for block in shards.blocks)
     # Behind the pixels, per row: erase boxes, noise, partner, pair, lambda, box, label, hard label, logits; pickle's own.
@@ -93,10 +92,10 @@ def ring_size(
 
 
 class Ring:
-    """The slots of ``size``. The parent takes and frees them; a worker that it was handed to writes and reads them."""
+    """The slots of ``size``. The parent takes and frees slots; the workers that get the ring write to them."""
 
     def __init__(self, size: RingSize, descriptor: int | None = None) -> None:
-        """Raises UsageError where the system does not give so much memory."""
+        """Raises UsageError where the system refuses so much memory."""
         self.size = size
         try:
             self._descriptor = os.memfd_create("views") if descriptor is None else descriptor

@@ -16,7 +16,7 @@ _ENOUGH = 1024  # samples per worker: starting a process costs as much as drawin
 
 
 @dataclass(frozen=True)
-class Seen:
+class ValidationBlock:
     """One validation block: ``images`` finished float32 (n, 3, R, R) and ``labels`` int64 (n,), on the device.
     ``digest``: xxh3_64 of its pixels."""
 
@@ -26,26 +26,28 @@ class Seen:
     labels: torch.Tensor
 
 
-def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: int) -> Iterator[Seen]:
-    """This rank's blocks of a validation split under the ``evaluation`` recipe (every rank's share is exact)."""
-    plain = evaluation(recipe)
+def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: int) -> Iterator[ValidationBlock]:
+    """This rank's blocks of a validation split under the ``evaluation`` recipe. The ranks' blocks are disjoint."""
+    recipe = evaluation(recipe)
     blocks = shards.blocks[rank() :: world_size()]
     mine = [Visit(block.index, 0, 1, 0) for block in blocks]
     samples = sum(block.samples for block in blocks)
     few = min(workers, samples // _ENOUGH)
-    for drawn in read_visits(shards, plain, mine, 1, few):
+    for drawn in read_visits(shards, recipe, mine, 1, few):
         plan = drawn.plan.view(0).to(device)
-        images = finish(drawn.pixels[0].to(device), plan, plain)
-        yield Seen(drawn.block, drawn.digests[0], images, drawn.labels.to(device))
+        images = finish(drawn.pixels[0].to(device), plan, recipe)
+        yield ValidationBlock(drawn.block, drawn.digests[0], images, drawn.labels.to(device))
 
 
 @torch.inference_mode()
-def top1(predict: Callable[[torch.Tensor], torch.Tensor], split: Iterator[Seen], device: torch.device) -> float:
+def top1(
+    predict: Callable[[torch.Tensor], torch.Tensor], split: Iterator[ValidationBlock], device: torch.device
+) -> float:
     """Share of right answers of ``predict``: images (n, 3, R, R) -> scores (n, C); over all ranks."""
     counts = torch.zeros(2, dtype=torch.float64, device=device)
-    for seen in split:
-        counts[0] += (predict(seen.images).argmax(1) == seen.labels).sum()
-        counts[1] += len(seen.labels)
+    for block in split:
+        counts[0] += (predict(block.images).argmax(1) == block.labels).sum()
+        counts[1] += len(block.labels)
     if world_size() > 1:
         torch.distributed.all_reduce(counts)
     return float(counts[0] / counts[1])

@@ -1,9 +1,9 @@
 """Processes that read and draw visits ahead, in the order of need, into a ring of shared memory.
 
 The DataLoader is torch's own. Its sampler is called in this process and takes a free slot of the ring for each visit; a
-worker draws into that slot, puts the plan, digests and targets behind the pixels, and sends back where they are. Workers
-own nothing: they hold no lock, and they are killed when they are no longer needed or when their parent dies. One that
-ends, fails or hangs ends the run with one sentence.
+worker draws into that slot, writes the plan, digests and targets behind the pixels, and sends the slot's number. Workers
+hold no lock, and are killed when they are no longer needed or when their parent dies. One that ends, fails or hangs ends
+the run with one sentence.
 """
 
 import atexit
@@ -27,7 +27,7 @@ from pipeline.data.shards import Shards
 from pipeline.runtime.errors import Interrupted, PipelineError, RetryError, first_line
 from pipeline.runtime.machine import GRACE, patience, stop_signal
 from pipeline.runtime.progress import say
-from pipeline.views.draw import prepare
+from pipeline.views.draw import compile_kernels
 from pipeline.views.drawn import DrawnVisit, draw_visit
 from pipeline.views.finish import FinishPlan
 from pipeline.views.recipe import Recipe
@@ -42,14 +42,14 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True)
 class _Failure:
-    """What a worker raised, as plain data, so that its sentence stays one sentence: anything can be sent."""
+    """What a worker raised, as plain data, which any process can read."""
 
     kind: type[PipelineError]
     text: str
 
 
 class _Visits(Dataset[Any]):
-    """Draws a visit into its slot; the slot, the visit, and how much it wrote behind the pixels."""
+    """Draws a visit into its slot: (slot, visit, bytes written behind the pixels)."""
 
     def __init__(self, shards: Shards, recipe: Recipe, ring: Ring, lookup: Lookup | None) -> None:
         self.shards, self.recipe, self.ring, self.lookup = shards, recipe, ring, lookup
@@ -62,7 +62,7 @@ class _Visits(Dataset[Any]):
             failure = _Failure(_base(type(error)), str(error))
         except MemoryError:
             failure = _Failure(RetryError, f"{self._place(visit)}: out of memory; set DISTIL_WORKERS lower")
-        except Exception as error:  # whatever it is: a traceback from another process helps nobody
+        except Exception as error:  # whatever it is: one sentence instead of another process's traceback
             last = traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__}: {first_line(error)} ({last.filename}:{last.lineno})"
             failure = _Failure(RetryError, f"{self._place(visit)}: drawing failed: {what}")
@@ -82,12 +82,11 @@ class _Visits(Dataset[Any]):
 
 
 class VisitReader(Iterator[DrawnVisit]):
-    """The given visits, drawn, in their order, each with its targets if ``lookup`` has them.
+    """The given visits, drawn, in their order, each with its targets if ``lookup`` has them. Close it, or use ``with``.
 
-    A visit's pixels are the caller's until ``release``; it may hold ``size.held`` at once. A wait for views ends
-    ``grace`` seconds after SIGTERM, SIGUSR1 or SIGHUP with Interrupted. Raises the refusal that a worker met (with its own
-    exit code) and RetryError for one that failed, ended, or sent nothing for DISTIL_TIMEOUT seconds. ``waited``: seconds
-    spent waiting. Close it, or use ``with``.
+    A visit's pixels stay valid until ``release``; the caller may hold ``size.held`` visits at once. A wait for views ends
+    with Interrupted ``grace`` seconds after SIGTERM, SIGUSR1 or SIGHUP. Raises a worker's refusal (with its exit code), and
+    RetryError for a worker that failed, ended, or sent nothing for DISTIL_TIMEOUT seconds. ``waited``: seconds of waiting.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class VisitReader(Iterator[DrawnVisit]):
     ) -> None:
         self.shards, self.recipe, self.grace, self.waited = shards, recipe, grace, 0.0
         self._patience = patience()
-        prepare()  # before workers start, so that none of them compiles
+        compile_kernels()  # before workers start, so that none of them compiles
         self._ring = Ring(size)
         loader = DataLoader(
             _Visits(shards, recipe, self._ring, lookup),
@@ -190,17 +189,17 @@ class VisitReader(Iterator[DrawnVisit]):
                 polls += _POLL
 
     def check(self) -> None:
-        """Raises RetryError if a worker has ended: a long look at what was drawn before need not end first."""
+        """Raises RetryError if a worker has ended, before the visits that were drawn ahead are used up."""
         for process in self._processes:
             if not process.is_alive():
                 raise RetryError(f"loader process {process.pid} {_end(process.exitcode)}; run the same command again")
 
     def release(self, drawn: DrawnVisit) -> None:
-        """Gives the slot of ``drawn`` back; its pixels will be drawn over."""
+        """Gives the slot of ``drawn`` back; its pixels will be overwritten."""
         self._ring.free(drawn.slot)
 
     def close(self) -> None:
-        """Ends the workers at once: a stopped or hanging one would not hear of it in any other way."""
+        """Kills the workers: one that is stopped or hangs ignores a polite shutdown."""
         if hasattr(self._stream, "_shutdown"):
             self._stream._shutdown = True  # torch's own end takes a lock, and a worker may be killed while it has it
         for process in self._processes:
@@ -221,8 +220,8 @@ class VisitReader(Iterator[DrawnVisit]):
 def read_visits(
     shards: Shards, recipe: Recipe, visits: Iterable[Visit], repeats: int, workers: int, lookup: Lookup | None = None
 ) -> Generator[DrawnVisit, None, None]:
-    """Draws visits of r = ``repeats`` views in the given order with ``workers`` processes (0: in this one). Each one's
-    pixels are drawn over as soon as the next one is asked for. Raises as VisitReader and ring_size do."""
+    """Draws visits of r = ``repeats`` views in the given order with ``workers`` processes (0: in this one). Asking for the
+    next visit overwrites the pixels of the last one. Raises as VisitReader and ring_size do."""
     size = ring_size(shards, recipe, repeats, workers)
     if size.short:
         say(f"warning: {size}")
@@ -237,7 +236,7 @@ def _same(item: Any) -> Any:
 
 
 def _base(kind: type[PipelineError]) -> type[PipelineError]:
-    """The nearest of the refusals of runtime.errors, which any process knows."""
+    """The nearest class of runtime.errors, which any process can unpickle."""
     return next(base for base in kind.__mro__ if base.__module__ == PipelineError.__module__)
 
 
@@ -257,8 +256,8 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _leave_all_to_the_parent(worker: int) -> None:
-    """Slurm signals the whole process group; a worker that dies of it takes the run down before it can save. It must
-    die with its parent, though, and at once: stopped, or waiting for a disk, it would outlive it."""
+    """Ignores the signals that Slurm sends to the whole process group, so that the parent can save. PDEATHSIG kills the
+    worker when its parent dies, even where it is stopped or waits for a disk."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -23,7 +23,7 @@ from pipeline.views import decode as fast
 from pipeline.views import kernels, pillow
 from pipeline.views.chance import Draws
 from pipeline.views.choose import View, choose
-from pipeline.views.draw import draw_block, prepare
+from pipeline.views.draw import compile_kernels, draw_block
 from pipeline.views.policies import EVERY_OP, arguments
 from pipeline.views.recipe import Recipe, evaluation
 
@@ -210,9 +210,9 @@ def test_machine_code_goes_to_a_place_of_this_user_even_where_home_is_read_only(
 
 def test_the_first_start_says_that_it_compiles_and_the_second_loads(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(
-        "from pipeline.base.compiled import kernel, misses, prepare\n"
+        "from pipeline.base.compiled import compile_ahead, kernel, misses\n"
         "@kernel\ndef more(x):\n    return x + 1\n"
-        "prepare(lambda: more(1))\nprint(misses())\n"
+        "compile_ahead(lambda: more(1))\nprint(misses())\n"
     )
     said = []
     for _ in range(2):
@@ -226,17 +226,17 @@ def test_no_worker_compiles() -> None:
     code = """
 import json, multiprocessing
 from pipeline.base.compiled import misses
-from pipeline.views.draw import prepare
+from pipeline.views.draw import compile_kernels
 if __name__ == "__main__":
-    prepare()
+    compile_kernels()
     found = [misses()]
     for way in ("fork", "forkserver"):
         with multiprocessing.get_context(way).Pool(1) as pool:
-            pool.apply(prepare)  # what a draw would compile
+            pool.apply(compile_kernels)  # what a draw would compile
             found.append(pool.apply(misses))
     print(json.dumps(found))
 """
-    prepare()
+    compile_kernels()
     environment = os.environ | {"DISTIL_ENGINE": "kernels"}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert json.loads(run.stdout.splitlines()[-1]) == [0, 0, 0]
