@@ -1,21 +1,20 @@
-"""Reading a teacher cache against a raw memory map of the same rows: ratios of medians of interleaved rounds.
+"""Reading a teacher cache against a raw memory map of the same rows.
 
     python -m bench.measure.cache
 
 ``stream``: every block of a view in order. ``random``: blocks and views in any order. The map has no checksum, no
-digest and no missing rows; ``map + decode`` also turns the stored rows into float32, as the cache does. Times are
-CPU times of the process.
+digest and no missing rows; ``map + decode`` also turns the stored rows into float32, as the cache does.
 """
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
 
+from bench.timing import head, interleaved, machine, medians, microseconds, ratio, row
 from pipeline.cache.codec import codecs_for, hard_labels, pack, stored_dtype, stored_width, unpack
 from pipeline.cache.commit import PartRows
 from pipeline.cache.layout import Layout
@@ -49,12 +48,9 @@ def build(root: Path, shape: Layout, views: int) -> tuple[Path, np.ndarray, np.n
     return pool.path, hard, stored
 
 
-def seconds(read: Read, work: list[tuple[Block, int]], r: int) -> float:
-    """Per row."""
-    started = time.process_time()
-    for block, view in work:
-        read(block, view, r)
-    return (time.process_time() - started) / (r * sum(block.samples for block, _ in work))
+def per_row(read: Read, work: list[tuple[Block, int]], r: int) -> float:
+    """CPU microseconds."""
+    return microseconds(lambda: [read(block, view, r) for block, view in work], r * sum(b.samples for b, _ in work))
 
 
 def measure(root: Path, shape: Layout, views: int, rounds: int) -> None:
@@ -78,15 +74,10 @@ def measure(root: Path, shape: Layout, views: int, rounds: int) -> None:
         picks = zip(chance.permutation(len(blocks)), chance.integers(0, views // r, len(blocks)))
         shuffled = [(blocks[block], int(view) * r) for block, view in picks]
         for name, work in (("stream", stream), ("random", shuffled)):
-            times: dict[str, list[float]] = {"cache": [], "map": [], "map + decode": []}
-            for _ in range(rounds):
-                for way, read in (("cache", cache.read), ("map", raw), ("map + decode", decoded)):
-                    times[way].append(seconds(read, work, r))
-            ours, map_, both = (statistics.median(values) for values in times.values())
-            print(
-                f"{shape.codec:5} r = {r} {name:7} {1e6 * ours:6.2f} us per row = {ours / map_:6.1f} x map, "
-                f"{ours / both:6.1f} x map + decode"
-            )
+            ways: dict[str, Read] = {"cache": cache.read, "map": raw, "map + decode": decoded}
+            found = interleaved({way: partial(per_row, read, work, r) for way, read in ways.items()}, rounds)
+            ratios = (f"{ratio(found['cache'], found[way]):.1f}" for way in ("map", "map + decode"))
+            print(row(shape.codec, r, name, f"{medians(found)['cache']:.2f}", *ratios), flush=True)
 
 
 @click.command(help=__doc__)
@@ -96,6 +87,8 @@ def measure(root: Path, shape: Layout, views: int, rounds: int) -> None:
 @click.option("--group", default=6, show_default=True)
 @click.option("--rounds", default=7, show_default=True)
 def main(classes: int, shards: int, views: int, group: int, rounds: int) -> None:
+    print(f"{machine()}\n")
+    print(head("codec", "r", "order", "us per row", "of the map", "of map + decode"))
     with tempfile.TemporaryDirectory() as root:
         for codec in codecs_for(classes):
             (Path(root) / codec).mkdir()

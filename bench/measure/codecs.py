@@ -1,29 +1,30 @@
 """What each codec costs and loses: bytes on disk and CPU time per view, and how far the stored targets are from the
 teacher's, as KL(teacher || stored) in nats and as total variation, at temperatures 1, 3 and 10.
 
-    python -m bench.measure.codecs                     the table of docs/EVIDENCE-codecs.md: five teachers, some minutes
+    python -m bench.measure.codecs                     the table of docs/EVIDENCE-codecs.md: four teachers, some minutes
     python -m bench.measure.codecs logits.npy          float32 (rows, C) of a teacher of yours
     python -m bench.measure.codecs work                the teacher of params.yaml, run anew on three views
     python -m bench.measure.codecs --figures           the figures of pipeline/cache/fidelity.py
 
 Teachers: the demo's (10 classes, fitted here as the demo does), one of 100 classes (numbers of two of scikit-learn's
-digits, fitted with the demo's recipe), and simulated logits of 1,000 classes, peaked and smoothed. Times are CPU times of
-this process, medians of interleaved rounds, with parts of 30 views: packing is done as the teacher answers, writing is
-committing a part (with its digests and fsyncs), reading is reading its blocks in three views at a time.
+digits, fitted with the demo's recipe), and simulated logits of 1,000 classes, peaked and smoothed. Times are CPU times with
+parts of 30 views: packing is done as the teacher answers, writing is committing a part (with its digests and fsyncs), reading
+is reading its blocks in three views at a time.
 Beside the codecs, at equal K: TinyViT's layout (float16 probabilities, int16 classes, an int32 seed; what is missing to 1
 spread evenly over the other classes) and FKD's marginal one without the rest.
 """
 
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
 from PIL import Image
 
+from bench.timing import head, interleaved, machine, microseconds, row
 from pipeline.cache.codec import codecs_for, hard_labels, pack, through_codec, top_k
 from pipeline.cache.commit import PartRows
 from pipeline.cache.fidelity import TEMPERATURES
@@ -122,7 +123,7 @@ def teacher_of_params() -> tuple[str, TeacherConfig, Recipe]:
     return name, chosen, config.load(PARAMS, f"recipes.{chosen.recipe}", Recipe)
 
 
-def fitted(data: DataConfig, source: Path, folder: Path, save: Path | None) -> np.ndarray:
+def fitted(data: DataConfig, source: Path, folder: Path) -> np.ndarray:
     """Packs a source, fits the teacher of params.yaml on it as the demo does, and asks it."""
     name, chosen, recipe = teacher_of_params()
     how = config.load(PARAMS, f"teachers.{name}.fit", FitConfig)
@@ -132,11 +133,7 @@ def fitted(data: DataConfig, source: Path, folder: Path, save: Path | None) -> n
     model, top1 = fit_teacher(chosen, how, recipe, train, val, folder / "run", 0)
     print(f"a teacher of {len(classes)} classes: {top1:.1%} top-1 on its validation split")
     write_teacher(model, chosen, recipe, classes, "fitted", 100 * top1, folder / "teacher")
-    logits = answers(train, folder / "teacher" / "model.safetensors", chosen, recipe)
-    if save is not None:
-        save.mkdir(parents=True, exist_ok=True)
-        np.save(save / f"{folder.name}.npy", logits)
-    return logits
+    return answers(train, folder / "teacher" / "model.safetensors", chosen, recipe)
 
 
 def write_numbers(root: Path, per_class: int = 30) -> None:
@@ -149,56 +146,39 @@ def write_numbers(root: Path, per_class: int = 30) -> None:
     for split, count in (("train", per_class), ("val", per_class // 3)):
         for number in range(100):
             (root / split / f"{number:02d}").mkdir(parents=True)
-            for row in range(count):
-                draws = Draws("numbers", split, number, row)
+            for i in range(count):
+                draws = Draws("numbers", split, number, i)
                 pair = [pixels[digits[draws.below(len(digits))]] for digits in (of[number // 10], of[number % 10])]
                 image = np.pad(np.concatenate(pair, 1), ((4, 4), (0, 0)))
-                Image.fromarray(image).save(root / split / f"{number:02d}" / f"{row}.png")
+                Image.fromarray(image).save(root / split / f"{number:02d}" / f"{i}.png")
 
 
-def teachers(folder: Path, rows: int, save: Path | None) -> Iterator[tuple[str, np.ndarray]]:
-    demo = fitted(config.load(PARAMS, "data", DataConfig), Path(), folder / "demo", save)
+def teachers(folder: Path, rows: int) -> Iterator[tuple[str, np.ndarray]]:
+    demo = fitted(config.load(PARAMS, "data", DataConfig), Path(), folder / "demo")
     yield "demo, 10 classes", demo[:rows]
     write_numbers(folder / "numbers")
     numbers = validate(DataConfig, {"source": "folder", "shard_size": 1024, "block": 64, "seed": 0}, "data")
-    yield "fitted, 100 classes", fitted(numbers, folder / "numbers", folder / "fitted", save)[:rows]
+    yield "fitted, 100 classes", fitted(numbers, folder / "numbers", folder / "fitted")[:rows]
     yield "simulated, peaked, 1,000 classes", peaked(rows)
     yield "simulated, smoothed, 1,000 classes", smoothed(peaked(rows))
 
 
-def costs(logits: np.ndarray, codecs: list[str], rounds: int) -> dict[str, list[float]]:
-    """Per codec and view: bytes on disk (hard labels, logits and record), CPU us to pack, to write and to read."""
-    samples = min(1024, len(logits) // 3)
-    rows = logits[: 3 * samples].reshape(3, samples, -1)
-    times: dict[str, list[list[float]]] = {codec: [] for codec in codecs}
-    sizes = {}
-    for _ in range(rounds):
-        for codec, measured in times.items():
-            shape = Layout(samples, rows.shape[-1], 1024, 256, 30, codec)
-            begun = time.process_time()
-            packed, hard = pack(codec, rows), hard_labels(rows)
-            took = [(time.process_time() - begun) / rows[..., 0].size]
-            part = PartRows(
-                (0, 0), many(hard), None if packed is None else many(packed), fake.pixels(shape, (0, 0)), "s"
-            )
-            with tempfile.TemporaryDirectory() as root:
-                pool = open_pool(Path(root), fake.identity(shape))
-                begun = time.process_time()
-                commit_part(pool, part)
-                took.append((time.process_time() - begun) / part.hard.size)
-                cache = open_cache(pool.path)
-                cache.read(fake.blocks(shape)[0], 0, 3)  # opens the arrays and parses the record
-                begun = time.process_time()
-                for block in fake.blocks(shape):
-                    for view in range(0, 30, 3):
-                        cache.read(block, view, 3)
-                took.append((time.process_time() - begun) / part.hard.size)
-                sizes[codec] = sum(path.stat().st_size for path in pool.paths((0, 0))) / part.hard.size
-            measured.append(took)
-    return {
-        codec: [sizes[codec], *(1e6 * statistics.median(column) for column in zip(*measured, strict=True))]
-        for codec, measured in times.items()
-    }
+def costs(codec: str, rows: np.ndarray) -> tuple[float, float, float, float]:
+    """Per view of ``rows`` (3, n, C): bytes on disk (hard labels, logits and record), CPU us to pack, to write and to read."""
+    shape = Layout(rows.shape[1], rows.shape[-1], 1024, 256, 30, codec)
+    packing = microseconds(lambda: (pack(codec, rows), hard_labels(rows)), rows[..., 0].size)
+    packed = pack(codec, rows)
+    pixels, hard = fake.pixels(shape, (0, 0)), many(hard_labels(rows))
+    part = PartRows((0, 0), hard, None if packed is None else many(packed), pixels, "s")
+    with tempfile.TemporaryDirectory() as root:
+        pool = open_pool(Path(root), fake.identity(shape))
+        writing = microseconds(lambda: commit_part(pool, part), hard.size)
+        cache, blocks = open_cache(pool.path), fake.blocks(shape)
+        cache.read(blocks[0], 0, 3)  # opens the arrays and parses the record
+        visits = [(block, view) for block in blocks for view in range(0, 30, 3)]
+        reading = microseconds(lambda: [cache.read(block, view, 3) for block, view in visits], hard.size)
+        size = sum(path.stat().st_size for path in pool.paths((0, 0))) / hard.size
+    return size, packing, writing, reading
 
 
 def many(rows: np.ndarray) -> np.ndarray:
@@ -212,27 +192,30 @@ def table(name: str, logits: np.ndarray, rounds: int) -> None:
     log_p = log_softmax(logits, 1.0)
     top, entropy = np.exp(log_p).max(-1).mean(), -(np.exp(log_p) * log_p).sum(-1).mean()
     print(f"\n**{name}** ({len(logits)} rows; mean top-1 probability {top:.2f}, entropy {entropy:.2f} nats)\n")
-    print("| stored | B/view | KL tau 1 | 3 | 10 | TV tau 1 | 3 | 10 | argmax kept | pack us | write us | read us |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
-    for codec, (size, packing, write, read) in costs(logits, codecs_for(classes), rounds).items():
+    taus = [f"{name} {tau:g}" for name in ("KL", "TV") for tau in TAUS]
+    print(head("stored", "B/view", *taus, "argmax kept", "pack us", "write us", "read us"))
+    samples = min(1024, len(logits) // 3)
+    rows = logits[: 3 * samples].reshape(3, samples, -1)
+    found = interleaved({codec: partial(costs, codec, rows) for codec in codecs_for(classes)}, rounds)
+    for codec, measured in found.items():
+        size, *spent = (f"{statistics.median(column):.1f}" for column in zip(*measured))
         kept = through_codec(codec, logits[None])
-        losses = fidelity(logits, None if kept.logits is None else kept.logits[0])
-        print(f"| `{codec}` | {size:.1f} | {losses} | {packing:.1f} | {write:.1f} | {read:.1f} |")
+        print(row(f"`{codec}`", size, *fidelity(logits, None if kept.logits is None else kept.logits[0]), *spent))
         k = top_k(codec)
         if k is not None:
             theirs = fidelity(logits, probabilities_and_uniform_rest(logits, k))
-            print(f"| TinyViT, K = {k} | {4 + 4 * k} | {theirs} | | | |")
-            print(f"| no rest, K = {k} | {4 * k} | {fidelity(logits, no_rest(logits, k))} | | | |")
+            print(row(f"TinyViT, K = {k}", 4 + 4 * k, *theirs, "", "", ""))
+            print(row(f"no rest, K = {k}", 4 * k, *fidelity(logits, no_rest(logits, k)), "", "", ""))
 
 
-def fidelity(logits: np.ndarray, other: np.ndarray | None) -> str:
+def fidelity(logits: np.ndarray, other: np.ndarray | None) -> list[str]:
     """The columns KL, total variation and argmax of the table."""
     if other is None:
-        return " | ".join([""] * 6 + ["all"])
+        return [*[""] * 6, "all"]
     cells = [f"{divergence(logits, other, tau).mean():.2g}" for tau in TAUS]
     cells += [f"{variation(logits, other, tau).mean():.2g}" for tau in TAUS]
     lost = int((other.argmax(-1) != logits.argmax(-1)).sum())
-    return " | ".join([*cells, f"all but {lost}" if lost else "all"])
+    return [*cells, f"all but {lost}" if lost else "all"]
 
 
 @click.command(help=__doc__)
@@ -240,10 +223,10 @@ def fidelity(logits: np.ndarray, other: np.ndarray | None) -> str:
 @click.option("--rows", default=3072, show_default=True)
 @click.option("--rounds", default=7, show_default=True)
 @click.option("--figures", is_flag=True)
-@click.option("--save", type=click.Path(path_type=Path), help="A folder for the fitted teachers' logits, as .npy.")
 @stage
-def main(source: Path | None, rows: int, rounds: int, figures: bool, save: Path | None) -> None:
+def main(source: Path | None, rows: int, rounds: int, figures: bool) -> None:
     np.seterr(divide="ignore", invalid="ignore")  # the log of nothing, where there is no rest
+    print(machine())
     if figures:
         logits = peaked(rows)
         for codec in ("top4", "top8", "top16", "top32", "top64", "top128", "top255", "u8"):
@@ -252,7 +235,7 @@ def main(source: Path | None, rows: int, rounds: int, figures: bool, save: Path 
             print(codec, [float(f"{divergence(logits, found[0], tau).mean():.2g}") for tau in TEMPERATURES])
     elif source is None:
         with tempfile.TemporaryDirectory() as folder:
-            for name, logits in teachers(Path(folder), rows, save):
+            for name, logits in teachers(Path(folder), rows):
                 table(name, logits, rounds)
     elif source.suffix == ".npy":
         table(source.name, np.load(source, allow_pickle=False).astype(np.float32)[:rows], rounds)

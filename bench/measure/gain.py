@@ -24,6 +24,7 @@ from typing import Any
 import click
 import numpy as np
 
+from bench.timing import head, row
 from pipeline.base.files import digest, parse_json
 from pipeline.planning.params import compose, write
 from pipeline.planning.studies import merge
@@ -138,8 +139,7 @@ def top1(work: Path, trial: Trial) -> float:
 def table(work: Path, todo: list[Trial], seeds: int, own: bool) -> Iterator[str]:
     """Rows of a Markdown table, where the teacher had its students' labels (``own``) or all: mean top-1 over the seeds with its
     standard error, the standard deviation, and the mean difference from the plain student of the same seed and labels."""
-    yield "| labels per class | teacher % | student | top-1 % | deviation | gain over plain |"
-    yield "|---|---|---|---|---|---|"
+    yield from head("labels per class", "teacher %", "student", "top-1 %", "deviation", "gain over plain").splitlines()
     for labels in dict.fromkeys(trial.labels for trial in todo if own or trial.labels != ALL):
         teacher = labels if own else ALL
         taught = np.array([teacher_top1(work, Trial("soft", teacher, labels, seed)) for seed in range(seeds)])
@@ -149,7 +149,7 @@ def table(work: Path, todo: list[Trial], seeds: int, own: bool) -> Iterator[str]
             values = [top1(work, Trial(kind, teacher, labels, seed)) for seed in range(seeds)] if same is None else same
             deviation = f"{np.std(values, ddof=1):.2f}" if seeds > 1 else ""
             gain = _mean(values - plain, sign="+") if same is None else ""
-            yield f"| {labels} | {_mean(taught)} | {kind} | {_mean(np.array(values))} | {deviation} | {gain} |"
+            yield row(labels, _mean(taught), kind, _mean(np.array(values)), deviation, gain)
 
 
 def teacher_top1(work: Path, trial: Trial) -> float:

@@ -10,12 +10,13 @@ Prints bytes, files, seconds and memory; the pool, the published copy and the ba
 """
 
 import hashlib
-import os
 import resource
 import shutil
 import statistics
 import tempfile
-import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import click
@@ -23,9 +24,10 @@ import numpy as np
 import torch
 
 from bench.measure.codecs import peaked
+from bench.timing import compared, interleaved, machine, microseconds, timed
 from pipeline.cache.codec import pack
 from pipeline.cache.commit import PartRows
-from pipeline.cache.layout import Layout
+from pipeline.cache.layout import Layout, Store
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.publish import publish
 from pipeline.cache.reader import Cache, open_cache
@@ -62,71 +64,68 @@ def written() -> int:
     return int(lines["wchar"])
 
 
-def write(root: Path, shape: Layout, views: int) -> Path:
-    """Fills a pool and prints what it cost; returns the cache's path."""
-    pool = open_pool(root / "pool", fake.identity(shape, classes=[f"n{c:08d}" for c in range(CLASSES)]))
+def fill(pool: Store, views: int) -> tuple[list[float], float]:
+    """Commits all parts; seconds of each commit, and the memory in use after the first, MB."""
+    shape, seconds, first = pool.layout, [], 0.0
     packed = pack(shape.codec, peaked(1024))
-    parts = list(shape.parts(views))
-    generate, seconds, before, started = 0.0, [], written(), time.perf_counter()
-    first_peak = 0.0
-    for g, s in parts:
-        at = time.perf_counter()
+    for g, s in shape.parts(views):
         # The same samples in every group, so that the labels belong to the images.
         hard = answers(np.random.default_rng([s, g]), shape.group, shape.rows(s))
         rows = None if packed is None else packed[np.random.default_rng([s, g]).integers(0, len(packed), hard.shape)]
-        pixels = fake.pixels(shape, (g, s))
-        middle = time.perf_counter()
-        commit_part(pool, PartRows((g, s), hard, rows, pixels, pool.identity["shards"][s]))
-        generate += middle - at
-        seconds.append(time.perf_counter() - middle)
-        first_peak = first_peak or peak()
-    total = time.perf_counter() - started
-    names = (*shape.arrays, "commits")
-    size = sum(path.stat().st_size for name in names for path in (pool.path / name).rglob("*") if path.is_file())
-    teacher = shape.group * shape.shard_size / 10_000
-    print(f"write     {len(parts)} parts in {total:.0f} s (fake teacher {generate:.0f} s); commit with fsync: median")
+        part = PartRows((g, s), hard, rows, fake.pixels(shape, (g, s)), pool.identity["shards"][s])
+        seconds.append(timed(partial(commit_part, pool, part))[1])
+        first = first or peak()
+    return seconds, first
+
+
+def write(root: Path, shape: Layout, views: int) -> Store:
+    """Fills a pool and prints what it cost."""
+    pool = open_pool(root / "pool", fake.identity(shape, classes=[f"n{c:08d}" for c in range(CLASSES)]))
+    before = written()
+    (seconds, first_peak), total = timed(partial(fill, pool, views))
+    size = sum(file.stat().st_size for name in (*shape.arrays, "commits") for file in files(pool.path / name))
+    commit, teacher = statistics.median(seconds), shape.group * shape.shard_size / 10_000
     print(
-        f"          {1e3 * statistics.median(seconds):.1f} ms per part, {statistics.median(seconds) / teacher:.2%} of a part's"
+        f"write     {len(seconds)} parts in {total:.0f} s, of which the fake teacher took {total - sum(seconds):.0f} s"
     )
-    print("          teacher time at 10,000 views/s, and overlapped with it")
+    print(
+        f"          a commit with fsync takes {1e3 * commit:.1f} ms (median), {commit / teacher:.2%} of a part's teacher time"
+    )
+    print("          at 10,000 views/s, while the teacher goes on")
     print(f"          bytes written / bytes kept: {(written() - before) / size:.3f}")
-    print(f"memory    peak after the first part {first_peak:.0f} MB, after the last {peak():.0f} MB")
-    return pool.path
+    print(f"memory    at most {first_peak:.0f} MB at the first part, {peak():.0f} MB at the last")
+    return pool
 
 
-def hashing(out: Path) -> float:
-    """Seconds to read and md5 every file, as ``dvc add`` does on one core."""
-    started = time.perf_counter()
-    for path in out.rglob("*"):
-        if path.is_file():
-            hashlib.md5(path.read_bytes()).hexdigest()
-    return time.perf_counter() - started
+def files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
 
 
-def streaming(root: Path, cache: Cache, shape: Layout, views: int, rounds: int = 7) -> None:
-    """One view of one shard, read in blocks, against a torch.save file per image that holds its views (as FKD does); CPU time."""
-    folder = root / "per image"
-    folder.mkdir()
-    blocks = [block for block in fake.blocks(shape) if block.shard == 0]
+def streaming(root: Path, cache: Cache, shape: Layout, views: int) -> str:
+    """One view of one shard, read in blocks, against a torch.save file per image that holds its views (as FKD does)."""
+    root.mkdir()
+    blocks, samples = [block for block in fake.blocks(shape) if block.shard == 0], shape.rows(0)
     rows = np.concatenate([cache.read(block, 0, shape.group).hard for block in blocks], 1)
     many = np.tile(rows, (-(-views // shape.group), 1))[:views]
-    for sample in range(shape.rows(0)):
-        torch.save(torch.from_numpy(many[:, sample].astype(np.int16)), folder / f"{sample}.pt")
-    ours, theirs = [], []
-    for number in range(rounds):
-        view = (37 * number) % views
-        at = time.process_time()
+    for sample in range(samples):
+        torch.save(torch.from_numpy(many[:, sample].astype(np.int16)), root / f"{sample}.pt")
+
+    def blockwise(view: int) -> None:
         for block in blocks:
-            cache.read(block, view)
-        middle = time.process_time()
-        for sample in range(shape.rows(0)):
-            torch.load(folder / f"{sample}.pt")[view]
-        ours.append(middle - at)
-        theirs.append(time.process_time() - middle)
-    a, b = statistics.median(ours) / shape.rows(0), statistics.median(theirs) / shape.rows(0)
-    print(
-        f"streaming one view of one shard: {1e6 * a:.2f} us per row, a torch.save file per image {1e6 * b:.0f} us: {b / a:.0f}x"
-    )
+            cache.read(block, view % views)
+
+    def by_file(view: int) -> None:
+        for sample in range(samples):
+            torch.load(root / f"{sample}.pt")[view % views]
+
+    def per_row(read: Callable[[int], None], turns: Iterator[int]) -> float:
+        return microseconds(lambda: read(next(turns)), samples)
+
+    ways = {
+        "cache, by blocks": partial(per_row, blockwise, count(0, 37)),
+        "a torch.save file per image": partial(per_row, by_file, count(0, 37)),
+    }
+    return compared(interleaved(ways, 7), "us per row")
 
 
 @click.command(help=__doc__)
@@ -135,39 +134,27 @@ def streaming(root: Path, cache: Cache, shape: Layout, views: int, rounds: int =
 @click.option("--group", default=60, show_default=True)
 @click.option("--shard-size", default=1024, show_default=True)
 @click.option("--codec", default="none", show_default=True)
-@click.option(
-    "--root", type=click.Path(path_type=Path), default=None, help="Where to work (default: a temporary folder)."
-)
+@click.option("--root", type=click.Path(path_type=Path), help="Where to work (default: a temporary folder).")
 def main(samples: int, views: int, group: int, shard_size: int, codec: str, root: Path | None) -> None:
     torch.set_num_threads(1)
+    print(machine())
     folder = Path(tempfile.mkdtemp(dir=root))
     shape = Layout(samples, CLASSES, shard_size, 256 if shard_size % 256 == 0 else shard_size, group, codec)
+    out = folder / "out"
     try:
-        cache_path = write(folder, shape, views)
-        at = time.perf_counter()
-        publish(open_pool(folder / "pool", open_cache(cache_path).identity), folder / "out", views, 10**12)
-        print(f"publish   {time.perf_counter() - at:.1f} s (copied, checked, synced)")
-        paths = [path for path in (folder / "out").rglob("*") if path.is_file()]
-        sizes = [path.stat().st_size for path in paths]
-        records = sum(path.stat().st_size for path in (folder / "out" / "commits").rglob("*.json"))
-        print(f"size      {sum(sizes) / 1e9:.3f} GB in {len(paths)} files, {records / 1e9:.3f} GB of it commit records")
-        at = time.perf_counter()
-        cache = open_cache(folder / "out")
-        opened = time.perf_counter() - at
-        cache.read(fake.blocks(shape)[0], 0)
-        print(
-            f"opening   {opened:.3f} s, and {time.perf_counter() - at - opened:.3f} s to the first block; in the pool",
-            end=" ",
-        )
-        at = time.perf_counter()
-        open_cache(cache_path)
-        print(f"{time.perf_counter() - at:.3f} s")
-        print(f"md5       {hashing(folder / 'out'):.1f} s for all files on one core")
-        at = time.perf_counter()
-        report = verify(folder / "out")
-        print(f"verify    {time.perf_counter() - at:.1f} s: {report.whole} of {report.parts} parts whole")
-        streaming(folder, cache, shape, views)
-        print(f"load      {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        pool = write(folder, shape, views)
+        print(f"publish   {timed(lambda: publish(pool, out, views, 10**12))[1]:.1f} s (copied, checked, synced)")
+        size, records = (sum(file.stat().st_size for file in files(of)) for of in (out, out / "commits"))
+        print(f"size      {size / 1e9:.3f} GB in {len(files(out))} files, {records / 1e9:.3f} GB of it commit records")
+        cache, opened = timed(partial(open_cache, out))
+        _, first = timed(lambda: cache.read(fake.blocks(shape)[0], 0))
+        in_pool = timed(partial(open_cache, pool.path))[1]
+        print(f"opening   {opened:.3f} s, and {first:.3f} s to the first block; in the pool {in_pool:.3f} s")
+        hashed = timed(lambda: [hashlib.md5(file.read_bytes()).hexdigest() for file in files(out)])[1]
+        print(f"md5       {hashed:.1f} s for all files on one core, as dvc add does it")
+        report, checked = timed(partial(verify, out))
+        print(f"verify    {checked:.1f} s: {report.whole} of {report.parts} parts whole")
+        print(f"\nReading one view of one shard:\n\n{streaming(folder / 'per image', cache, shape, views)}")
     finally:
         shutil.rmtree(folder)
 

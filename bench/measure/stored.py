@@ -9,6 +9,7 @@ points, so that only large differences say anything; intervals are Wilson's at 9
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,10 @@ from pathlib import Path
 
 import click
 
+from bench.timing import head, machine, row
 from pipeline.runtime.code import ROOT
+
+DIGITS = 1437  # training images
 
 
 def run(folder: Path, stage: str, *arguments: str) -> None:
@@ -27,42 +31,38 @@ def run(folder: Path, stage: str, *arguments: str) -> None:
         raise click.ClickException(done.stderr)
 
 
+def trained(folder: Path, student: str, changes: list[str]) -> tuple[float, float, float, int]:
+    """Top-1, its interval, and the bytes of the cache, of a student trained anew from a cache made anew."""
+    run(folder, "configure", f"student={student}", "cache.group=3", *changes, "--configs", str(ROOT / "configs"))
+    work = folder / "work"
+    if not (work / "shards").exists():
+        run(folder, "index")
+        run(folder, "shard")
+        run(folder, "fit_teacher", "--teacher", "regnety_digits")
+    for out in ("caches/digits", f"students/{student}", f"eval/{student}"):
+        shutil.rmtree(work / out, ignore_errors=True)
+    run(folder, "precompute", "--cache", "digits")
+    run(folder, "train", "--student", student)
+    run(folder, "evaluate", "--student", student)
+    found = json.loads((work / "eval" / student / "metrics.json").read_text())["sets"]["val"]["heads"]["class"]
+    size = sum(path.stat().st_size for path in (work / "caches/digits").rglob("*") if path.is_file())
+    return found["top1"], *found["interval"], size
+
+
 @click.command(help=__doc__)
 @click.option("--views", default="3,6,15,30", show_default=True, help="V, multiples of 3.")
 @click.option("--codecs", default="u8,f16,none", show_default=True, help="none: hard labels, and a hard student.")
 @click.option("--epochs", default=30.0, show_default=True)
 def main(views: str, codecs: str, epochs: float) -> None:
-    print("| codec | V | top-1 % | 95 % interval | bytes a view |\n|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as name:
-        folder, first = Path(name), True
+    print(f"{machine()}\n\n{head('codec', 'V', 'top-1 %', '95 % interval', 'bytes a view')}")
+    with tempfile.TemporaryDirectory() as folder:
         for codec in codecs.split(","):
-            student = "hard" if codec == "none" else "soft"
-            for count in views.split(","):
-                changes = [
-                    f"student={student}",
-                    f"training.epochs={epochs}",
-                    f"training.period={count}",
-                    "cache.group=3",
-                ]
-                changes += [f"cache.views={count}", f"cache.codec={codec}", "--configs", str(ROOT / "configs")]
-                run(folder, "configure", *changes)
-                if first:
-                    for stage in ("index", "shard", "fit_teacher"):
-                        run(folder, stage, *(["--teacher", "regnety_digits"] if stage == "fit_teacher" else []))
-                    first = False
-                for out in ("caches/digits", f"students/{student}", f"eval/{student}"):
-                    subprocess.run(["rm", "-rf", str(folder / "work" / out)], check=True)
-                run(folder, "precompute", "--cache", "digits")
-                run(folder, "train", "--student", student)
-                run(folder, "evaluate", "--student", student)
-                scored = json.loads((folder / f"work/eval/{student}/metrics.json").read_text())
-                found = scored["sets"]["val"]["heads"]["class"]
-                stored = sum(
-                    path.stat().st_size for path in (folder / "work/caches/digits").rglob("*") if path.is_file()
-                )
-                low, high = found["interval"]
-                cells = f"{codec} | {count} | {found['top1']:.2f} | {low:.2f} to {high:.2f}"
-                print(f"| {cells} | {stored / 1437 / int(count):.1f} |", flush=True)
+            for count in map(int, views.split(",")):
+                changes = [f"training.epochs={epochs}", f"training.period={count}", f"cache.views={count}"]
+                student = "hard" if codec == "none" else "soft"
+                top1, low, high, size = trained(Path(folder), student, [*changes, f"cache.codec={codec}"])
+                cells = (f"{top1:.2f}", f"{low:.2f} to {high:.2f}", f"{size / DIGITS / count:.1f}")
+                print(row(codec, count, *cells), flush=True)
 
 
 if __name__ == "__main__":

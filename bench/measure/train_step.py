@@ -8,13 +8,11 @@ First table: a step from the cache over the same step undistilled, both through 
 the same model; the goal is a median of at most 1.02. Second table: a step with the live teacher over a step from the cache,
 measured against what the FLOPs of both models predict; the goal is at least 0.9 of it. The teacher labels --block views
 at once, and its views/s and the images/s of the step alone stand beside. --precision is the student's and the teacher's.
-Times are of the CPU where there is no GPU, so that a busy machine disturbs them little, and of the clock on a GPU. Drawing,
-which loader workers do, is in none of them.
+Times are of the CPU where there is no GPU, and of the clock on a GPU. Drawing, which loader workers do, is in none of them.
 """
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,9 +21,10 @@ import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.timing import head, interleaved, machine, ratio, row, seconds
 from pipeline.cache.reader import open_cache
 from pipeline.runtime.config import validate
-from pipeline.runtime.machine import device, device_name
+from pipeline.runtime.machine import device
 from pipeline.student.config import StudentConfig, Supervision
 from pipeline.student.model import create
 from pipeline.student.supervision import FromTeacher, sources
@@ -42,19 +41,6 @@ from tests.support.world import World, make_world, student, training
 VIEWS = 3
 DIGITS = 1437
 SHAPES = {"Ti": {"embed_dim": 192, "num_heads": 3}, "S": {"embed_dim": 384, "num_heads": 6}}
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Of the CPU, all threads; of the clock on a GPU, which is waited for."""
-    if device().type == "cuda":
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        return time.perf_counter() - start
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 class Way:
@@ -92,12 +78,8 @@ def cached_over_undistilled(
         name: Way(world, student(name, how, token=token, arch_args=arguments, tau=3.0), batch, precision)
         for name, how in (("none", "none"), ("cached", kind))
     }
-    ratios = []
-    for number in range(pairs):
-        order = ("none", "cached") if number % 2 else ("cached", "none")
-        spent = {name: seconds(ways[name].take) for name in order}
-        ratios.append(spent["cached"] / spent["none"])
-    return statistics.median(ratios), ways["cached"]
+    found = interleaved({name: partial(seconds, way.take) for name, way in ways.items()}, pairs)
+    return ratio(found["cached"], found["none"]), ways["cached"]
 
 
 def flops(call: Callable[[], object]) -> int:
@@ -148,7 +130,7 @@ def main(pairs: int, batch: int, sizes: str, size: int, teachers: str, precision
         raise click.UsageError(
             f"{pairs} pairs of {batch} need {samples:,} digits, there are {DIGITS:,}: at most {most} pairs, or a smaller --batch"
         )
-    print(f"{device_name()}, {pairs} pairs, B = {batch}, {size} px, {precision}, labelled by {block}")
+    print(f"{machine()}; {pairs} pairs, B = {batch}, {size} px, {precision}, labelled by {block}")
     first, second = [], []
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder), samples, block=block, size=size, shared_pairing=VIEWS)
@@ -156,17 +138,18 @@ def main(pairs: int, batch: int, sizes: str, size: int, teachers: str, precision
         live = {arch: live_teacher(Path(folder), world, arch, precision) for arch in teachers.split(",")}
         for name in sizes.split(","):
             for kind, token in (("hard", True), ("hard", False), ("soft", False)):
-                ratio, way = cached_over_undistilled(world, name, kind, token, pairs, batch, precision)
-                first.append((f"DeiT-{name}", kind, "yes" if token else "no", f"{ratio:.4f}"))
+                found, way = cached_over_undistilled(world, name, kind, token, pairs, batch, precision)
+                first.append(row(f"DeiT-{name}", kind, "yes" if token else "no", f"{found:.4f}"))
             for arch, (label, per_view) in live.items():
                 found, said, *speeds = live_over_cached(way, drawn, label, per_view, batch)
-                ratios = (f"{value:.2f}" for value in (found, said, found / said))
-                second.append((f"DeiT-{name}", arch, *ratios, *(f"{speed:.0f}" for speed in speeds)))
-    print("\n| student | distillation | token | cached / undistilled |\n|---|---|---|---|")
-    print("\n".join(f"| {' | '.join(row)} |" for row in first))
-    print("\n| student | teacher | live / cached | FLOPs predict | share | labelling views/s | step images/s |")
-    print("|---|---|---|---|---|---|---|")
-    print("\n".join(f"| {' | '.join(row)} |" for row in second))
+                cells = [
+                    *(f"{value:.2f}" for value in (found, said, found / said)),
+                    *(f"{speed:.0f}" for speed in speeds),
+                ]
+                second.append(row(f"DeiT-{name}", arch, *cells))
+    print("", head("student", "distillation", "token", "cached / undistilled"), *first, sep="\n")
+    columns = ("live / cached", "FLOPs predict", "share", "labelling views/s", "step images/s")
+    print("", head("student", "teacher", *columns), *second, sep="\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import torch
 
+from bench.timing import head, row
 from pipeline.base import weights
 from pipeline.cache.codec import CodecName
 from pipeline.cache.reader import open_cache
@@ -81,10 +82,9 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder), samples, arch, epochs, shared_pairing=shared_pairing)
         kinds = [(kind, name) for kind, name in KINDS if codec in (None, name)]
-        rows = [row for kind, name in kinds for row in compare(world, steps, views, kind, name, workers=1)]
-    print("\n| distillation | codec | cached against | equal losses | final weights |\n|---|---|---|---|---|")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
+        rows = [cells for kind, name in kinds for cells in compare(world, steps, views, kind, name, workers=1)]
+    print("", head("distillation", "codec", "cached against", "equal losses", "final weights"), sep="\n")
+    print("\n".join(row(*cells) for cells in rows))
     if any(equal != "equal" or same != f"{steps} of {steps}" for *_, same, equal in rows):
         raise SystemExit("a cached run is not the live run")
 
