@@ -5,7 +5,7 @@ import json
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -179,3 +179,8 @@ def _reason(error: Exception) -> str:
         return first_line(error) if isinstance(error, RuntimeError) else str(error)
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {Path(last.filename).name}: {last.line}"
+
+
+def autocast_type(precision: Literal["fp32", "bf16", "fp16"]) -> torch.dtype | None:
+    """The type in which autocast computes; None for fp32, which needs no autocast."""
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

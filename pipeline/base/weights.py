@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.base import files
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError, first_line
-from pipeline.runtime.text import clipped
+from pipeline.runtime.text import clipped, few
 
 # Where training checkpoints keep their weights, in the order of choice. DeiT's EMA is stored but was never
 # evaluated or published (facebookresearch/deit main.py), so it is taken only when it is asked for.
@@ -155,9 +155,8 @@ def require_finite(state: Mapping[str, Tensor], where: str) -> None:
     """Raises IntegrityError that names the tensors of ``state`` with values that are nan or infinite."""
     wrong = [name for name, value in state.items() if not _finite(value)]
     if wrong:
-        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise IntegrityError(
-            f"{where}: damaged weights: nan or inf in {', '.join(wrong[:4])}{more}; copy them again, or train them again"
+            f"{where}: damaged weights: nan or inf in {few(wrong, 4)}; copy them again, or train them again"
         )
 
 
@@ -181,9 +180,8 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], where: str) -> No
         if name in state and own[name].shape != state[name].shape
     ]
     if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise UsageError(
-            f"{where}: the weights do not fit the model: {'; '.join(problems[:8])}{more}; choose weights of this "
+            f"{where}: the weights do not fit the model: {few(problems, between='; ')}; choose weights of this "
             f"architecture and number of classes"
         )
     require_finite(state, where)

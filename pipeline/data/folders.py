@@ -31,7 +31,7 @@ from pipeline.data.listing import (
     suffix,
     walk,
 )
-from pipeline.runtime.text import clipped, few
+from pipeline.runtime.text import clipped, few_names
 
 _DEVKIT = "ILSVRC2012_devkit_t12/data/"
 _LABEL_LISTS = (
@@ -87,7 +87,7 @@ def _classes_in(root: Path, split: str) -> str:
     names = class_names(root) - {"train", "val"}
     if split == "val" or (root / "val").is_dir() or not names:
         return ""
-    return f"; where {few(sorted(names), 3)} in it are classes, set data.val_share, e.g. 0.1, to split them"
+    return f"; where {few_names(sorted(names), 3)} in it are classes, set data.val_share, e.g. 0.1, to split them"
 
 
 def _check_classes(below: str, directories: set[str], found: list[File], imagenet: bool, problems: Problems) -> None:

@@ -11,7 +11,7 @@ from pipeline.base import files
 from pipeline.data.images import PACKED_SUFFIXES, SUFFIXES, UNREAD_SUFFIXES
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import say
-from pipeline.runtime.text import few
+from pipeline.runtime.text import few_names
 
 _HEADER = "#offline-deit index 1"
 HIDDEN = "._@"  # how names of hidden and system directories begin (.git, __MACOSX, _cache, @eaDir)
@@ -92,7 +92,7 @@ class Problems:
             say(f"warning: {text}")
         if self._aside:
             count = f"{len(self._aside)} file{'s' if len(self._aside) > 1 else ''}"
-            say(f"{where}: {count} left aside, not named as images: {few(self._aside, 20)}")
+            say(f"{where}: {count} left aside, not named as images: {few_names(self._aside, 20)}")
         self._warnings, self._aside = [], []
         texts = [*self._damage, *self._usage]  # damage first: it may be the cause of the rest
         if not texts:

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 
 from pipeline.data.listing import Entry, Problems, Split
-from pipeline.runtime.text import few
+from pipeline.runtime.text import few_names
 
 
 def hold_out(whole: Split, share: float, seed: int) -> dict[str, Split]:
@@ -37,16 +37,16 @@ def note_stray_labels(classes: tuple[str, ...], splits: dict[str, Split], proble
     train = Counter(entry.label for entry in splits["train"].entries)
     val = Counter(entry.label for entry in splits["val"].entries)
     if twice := sorted(name for name, count in Counter(classes).items() if count > 1):
-        problems.usage(f"two labels of one class name: {few(twice)}; rename one")
+        problems.usage(f"two labels of one class name: {few_names(twice)}; rename one")
     missing = [label for label in range(len(classes)) if not train[label]]
     if missing and train:
         what = f"label{'s' if len(missing) > 1 else ''} without a training image: {_ranges(missing)}"
         reasons = [*_reasons(missing, classes, train, splits)]
         problems.usage(f"{what} of 0..{len(classes) - 1}; {'; '.join(reasons)}")
-    unseen = [repr(name) for label, name in enumerate(classes) if train[label] and not val[label]]
+    unseen = [name for label, name in enumerate(classes) if train[label] and not val[label]]
     if unseen and val:
-        names = ", ".join(unseen[:8]) + (f" and {len(unseen) - 8} more" if len(unseen) > 8 else "")
-        problems.warn(f"val has no images of {len(unseen)} of {len(classes)} classes ({names}): nothing measures them")
+        count = f"{len(unseen)} of {len(classes)} classes ({few_names(unseen)})"
+        problems.warn(f"val has no images of {count}: nothing measures them")
 
 
 def _reasons(missing: list[int], classes: tuple[str, ...], train: Counter, splits: dict[str, Split]) -> list[str]:
@@ -65,10 +65,10 @@ def _reasons(missing: list[int], classes: tuple[str, ...], train: Counter, split
         count = f"{train[largest]} image{'s' if train[largest] > 1 else ''}"
         found.append(f"a stray label? label {largest} is that of {count}, first {first.path!r}: correct it")
     if only_val:
-        names = few([entry.path for _, entry in sorted(only_val.items())], 3)
+        names = few_names([entry.path for _, entry in sorted(only_val.items())], 3)
         found.append(f"val has images of {_ranges(sorted(only_val))} ({names}): correct or remove them")
     if rest:
-        named = few([classes[label] for label in sorted(rest)], 5)
+        named = few_names([classes[label] for label in sorted(rest)], 5)
         found.append(f"add training images of {named}, or number the labels without gaps")
     return found
 

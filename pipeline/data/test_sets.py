@@ -18,6 +18,7 @@ from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, read_splits, require_few_quarantined, scan
 from pipeline.runtime.config import Config
 from pipeline.runtime.errors import UsageError
+from pipeline.runtime.text import few
 
 VAL = "val"  # the validation split, which is always a test set
 WITHOUT_REAL = ("digits", "cifar10", "cifar100")  # sources whose images are never ImageNet's
@@ -77,7 +78,9 @@ def read_set(config: SetConfig, root: Path, listed: list[File], classes: tuple[s
     if config.source != "folder":
         found, splits = read_splits(_data(config), root, listed)
         if found != classes:
-            problems.usage(f"its classes are {_few(found)}, the students' are {_few(classes)}; they must be the same")
+            problems.usage(
+                f"its classes are {few(found, 5)}, the students' are {few(classes, 5)}; they must be the same"
+            )
         problems.check(root)
         return splits["val"]
     labels = {name: label for label, name in enumerate(classes)}
@@ -93,7 +96,7 @@ def read_set(config: SetConfig, root: Path, listed: list[File], classes: tuple[s
         elif not inside:
             problems.usage(f"{path!r}: an image outside any class directory")
         elif name not in labels:
-            problems.usage(f"{path!r}: no student knows a class {name!r}; their classes are {_few(classes)}")
+            problems.usage(f"{path!r}: no student knows a class {name!r}; their classes are {few(classes, 5)}")
         else:
             key = content_key(path.removesuffix(Path(path).suffix))
             split.entries.append(Entry(path, key, labels[name], suffix(path), file.size, str(root / path)))
@@ -110,10 +113,6 @@ def packing(config: SetConfig, val: Shards) -> DataConfig:
 
 def _data(config: SetConfig) -> DataConfig:
     return DataConfig.model_validate({"source": config.source, "max_quarantined": config.max_quarantined})
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def no_real_labels(found: str) -> str:

@@ -1,12 +1,12 @@
 """How large and how fast a model is."""
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.runtime.machine import median_seconds
 
 
 def parameters(model: nn.Module) -> int:
@@ -22,13 +22,6 @@ def gflops(call: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def images_per_second(answer: Callable[[Tensor], object], images: Tensor, rounds: int = 5) -> float:
-    """Median of ``rounds`` warm forward passes of one batch that lies on the device, without drawing."""
-    times = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        answer(images)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
-        times.append(time.perf_counter() - start)
-    return len(images) / statistics.median(times[1:])  # the first call warms up
+def images_per_second(answer: Callable[[Tensor], object], images: Tensor) -> float:
+    """How many images a warm forward pass answers per second: one batch that lies on the device, without drawing."""
+    return len(images) / median_seconds(lambda: answer(images), images.device)

@@ -19,19 +19,18 @@ from pipeline.planning.speed import Speed, hours
 from pipeline.runtime import units
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
-from pipeline.runtime.machine import world_size
+from pipeline.runtime.machine import median_seconds, world_size
 from pipeline.student.config import StudentConfig
-from pipeline.student.losses import distillation_loss
 from pipeline.student.model import create as create_student
-from pipeline.student.train import make_schedule
+from pipeline.student.train import make_compute, make_schedule
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.model import computing
 from pipeline.teacher.model import create as create_teacher
 from pipeline.teacher.precompute import views_per_visit
-from pipeline.training.batches import seconds_per_row, windows_size
+from pipeline.training.batches import Batch, seconds_per_row, windows_size
 from pipeline.training.config import TrainConfig
-from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import lanes_of
+from pipeline.training.step import Stepper
 from pipeline.views.draw import compile_kernels
 from pipeline.views.drawn import DrawnVisit, draw_visit
 from pipeline.views.recipe import Recipe
@@ -57,7 +56,7 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
     drawing, drawn = _draw(shards, recipe, views_per_visit(cache.group), probe)
     drawn_at = drawing / max(1, workers)
     images, forward, model = _teacher_probe(config, layout, recipe, device)
-    teaching = _median_seconds(forward, device) / len(images)
+    teaching = median_seconds(forward, device) / len(images)
     # Each student's step; its hours with the targets from the cache and from the live teacher.
     students: dict[str, dict[str, Any]] = {}
     memory: list[str] = []
@@ -172,7 +171,7 @@ def codec_costs(chosen: str, classes: int, block: int, views: int) -> dict[str, 
     return {
         codec: {
             "bytes": _bytes(codec, classes, views),
-            "hours": views * _median_seconds(write(codec), torch.device("cpu")) / block / 3600,
+            "hours": views * median_seconds(write(codec)) / block / 3600,
         }
         for codec in dict.fromkeys([*codecs_for(classes), chosen])
     }
@@ -216,19 +215,11 @@ def _student(
     """``speed`` with the seconds of a training step, and the GFLOP of a row."""
     device, images = images.device, images[: max(2, train.batch // world_size())]
     model = create_student(chosen, classes, recipe.size).to(device)
-    target = torch.full((len(images), classes), 1.0 / classes, device=device)
-    optimizer = make_optimizer(model, train.optimizer, train.batch)
-
-    def step() -> object:
-        dtype = torch.float16 if train.precision == "fp16" else torch.bfloat16
-        with torch.autocast(device.type, dtype, enabled=train.precision != "fp32"):
-            loss = distillation_loss(model(images), target, target.argmax(1), target, kind=chosen.distillation)
-        loss.total.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss
-
-    taken = _median_seconds(step, device) / len(images)
+    labels, logits = torch.zeros(len(images), dtype=torch.int64, device=device), images.new_zeros(len(images), classes)
+    batch = Batch(images, labels, labels, torch.ones(len(images), device=device), labels, logits, live=0)
+    stepper = Stepper(model, train.model_copy(update={"compile": False, "accumulate": 1}), device)
+    compute = make_compute(train, chosen, classes)
+    taken = median_seconds(lambda: stepper(compute, batch), device) / len(images)
     return replace(speed, step=taken), 3 * gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
 
 
@@ -240,14 +231,3 @@ def _draw(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> tuple[flo
     start = time.process_time()
     drawn = draw_visit(shards, recipe, few, 0, repeats)
     return (time.process_time() - start) / (few.samples * repeats), drawn
-
-
-def _median_seconds(call: Callable[[], object], device: torch.device, rounds: int = 5) -> float:
-    times = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])  # the first call warms up

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import os
 import signal
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -118,6 +119,23 @@ def patience() -> int:
     """Seconds without a sign of life after which another rank or a loader process is given up: DISTIL_TIMEOUT, else
     600."""
     return _whole("DISTIL_TIMEOUT", 600, 1, _MOST_SECONDS)
+
+
+def median_seconds(
+    call: Callable[[], object], device: torch.device | None = None, rounds: int = 5, warm: int = 1
+) -> float:
+    """Seconds of one ``call``, the median of ``rounds`` after ``warm`` ones; waits for what it left on ``device``, if that
+    is a GPU."""
+    import torch
+
+    times = []
+    for _ in range(warm + rounds):
+        start = time.perf_counter()
+        call()
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[warm:])
 
 
 @contextmanager

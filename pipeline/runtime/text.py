@@ -2,6 +2,7 @@
 
 import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import TextIO
 
 _JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji are spelled with them
@@ -60,7 +61,12 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
 
 
-def few(names: list[str], most: int = 8) -> str:
-    """The first ``most`` names as a person reads them, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more
+def few_names(names: Sequence[str], most: int = 8) -> str:
+    """The first ``most`` names in quotes, and how many more there are."""
+    return few([repr(name) for name in names], most)
+
+
+def few(texts: Sequence[str], most: int = 8, between: str = ", ") -> str:
+    """The first ``most`` texts, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more

@@ -12,6 +12,7 @@ from pipeline.cache.codec import hard_labels, through_codec
 from pipeline.cache.reader import Cache
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import UsageError
+from pipeline.runtime.text import few
 from pipeline.student.config import Supervision
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
@@ -88,9 +89,9 @@ def sources(
     require_coverage(views, cache.views)
     missing = cache.missing(views)
     if missing:
-        shown = ", ".join(f"({g}, {s})" for g, s in missing[:5])
+        shown = few([f"({g}, {s})" for g, s in missing], 5)
         raise UsageError(
             f"{cache.path}: a cache alone must hold every part of views 0..{views - 1}, and {len(missing)} are missing: (view "
-            f"group, shard) {shown}{' ...' if len(missing) > 5 else ''}; run stages.precompute, or name a teacher as well"
+            f"group, shard) {shown}; run stages.precompute, or name a teacher as well"
         )
     return FromCache(cache, shards, verify, partial=False), None

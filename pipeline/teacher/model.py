@@ -112,7 +112,7 @@ def computing(precision: Precision, device: torch.device) -> Iterator[None]:
         backends.mkldnn.matmul,
         backends.mkldnn.conv,
     )
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = timm_models.autocast_type(precision)
     before = [backend.fp32_precision for backend in precisions]
     cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
     try:

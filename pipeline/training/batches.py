@@ -9,8 +9,6 @@ every 4 kB, which took seven times as long as the copy itself.
 """
 
 import itertools
-import statistics
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
@@ -18,7 +16,7 @@ import numpy as np
 import torch
 
 from pipeline.data.shards import Shards
-from pipeline.runtime.machine import GRACE, world_size
+from pipeline.runtime.machine import GRACE, median_seconds, world_size
 from pipeline.training.schedule import Schedule, windows
 from pipeline.views.drawn import DrawnVisit
 from pipeline.views.finish import FinishPlan, finish
@@ -208,16 +206,15 @@ def windows_size(
     return ring_size(shards, recipe, schedule.repeats, workers, held, ahead, free)
 
 
-def seconds_per_row(drawn: DrawnVisit, size: int, recipe: Recipe, device: torch.device, rounds: int = 5) -> float:
-    """Seconds of this process per row of a batch of ``size`` rows, gathered and finished: the median of ``rounds``, with
-    the pairs of ``drawn`` over and over. What a GPU does meanwhile is not waited for, but for its copy."""
+def seconds_per_row(drawn: DrawnVisit, size: int, recipe: Recipe, device: torch.device) -> float:
+    """Seconds of this process per row of a batch of ``size`` rows, gathered and finished: a median, with the
+    pairs of ``drawn`` over and over. What a GPU does meanwhile is not waited for, but for its copy."""
     rows, pool = _flatten(drawn, None), _Pool((size, 3, recipe.size, recipe.size), device)
     flat = torch.from_numpy(np.resize(rows.pairs, size))
-    times = []
-    for _ in range(rounds + 2):  # the first ones warm up
-        start = time.perf_counter()
+
+    def gather() -> None:
         step = _Step(size, pool)
         step.put(rows, flat)
         step.batch(recipe, device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:]) / size
+
+    return median_seconds(gather, warm=2) / size

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from pipeline.base.timm_models import autocast_type
 from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.machine import world_size
 from pipeline.training.batches import Batch
@@ -34,7 +35,7 @@ class Stepper:
         if world_size() > 1:
             ids = [device] if device.type == "cuda" else None
             self.stepped = nn.parallel.DistributedDataParallel(self.stepped, device_ids=ids)
-        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+        dtype = autocast_type(config.precision)
         self.autocast: Any = torch.autocast(device.type, dtype) if dtype is not None else nullcontext()
 
     def __call__(self, compute: Compute, batch: Batch) -> dict[str, torch.Tensor]:
