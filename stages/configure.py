@@ -22,12 +22,19 @@ from stages import FOLDER
 @click.option("--params", "--out", "out", type=FOLDER, default=Path("params.yaml"), show_default=True)
 @click.option("--check", "only_check", is_flag=True, help="Write nothing: check an edited params.yaml whole.")
 @click.option("--weights", type=FOLDER, help="With --check: write hashes of named weights there.")
+@click.option("--keys", is_flag=True, help="Write only the tables of keys in the configs' README.md.")
 @stage
-def main(choices: tuple[str, ...], configs: Path, out: Path, only_check: bool, weights: Path | None) -> None:
+def main(
+    choices: tuple[str, ...], configs: Path, out: Path, only_check: bool, weights: Path | None, keys: bool
+) -> None:
     from pipeline.planning.advice import advice
     from pipeline.planning.check import check, refused_by_dvc
+    from pipeline.planning.keys import write_tables
     from pipeline.planning.params import compose, write, write_weights
 
+    if keys:
+        write_tables(configs / "README.md")
+        return
     if only_check:
         pieces = check(read_yaml(out), os.environ)
         for told in [*advice(pieces), *filter(None, [refused_by_dvc(out.absolute().parent)])]:

@@ -84,15 +84,21 @@ def record_key(part: Part) -> str:
 
 
 class CacheConfig(Config):
-    """What a teacher cache holds: the answers of ``teacher`` on views of ``recipe``, two names of other pieces of
-    params.yaml. ``views``: V; ``group``: G, the views that one part holds."""
+    """What a teacher cache holds: the logits and hard labels of ``teacher`` on views of ``recipe``."""
 
     recipe: str
+    """Name of the recipe of its views."""
     teacher: str
+    """Name of the teacher that labels them."""
     views: int = Field(ge=1, le=1_000_000)
+    """Stored views of every sample (V), a multiple of ``group``. More of them label only the new views."""
     group: int = Field(ge=1, le=1_000_000)
+    """Views in one part (G); a training's ``repeats`` divides it. Another group makes another cache."""
     codec: CodecName
-    publish_max: int = Field(default=20_000_000_000, ge=0)  # bytes; above, the DVC out is a receipt
+    """How logits are stored: ``none`` (hard labels only), ``topK`` (K from 4 to 255 and below C: the largest logits and one
+    value for the rest; ``top16`` takes 52 bytes per view at 1,000 classes), ``u8`` (1 byte per class), ``f16`` (2 bytes)."""
+    publish_max: int = Field(default=20_000_000_000, ge=0)
+    """Bytes; a larger cache stays in the work pool, and DVC's output is a receipt of it."""
 
     @model_validator(mode="after")
     def _whole_groups(self) -> "CacheConfig":

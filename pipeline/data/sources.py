@@ -25,27 +25,43 @@ _ROOT = "set DATA_ROOT (data=imagenet: IMAGENET_ROOT) to where the images are"
 
 
 class Expected(Config):
-    """Known counts, refused when different (ImageNet: 1,281,167 and 50,000)."""
+    """Known counts of images; other counts are refused."""
 
     train: int = Field(ge=1)
+    """Training images (ImageNet: 1,281,167)."""
     val: int = Field(ge=1)
+    """Validation images (ImageNet: 50,000)."""
 
 
 class DataConfig(Config):
-    """Section ``data``: which images, and how they are packed."""
+    """Which images, and how they are packed. A change packs them again; other shards need other caches."""
 
     source: Literal["digits", "folder", "imagenet", "cifar10", "cifar100", "webdataset"]
-    classes: int | None = Field(None, ge=2, le=MAX_CLASSES)  # expected C; None takes what there is
+    """Kind of source. ``digits`` comes with scikit-learn, ``imagenet`` lies in IMAGENET_ROOT, the others in DATA_ROOT."""
+    classes: int | None = Field(None, ge=2, le=MAX_CLASSES)
+    """Expected number of classes (C); another number is refused. Null takes what there is."""
     expected: Expected | None = None
-    max_quarantined: int = Field(0, ge=0)  # unusable files left out with a reason; more of them refuse
-    md5: dict[str, str] = Field(default_factory=dict)  # CIFAR: batch name to the published md5
-    shard_size: int = Field(1024, ge=2, le=1_000_000)  # S
-    block: int = Field(256, ge=2, le=65_536)  # b
-    seed: int = Field(0, ge=0, lt=2**63)  # of the order of training samples
-    resize: int | None = Field(None, ge=16, le=65_535)  # shorter side in px; None keeps the bytes verbatim
-    max_pixels: int = Field(MAX_PIXELS, ge=1, le=2**31)  # of one image; larger ones are unusable
-    orientation: Literal["stored", "upright"] = "stored"  # a rotation noted in EXIF: left to be (DeiT's) or applied
-    val_share: float | None = Field(None, gt=0, lt=1)  # of each class's images, where the source has no val of its own
+    """Expected counts of images; null takes what there is."""
+    max_quarantined: int = Field(0, ge=0)
+    """Unusable files that may be left out, each with its reason; with more of them nothing is packed."""
+    md5: dict[str, str] = Field(default_factory=dict)
+    """CIFAR only: file name to the published md5; a file with another one is refused."""
+    shard_size: int = Field(1024, ge=2, le=1_000_000)
+    """Samples in one tar (S). More of them make fewer and larger tars, and larger parts of a cache."""
+    block: int = Field(256, ge=2, le=65_536)
+    """Samples that are read, drawn and labelled together (b): even, and a divisor of ``shard_size``. Mixing partners come
+    from one block; a larger block needs more memory."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of the order of the training samples in the shards."""
+    resize: int | None = Field(None, ge=16, le=65_535)
+    """Shorter side in px to which images are scaled at packing, so that they decode faster; null keeps each file's bytes."""
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=2**31)
+    """Most pixels of one image; a larger image is an unusable file."""
+    orientation: Literal["stored", "upright"] = "stored"
+    """``stored`` ignores a rotation noted in EXIF, as DeiT does; ``upright`` applies it when an image is decoded."""
+    val_share: float | None = Field(None, gt=0, lt=1)
+    """Share of each class's images that is held out for validation, where the source has no validation images of its own;
+    null where it has."""
 
     @model_validator(mode="after")
     def _divides(self) -> "DataConfig":

@@ -25,15 +25,22 @@ WITHOUT_REAL = ("digits", "cifar10", "cifar100")  # sources whose images are nev
 
 
 class SetConfig(Config):
-    """One test set. ``source``: ``val`` is the validation split's images. ``labels``: ``real`` are those of ImageNet-ReaL
-    (several a picture, or none), which timm brings along. ``crop_fraction`` and ``interpolation``: of the evaluation crop;
-    null is as the student's recipe says (DeiT: 0.875, timm's own evaluation: 0.9)."""
+    """One more test set; the validation split is always scored. Images of a set of its own lie in TEST_ROOT/NAME. A change
+    scores every teacher and student again."""
 
     source: Literal["val", "folder", "cifar10", "cifar100", "webdataset"] = "val"
+    """``val`` takes the images of the validation split, ``folder`` those in ``<class>/<image>`` (perhaps not of every
+    class; a class is named by its name or its number), the others the validation images of such a source."""
     labels: Literal["own", "real"] = "own"
+    """``own`` labels, or ``real``: those of ImageNet-ReaL (several per image, or none), which timm contains; only for
+    ``source: val``."""
     crop_fraction: float | None = Field(default=None, ge=0.1, le=1)
+    """Before the center crop the shorter side is scaled to size / ``crop_fraction``. Null: as in the student's recipe
+    (DeiT: 0.875, timm's own evaluation: 0.9)."""
     interpolation: Literal["bicubic", "bilinear"] | None = None
+    """Filter of that scaling; null: as in the student's recipe."""
     max_quarantined: int = Field(default=0, ge=0)
+    """Unusable files that may be left out, each with its reason; with more of them nothing is packed."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "SetConfig":

@@ -26,9 +26,11 @@ _WIDTH = 4096  # no line is wrapped here: ruamel.yaml would break a key of sever
 
 
 class Config(BaseModel):
-    """Base of every config model: frozen, strict, no unknown keys."""
+    """Base of every config model: frozen, strict, no unknown keys. A field's docstring is its row in configs/README.md."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @model_validator(mode="after")
     def _of_64_bits(self) -> "Config":

@@ -14,43 +14,51 @@ SHOWN = frozenset({"reference", "note"})  # keys of a student that only the repo
 
 
 class StudentConfig(Config):
-    """One student: its model, how it is distilled and where its targets come from.
-
-    ``recipe``, ``training``, ``cache``, ``teacher`` and ``parent`` are names of other pieces of params.yaml. Targets come
-    from ``cache`` alone (cached), from ``teacher`` alone (live), from the cache and where it has none from the teacher
-    (both: auto), or from nowhere (neither). ``parent`` is a trained student whose weights it starts from.
-
-    ``arch_args`` are timm's, ``proj_drop_rate`` and ``pos_drop_rate`` (dropout) among them. ``token``: distil through the
-    distillation head of a ``*_distilled_*`` model; without it, distillation acts on the class head. A token with
-    ``distillation: none`` learns the label in both heads, half each: the control of two class tokens, and how a distilled
-    student is fine-tuned without a teacher. ``alpha`` weighs the distillation term, 1 - alpha the label's (1: no label);
-    ``tau`` is soft distillation's temperature (the paper's soft results: tau 3, alpha 0.1; DeiT's code defaults to 1 and
-    0.5). ``soft_form``: ``kl`` is DeiT's; ``hinton`` is (1 - alpha) CE + 2 alpha tau^2 CE, whose gradient is twice as
-    large in the second term. ``codec``: of a live teacher without a cache, so that its logits are those that a cache of
-    this codec returns; null keeps all bits. ``initial`` names weights to start from (a local file, "timm" or
-    "hf-hub:owner/name"), ``initial_key`` their key in a training checkpoint. ``reference``: a published top-1 in percent,
-    which the report shows beside this student's, and ``note`` a few words on it; they decide nothing.
-    """
+    """One student: its model, how it is distilled and where its targets come from: from ``cache`` alone, from ``teacher`` alone
+    (live), from the cache and where it has none from the teacher (both), or from nowhere (neither: undistilled)."""
 
     recipe: str
+    """Name of the recipe of its views."""
     training: str
+    """Name of its training."""
     cache: str
+    """Name of the cache that holds its targets, or ``none``."""
     teacher: str
+    """Name of the teacher that labels live what the cache lacks, or ``none``."""
     parent: str
+    """Name of a trained student whose weights it starts from, or ``none``."""
     arch: str
+    """timm's name of a vision transformer."""
     arch_args: ArchArgs = Field(default_factory=dict)
+    """timm's arguments of the model, ``proj_drop_rate`` and ``pos_drop_rate`` (dropout) among them; ``img_size`` follows the
+    recipe's size unless it is set."""
     distillation: Literal["none", "soft", "hard"]
+    """``soft`` learns the teacher's logits, ``hard`` its argmax, ``none`` the label alone."""
     token: bool = False
+    """Distil through the distillation head of a ``*_distilled_*`` model, else through the class head. With ``distillation:
+    none`` both heads learn the label, half each."""
     alpha: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Weight of the distillation term; the label's is 1 - alpha (1: no label). The paper's soft results: 0.1."""
     tau: float = Field(default=1.0, gt=0.0)
+    """Temperature of soft distillation; a higher one weighs small logits more. The paper's soft results: 3."""
     soft_reduction: Literal["batchmean", "elementmean"] = "batchmean"
+    """Soft distillation divides by the batch, or as DeiT's code by the batch times C, so that its term is C times smaller."""
     soft_form: Literal["kl", "hinton"] = "kl"
+    """``kl`` is DeiT's; ``hinton`` is (1 - alpha) CE + 2 alpha tau^2 CE, whose second gradient is twice that of ``kl``."""
     codec: CodecName | None = None
+    """Of a live teacher without a cache: its logits are rounded as a cache of this codec would; null keeps all bits."""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Stochastic depth: share of the residual branches that are dropped in the last block, rising linearly from 0."""
     initial: str | None = None
+    """Trained weights to start from: ``timm``, ``hf-hub:owner/name`` or a local file. Heads that they lack, or that are for
+    other classes, start untrained. Null: all weights start untrained."""
     initial_key: Key | None = None
+    """Which weights to take from a training checkpoint that ``initial`` names; null takes the first that is there, in this
+    order."""
     reference: float | None = Field(default=None, ge=0.0, le=100.0)
+    """A published top-1 in percent, which the report shows beside this student's; it changes no result."""
     note: str | None = Field(default=None, min_length=1, max_length=100)
+    """A few words on ``reference``, shown behind it in brackets, at most 100 characters; it changes no result."""
 
     @property
     def supervision(self) -> Supervision:

@@ -13,30 +13,40 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class TeacherConfig(Config):
-    """Which model is the teacher and how it computes.
-
-    ``recipe`` is what it is fitted on, and its size is that of the validation views that it answers. ``arch`` is timm's
-    name, with the tag where ``weights`` is "timm" (the hub's weights of that name). ``weights`` may also be
-    "hf-hub:owner/name" or a local file (``weights_key`` picks ``model`` or ``model_ema`` in a training checkpoint).
-    Without weights, ``student`` names a trained student that teaches, or ``fit`` says how stage ``fit_teacher`` trains
-    the model, from new weights or from those that ``initial`` names (as ``weights`` does). ``mean`` and ``std`` are what
-    it was trained with.
-    """
+    """Which model is the teacher and how it computes. Its weights come from ``weights``, from a trained ``student``, or from a
+    ``fit``. The weights and all keys that change a logit are part of a cache's identity."""
 
     recipe: str
+    """Name of the recipe that it is fitted on; its size is that of the validation views that it answers."""
     student: str = NONE
+    """Name of a trained student that teaches, or ``none``."""
     arch: str
+    """timm's name of the model, with the tag of its weights where ``weights`` is ``timm``."""
     arch_args: ArchArgs = Field(default_factory=dict)
+    """timm's arguments of the model; ``img_size`` follows the recipe's size unless it is set."""
     weights: str | None = None
+    """Trained weights: ``timm`` (the hub's weights of ``arch``), ``hf-hub:owner/name`` or a local file. Null: they are the
+    student's, or are fitted here."""
     weights_key: Key | None = None
+    """Which weights to take from a training checkpoint; null takes the first that is there, in this order."""
     initial: str | None = None
+    """Trained weights that the fit starts from, named like ``weights``; a classifier for another number of classes starts
+    untrained. Null: all weights start untrained."""
     initial_key: Key | None = None
-    mean: Triple = (0.485, 0.456, 0.406)  # of ImageNet
+    """Which weights to take from a training checkpoint that ``initial`` names; null as above."""
+    mean: Triple = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue, 0 to 1, that it was trained with (ImageNet's)."""
     std: Triple = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue, above 0, that it was trained with (ImageNet's)."""
     precision: Precision = "fp32"
+    """Type of autocast when it answers; bf16 and fp16 are faster on a GPU and give other last digits."""
     channels_last: bool = False
+    """Memory format NHWC, which is faster for convnets on a GPU."""
     compile: bool = False
-    fit: Mapping[str, Any] | None = None  # a training.config.FitConfig, which only fit_teacher reads
+    """Compile the model with torch.compile: faster after some minutes of compiling."""
+    fit: Mapping[str, Any] | None = None
+    """How stage fit_teacher trains it: the keys of a training but ``repeats``, ``period``, ``verify_views``, ``score`` and
+    ``result``. Null only where it has weights or a student."""
 
     @property
     def fitted_here(self) -> bool:

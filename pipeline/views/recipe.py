@@ -13,14 +13,20 @@ Triple = tuple[float, float, float]
 
 
 class Erase(Config):
-    """timm's RandomErasing; probability 0 is off. ``count``: up to so many boxes, sharing the area."""
+    """Erasing of random boxes, timm's RandomErasing."""
 
     probability: float = Field(default=0.25, ge=0, le=1)
+    """Share of the views that are erased; 0 is off."""
     mode: Literal["const", "rand", "pixel"] = "pixel"
+    """What fills a box: ``const`` the mean colour, ``rand`` one random colour, ``pixel`` a random colour per pixel."""
     count: int = Field(default=1, ge=1, le=16)
+    """Most boxes of one view; they share the area."""
     min_area: float = Field(default=0.02, gt=0, le=1)
+    """Smallest erased area, as a share of the view."""
     max_area: float = Field(default=1 / 3, gt=0, le=1)
+    """Largest erased area, as a share of the view; not below ``min_area``."""
     min_aspect: float = Field(default=0.3, ge=0.01, le=1)
+    """Smallest height over width of a box; the largest is 1 / ``min_aspect``. 1 makes squares."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Erase":
@@ -30,17 +36,19 @@ class Erase(Config):
 
 
 class Mix(Config):
-    """timm's Mixup per pair: alphas of Beta(alpha, alpha), 0 is off; ``switch`` is the share of CutMix when both are
-    on.
-
-    ``cutmix_minmax`` takes the box's sides from (min, max) times the view's side and switches CutMix on.
-    """
+    """Mixup and CutMix of the two views of a pair, as timm's Mixup does it; each pair draws its own share (lambda)."""
 
     mixup: float = Field(default=0.0, ge=0, le=100)
+    """Alpha of Mixup, whose share is drawn from Beta(alpha, alpha); 0 is off, a larger alpha mixes more evenly."""
     cutmix: float = Field(default=0.0, ge=0, le=100)
+    """Alpha of CutMix, whose share of the area is drawn from Beta(alpha, alpha); 0 is off."""
     probability: float = Field(default=1.0, ge=0, le=1)
+    """Share of the pairs that are mixed."""
     switch: float = Field(default=0.5, ge=0, le=1)
+    """Share of CutMix among the mixed pairs, where both are on."""
     cutmix_minmax: tuple[float, float] | None = None
+    """Least and largest side of CutMix's box over the view's side (0 <= min < max <= 1), used in place of alpha; switches
+    CutMix on. Null: the box follows from alpha."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Mix":
@@ -54,33 +62,44 @@ class Mix(Config):
 
 
 class Recipe(Config):
-    """How views are made; the defaults are DeiT's (facebookresearch/deit main.py), except that mixing is off.
-
-    ``size``: R, the view's side in pixels. ``crop``: ``random_resized`` is timm's RandomResizedCrop; ``random_padded``
-    scales the shorter side to R (nothing to do for CIFAR at 32 px) and takes torchvision's RandomCrop(R, padding), as
-    DeiT does at 32 px; ``center`` scales the shorter side to floor(R / crop_fraction) and crops the middle. ``policy``:
-    a RandAugment or AutoAugment string of timm's, "" for none. ``color_jitter``: strength s of torchvision's
-    ColorJitter(s, s, s); timm drops it silently when a policy other than 3a is on, here that is refused.
-    ``shared_pairing``: s consecutive views (those with equal v // s) have the same partners, each with its own lambda,
-    box and draws. Where s is the training's r, the r views of an image stand in one step, as DeiT's repeats do.
-    """
+    """How views are made; the defaults are DeiT's (facebookresearch/deit main.py), except that mixing is off. All that the
+    crop uses is part of a cache's identity: a change labels everything anew."""
 
     seed: int = Field(ge=0, lt=2**63)
+    """Seed of all chance in the views; another seed draws other views."""
     size: int = Field(ge=8, le=1024)
+    """Side of a view in px (R)."""
     crop: Literal["random_resized", "random_padded", "center"] = "random_resized"
+    """``random_resized`` is timm's RandomResizedCrop. ``random_padded`` scales the shorter side to R and takes
+    torchvision's RandomCrop(R, padding), as DeiT does at 32 px. ``center`` crops the middle, as in evaluation."""
     scale: tuple[float, float] = (0.08, 1.0)
+    """Least and largest area of a random resized crop, as shares of the image (0 < low <= high <= 1)."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Least and largest width over height of a random resized crop (0.01 <= low <= high <= 100)."""
     padding: int = Field(default=4, ge=0, le=512)
+    """Black border in px of a random padded crop."""
     crop_fraction: float = Field(default=0.875, ge=0.1, le=1)
+    """Of evaluation: the shorter side is scaled to floor(size / ``crop_fraction``), then the middle is cropped."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """Filter with which images are scaled."""
     flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
     policy: str = "rand-m9-mstd0.5-inc1"
+    """timm's string of a RandAugment or AutoAugment policy; "" is off."""
     color_jitter: float = Field(default=0.0, ge=0, le=10)
+    """Strength s of torchvision's ColorJitter(s, s, s); 0 is off. Refused beside a policy other than 3a, where timm drops it
+    silently."""
     mean: Triple = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue for normalisation, 0 to 1 (ImageNet's)."""
     std: Triple = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue for normalisation, above 0 to 1 (ImageNet's)."""
     erase: Erase = Erase()
+    """Random erasing."""
     mix: Mix = Mix()
+    """Mixup and CutMix."""
     shared_pairing: int = Field(default=1, ge=1, le=64)
+    """So many consecutive views have the same mixing partners, each with its own share and box. Where it equals a training's
+    ``repeats``, the views of an image stand in one step, as DeiT's do (3). 1: each view has its own partners."""
 
     @field_validator("policy")
     @classmethod
