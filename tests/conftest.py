@@ -7,12 +7,9 @@ os.environ.setdefault("DISTIL_DEVICE", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import signal
-from pathlib import Path
 
 import pytest
 import torch
-
-from tests.support.inputs import write_folder, write_tars
 
 torch.set_num_threads(1)
 _HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)}
@@ -23,13 +20,3 @@ def _signals_as_at_the_start() -> None:
     """A stage notes SIGTERM until its process ends; a child that a later test forks must still die of it."""
     for number, handler in _HANDLERS.items():
         signal.signal(number, handler)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_folder(tmp_path / "data")
-
-
-@pytest.fixture
-def tars(tmp_path: Path) -> Path:
-    return write_tars(tmp_path)

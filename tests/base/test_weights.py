@@ -1,18 +1,19 @@
 """Weights files: every kind that is read, every kind that is refused, and no code run."""
 
 import argparse
-import os
 import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pipeline.base import weights
-from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
+from tests.support.hostile import Evil
 
 
 @pytest.fixture
@@ -61,14 +62,6 @@ def test_wrapper_prefixes_are_taken_off(tmp_path, state):
     torch.save({"a": torch.ones(1), "module.a": torch.ones(1)}, path)
     with pytest.raises(UsageError, match="two tensors have one name"):
         weights.read_state(path)
-
-
-class Evil:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")  # torch's, of the plain pickle
@@ -189,3 +182,49 @@ def test_loading_is_strict_and_leaves_the_model_alone_when_refused():
     assert weights.state_hash(model.state_dict()) == before
     weights.load_strict(model, good, "here")
     assert weights.state_hash(model.state_dict()) == weights.state_hash(good)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "sentence"),
+    [
+        (pickle.dumps({"w": np.zeros(3)}), UsageError, "a plain Python pickle and not a torch checkpoint"),
+        (pickle.dumps({"w": 1}, protocol=2), UsageError, "a plain Python pickle and not a torch checkpoint"),
+        (pickle.dumps({"w": 1}, protocol=0), IntegrityError, "not a whole torch checkpoint"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", UsageError, "a Git LFS pointer"),
+        (b"<!doctype html><title>404</title>", IntegrityError, "not a whole torch checkpoint"),
+        (b"\x80", IntegrityError, "not a whole torch checkpoint"),
+        (b"", IntegrityError, "not a whole torch checkpoint"),
+        (b"PK\x03\x04 and no more", IntegrityError, "not a whole torch checkpoint"),
+    ],
+)
+def test_weights_that_are_none_are_named_for_what_they_are(
+    tmp_path: Path, content: bytes, error: type[PipelineError], sentence: str
+) -> None:
+    for name in ("w.pth", "w.pt", "w.bin"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(error, match=sentence) as caught:
+            weights.read_state(tmp_path / name)
+        assert "weights_only" not in str(caught.value) and "arbitrary code" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_no_damage_of_a_checkpoint_brings_out_torchs_advice_or_another_error(tmp_path: Path) -> None:
+    chance = np.random.default_rng(7)
+    for old in (False, True):
+        torch.save(
+            {"model": {"w": torch.arange(5.0)}, "n": [1, 2]}, tmp_path / "w", _use_new_zipfile_serialization=not old
+        )
+        whole = (tmp_path / "w").read_bytes()
+        for _ in range(60):
+            damaged = bytearray(whole[: chance.integers(len(whole) // 2, len(whole) + 1)])
+            damaged[int(chance.integers(len(damaged)))] ^= 1 << int(chance.integers(8))
+            (tmp_path / "w.pth").write_bytes(damaged)
+            try:
+                weights.read_state(tmp_path / "w.pth")
+            except PipelineError as error:
+                assert "weights_only" not in str(error)
+
+
+def test_a_torch_checkpoint_named_safetensors_is_read_as_what_it_is(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "w.safetensors")
+    assert weights.read_state(tmp_path / "w.safetensors")["w"].tolist() == [1.0, 1.0]

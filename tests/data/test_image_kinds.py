@@ -16,9 +16,18 @@ from pipeline.data.shards import Shards
 from pipeline.runtime.errors import PipelineError
 from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import Recipe
-from tests.data.test_inputs import packed, read, stages
-from tests.data.test_webdataset_tars import member, plain, write_tar
-from tests.support.inputs import FOLDER, RAMP, TARS, picture
+from tests.support.inputs import (
+    FOLDER,
+    RAMP,
+    TARS,
+    index_and_shard,
+    member,
+    packed,
+    picture,
+    read,
+    tar_samples,
+    write_tar,
+)
 
 
 def coded(kind: str, image: Image.Image | None = None, **options: object) -> bytes:
@@ -39,7 +48,7 @@ def test_bmp_tiff_and_gif_are_packed_as_png_of_the_same_pixels_and_the_size_is_s
     }
     for name, content in contents.items():
         (folder / "train" / "ant" / name).write_bytes(content)
-    result = stages(folder, "source: folder", monkeypatch)[1]
+    result = index_and_shard(folder, "source: folder", monkeypatch)[1]
     assert result.exit_code == 0, result.output
     assert "train: 5 BMP, TIFF or GIF images are packed as exact PNG: 0.0 MB became 0.0 MB" in result.output
     shards = Shards.open(folder.parent / "work" / "shards" / "train")
@@ -50,7 +59,7 @@ def test_bmp_tiff_and_gif_are_packed_as_png_of_the_same_pixels_and_the_size_is_s
         assert sample.data.startswith(b"\x89PNG") and np.array_equal(decode(sample.data, "x"), expected), name
     write_tar(folder / "t" / "train" / "a.tar", [m for i in range(3) for m in (
         member(f"{i}.cls", b"%d" % (i % 2)), member(f"{i}.BMP", contents["a.bmp"]))])  # fmt: skip
-    write_tar(folder / "t" / "val" / "a.tar", plain(1))
+    write_tar(folder / "t" / "val" / "a.tar", tar_samples(1))
     from_tar = packed(TARS, folder / "t", folder.parent / "from_tar")
     assert np.array_equal(decode(from_tar.read(from_tar.blocks[0])[0].data, "x"), RAMP)
     with tarfile.open(shards.root / shards.names[0]) as archive:

@@ -6,30 +6,22 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import webdataset
 from click.testing import CliRunner
 
 from pipeline.base.files import sha256_file
-from pipeline.data.images import decode, encode_png
+from pipeline.data.images import decode
 from pipeline.data.listing import Entry, Split
 from pipeline.data.pack import order, pack
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, read_splits, scan
 from pipeline.runtime.errors import IntegrityError, UsageError
 from stages import index, shard
+from tests.support.inputs import entries
 from tests.support.photos import make_photo_folder
 
 CONFIG = DataConfig(source="folder", shard_size=8, block=4, seed=5)
-
-
-def entries(count: int, prefix: str = "k") -> list[Entry]:
-    images = [encode_png(np.full((4, 4), row, np.uint8)) for row in range(count)]
-    return [
-        Entry(f"{prefix}{row}.png", f"{prefix}/{row}", row % 3, "png", len(data), data=data)
-        for row, data in enumerate(images)
-    ]
 
 
 def broken(entry: Entry) -> Entry:

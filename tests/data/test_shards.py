@@ -1,10 +1,13 @@
 """The reader: block arithmetic, and no damaged byte ever becomes a sample."""
 
 import contextlib
+import hashlib
+import io
 import json
 import multiprocessing
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,8 @@ from pipeline.data.pack import pack
 from pipeline.data.shards import Sample, Shards
 from pipeline.data.sources import DataConfig
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
-from tests.data.test_pack import entries
+from tests.support.hostile import Evil
+from tests.support.inputs import entries
 
 CONFIG = DataConfig(source="folder", shard_size=8, block=4)
 
@@ -163,3 +167,52 @@ def test_cut_and_random_manifests_raise_only_our_errors(root: Path) -> None:
 def test_a_missing_split_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"manifest.json: No such file.*python -m stages.shard"):
         Shards.open(tmp_path)
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _saved(**columns: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **columns)
+    return buffer.getvalue()
+
+
+def _packed(**columns: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **columns)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "kind", ["pickled", "no zip", "cut", "raw pickle", "no column", "other type", "short", "label", "outside", "overlap", "bomb"]
+)  # fmt: skip
+def test_an_index_that_is_none_is_damage_though_its_hash_is_the_manifests(
+    root: Path, tmp_path: Path, kind: str
+) -> None:
+    path, marker = root / "index" / "000000.npz", tmp_path / "marker"
+    columns, whole = _columns(path), path.read_bytes()
+    rows = len(columns["offsets"])
+    contents: dict[str, Callable[[], bytes]] = {
+        "pickled": lambda: _saved(**{**columns, "keys": np.array([Evil(marker)] * rows, dtype=object)}),
+        "no zip": lambda: b"hello",
+        "cut": lambda: whole[:-40],
+        "raw pickle": lambda: pickle.dumps(Evil(marker)),
+        "no column": lambda: _saved(**{name: column for name, column in columns.items() if name != "sizes"}),
+        "other type": lambda: _saved(**{**columns, "labels": columns["labels"].astype(np.float64)}),
+        "short": lambda: _saved(**{name: column[:-1] for name, column in columns.items()}),
+        "label": lambda: _saved(**{**columns, "labels": columns["labels"] + 1}),
+        "outside": lambda: _saved(**{**columns, "sizes": columns["sizes"] + (np.arange(rows) == rows - 1) * 10**7}),
+        "overlap": lambda: _saved(**{**columns, "offsets": columns["offsets"][::-1]}),
+        "bomb": lambda: _packed(**{**columns, "more": np.zeros(10**6)}),
+    }
+    path.write_bytes(contents[kind]())
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest["shards"][0]["index_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    opened = Shards.open(root)
+    with pytest.raises(IntegrityError, match=r"000000\.npz: not the index of 000000\.tar: .*; write the shards again"):
+        opened.read(opened.blocks[0])
+    assert not marker.exists()

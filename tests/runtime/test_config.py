@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.runtime.config import parse_yaml, read_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
+from stages import index
 from stages.configure import main
+from tests.support.hostile import LONG
 
 TEXTS = st.one_of(
     st.text(
@@ -71,3 +73,12 @@ def test_a_hostile_params_file_is_refused_in_one_sentence(tmp_path: Path, text: 
 def test_numbers_that_dvc_writes_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a: {lr: 1e-3, min: 2e-06, name: no}\n")
     assert read_yaml(tmp_path / "params.yaml")["a"] == {"lr": 1e-3, "min": 2e-06, "name": "no"}
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 1_000, "{a: " * 100_000, "- " * 100_000 + "x", f"a: {LONG.decode()}", "a: &a [*a]", "? [a]\n: b", "a: \x1b"]
+)  # fmt: skip
+def test_yaml_that_is_none_of_ours_is_usage(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    result = CliRunner().invoke(index.main, ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "i")])
+    assert result.exit_code == 2 and result.output.endswith("exit code 2\n"), result.output[-500:]

@@ -17,10 +17,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.stage import stage
 from pipeline.runtime.text import printable, show
-
-EVIL = "a\x1b[2J\x9b\r\nexit code 0\u202egnp.exe\u2066\u200b\udcff"
-SHOWN = r"a\x1b[2J\x9b\r\nexit code 0\u202egnp.exe\u2066\u200b\udcff"
-
+from tests.support.hostile import EVIL, SHOWN
 
 # Text that is printed
 

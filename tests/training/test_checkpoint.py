@@ -1,10 +1,13 @@
 """Checkpoints: bit-identical, whole or absent, the one before a damaged one, nothing lost on a full disk."""
 
+import io
 import itertools
 import os
+import pickle
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from pipeline.base import files
 from pipeline.runtime.errors import IntegrityError
 from pipeline.training import checkpoint
+from tests.support.hostile import DEEP, LONG, Evil
 
 
 def state(value: float) -> dict[str, object]:
@@ -191,3 +196,56 @@ def test_what_could_not_be_read_back_is_refused_when_saving(tmp_path):
     with pytest.raises(TypeError, match=r"state\['optimizer'\]\[0\].*found Path|found PosixPath"):
         checkpoint.save(tmp_path, 1, {"optimizer": [Path("x")]})
     assert list(tmp_path.iterdir()) == []
+
+
+def _as_saved(path: Path, content: bytes) -> None:
+    """Replaces a checkpoint's state, with the record that goes with it."""
+    (path / "state.pt").write_bytes(content)
+    step = int(path.name.removeprefix("step-"))
+    (path / "checkpoint.json").write_bytes(files.canonical_json(checkpoint._record(path / "state.pt", step)))
+
+
+def _replaced(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+def _list_state() -> bytes:
+    buffer = io.BytesIO()
+    torch.save([1, 2], buffer)
+    return buffer.getvalue()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "state is a directory": lambda path: _replaced(path / "state.pt", Path.mkdir),
+    "record is a directory": lambda path: _replaced(path / "checkpoint.json", Path.mkdir),
+    "state is a looping link": lambda path: _replaced(path / "state.pt", lambda p: p.symlink_to(p.name)),
+    "record is a dangling link": lambda path: _replaced(path / "checkpoint.json", lambda p: p.symlink_to("gone")),
+    "both are missing": lambda path: [(path / name).unlink() for name in ("state.pt", "checkpoint.json")],
+    "record is nested": lambda path: (path / "checkpoint.json").write_bytes(DEEP),
+    "record has a long number": lambda path: (path / "checkpoint.json").write_bytes(b'{"step": ' + LONG + b"}"),
+    "record is no text": lambda path: (path / "checkpoint.json").write_bytes(b"\xff\0"),
+    "state is a raw pickle": lambda path: _as_saved(path, pickle.dumps({"model": 1})),
+    "state is code": lambda path: _as_saved(path, pickle.dumps(Evil(path / "marker"))),
+    "state is text": lambda path: _as_saved(path, b"hello"),
+    "state is empty": lambda path: _as_saved(path, b""),
+    "state is a list": lambda path: _as_saved(path, _list_state()),
+    "state is half a zip": lambda path: _as_saved(path, _list_state()[:300]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch's, of plain and of damaged pickles
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_checkpoint_damaged_in_any_form_gives_way_to_the_one_before(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save(tmp_path, 1, {"w": torch.ones(3)})
+    newest = checkpoint.save(tmp_path, 2, {"w": torch.zeros(3)})
+    DAMAGES[kind](newest)
+    found = checkpoint.latest(tmp_path)
+    assert found is not None and found[0] == 1 and found[1]["w"].tolist() == [1.0] * 3
+    assert "step-00000002" in capsys.readouterr().out and not (newest / "marker").exists()
+    assert checkpoint.save(tmp_path, 2, {"w": torch.zeros(3)}) == newest
+    assert (
+        checkpoint.latest(tmp_path) == (2, {"w": pytest.approx(torch.zeros(3))}) or checkpoint.latest(tmp_path)[0] == 2
+    )
