@@ -1,8 +1,8 @@
-"""Do the kernels draw the very pixels of Pillow 13, on any CPU, in any order, under any Pillow?
+"""The kernels draw the very pixels of Pillow 13, on any CPU, in any order, under any Pillow.
 
-    python -m bench.proofs.engines                                   # 100,000 views at 224 px; 15 minutes of CPU
-    python -m bench.proofs.engines --size 32                         # 100,000 at 32 px
-    python -m bench.proofs.engines --views 2000 [--size 32]          # CI
+    python -m bench.proofs.engines                                   100,000 views at 224 px; 15 minutes of CPU
+    python -m bench.proofs.engines --size 32                         100,000 at 32 px
+    python -m bench.proofs.engines --views 2000 [--size 32]          CI
 
 Views of whole recipes, from encoded bytes to pixels: DeiT's for half of them, RandAugment with decreasing ops, AutoAugment,
 3-Augment with jitter, bilinear, padded and evaluation crops for the rest, and every op by itself. Pictures: JPEGs of every
@@ -10,11 +10,10 @@ kind, portrait, panorama, tiny and large, PNG with alpha and palette, WebP. The 
 own functions under Pillow 13; the variants are fresh processes with the kernels, the last one with Pillow 12, which
 is installed into a folder of its own. Exits 1 on one difference, a crash, or an op drawn fewer than 20 times.
 
-A damaged scan has coefficients beyond all range, with which libjpeg-turbo computes otherwise without SIMD, under Pillow, too.
-Its views are left out there; that both engines decode every picture alike is shown in each process.
+Without SIMD, libjpeg-turbo decodes a damaged scan otherwise, under Pillow, too, because its coefficients are beyond all range.
+The variant without SIMD leaves its views out; that both engines decode every picture alike is shown in each process.
 """
 
-import argparse
 import functools
 import importlib.util
 import io
@@ -29,6 +28,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import PIL
 import torch
@@ -278,18 +278,17 @@ def explain(numbers: np.ndarray, views: int, size: int) -> None:
                 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--views", type=int, default=100_000)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--order", help=argparse.SUPPRESS)
-    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.out:
-        run(given.out, given.views, given.size, given.order, given.threads)
+@click.command(help=__doc__)
+@click.option("--views", default=100_000, show_default=True)
+@click.option("--size", default=224, show_default=True, help="Pixels.")
+@click.option("--out", type=click.Path(path_type=Path), hidden=True)  # this and the following: of a variant's process
+@click.option("--order", default="forward", hidden=True)
+@click.option("--threads", default=1, hidden=True)
+def main(views: int, size: int, out: Path | None, order: str, threads: int) -> None:
+    if out is not None:
+        run(out, views, size, order, threads)
     else:
-        sys.exit(compare(given.views, given.size) > 0)
+        sys.exit(compare(views, size) > 0)
 
 
 if __name__ == "__main__":

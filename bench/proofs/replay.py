@@ -1,16 +1,13 @@
-"""Do the same views come out in another process, order, worker count, thread count, hash seed, batch or
-CPU capability?
+"""Views replay exactly: the same bits in another process, order, batch, number of workers or threads, hash seed, CPU capability.
 
-python -m bench.proofs.replay                                     # 100,000 views at 224 px; 25 minutes on two cores
-python -m bench.proofs.replay --views 2000                        # CI
-python -m bench.proofs.replay --views 20000 --size 32             # CI
+    python -m bench.proofs.replay                             100,000 views at 224 px; 25 minutes on two cores
+    python -m bench.proofs.replay --views 2000                CI
+    python -m bench.proofs.replay --views 20000 --size 32     CI
 
-Each variant is a fresh process over the same keys: it chooses, draws and finishes every view under DeiT's
-whole recipe and writes one digest of the uint8 pixels and one of the finished, mixed floats. Exits 1 if any
-differs.
+Each variant is a fresh process over the same keys: it chooses, draws and finishes every view under DeiT's whole recipe and
+writes one digest of the uint8 pixels and one of the finished, mixed floats. Exits 1 if any differs.
 """
 
-import argparse
 import multiprocessing
 import os
 import random
@@ -20,6 +17,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 import xxhash
@@ -127,19 +125,19 @@ def compare(views: int, size: int) -> int:
     return bad
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--views", type=int, default=100_000)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--order", help=argparse.SUPPRESS)
-    for name in ("--workers", "--threads", "--at-once"):
-        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.out:
-        run(given.out, given.views, given.size, given.order, given.workers, given.threads, given.at_once)
+@click.command(help=__doc__)
+@click.option("--views", default=100_000, show_default=True)
+@click.option("--size", default=224, show_default=True, help="Pixels.")
+@click.option("--out", type=click.Path(path_type=Path), hidden=True)  # this and the following: of a variant's process
+@click.option("--order", default="forward", hidden=True)
+@click.option("--workers", default=1, hidden=True)
+@click.option("--threads", default=1, hidden=True)
+@click.option("--at-once", default=1, hidden=True)
+def main(views: int, size: int, out: Path | None, order: str, workers: int, threads: int, at_once: int) -> None:
+    if out is not None:
+        run(out, views, size, order, workers, threads, at_once)
     else:
-        sys.exit(compare(given.views, given.size) > 0)
+        sys.exit(compare(views, size) > 0)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from pipeline.cache.repair import collect
 from pipeline.cache.verify import targets_of, verify
 from pipeline.planning.params import compose, write
 
-STEPS = ["index", "shard", "fit_teacher"]
 OVERRIDES = [
     "student=plain",
     "teacher.fit.epochs=0.1",
@@ -38,6 +37,11 @@ def stage(name: str, work: Path, pool: Path, *arguments: str) -> subprocess.Pope
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    if code := process.wait():
+        raise SystemExit(f"{process.args!r} ended with {code}")
 
 
 def content(pool: Path) -> dict[str, bytes]:
@@ -57,20 +61,18 @@ def main(kills: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write(compose(Path("configs"), OVERRIDES), work / "params.yaml", OVERRIDES)
-        assert stage("index", work, work / "p", "--out", str(work / "index.tsv")).wait() == 0
-        assert (
-            stage("shard", work, work / "p", "--index", str(work / "index.tsv"), "--out", str(work / "shards")).wait()
-            == 0
-        )
-        assert stage("fit_teacher", work, work / "p", "--work", str(work), "--teacher", "regnety_digits").wait() == 0
-        job = ["--work", str(work), "--cache", "digits", "--only-shards", "0:1000000"]  # nothing is published
-        assert stage("precompute", work, work / "whole", *job).wait() == 0
+        whole, killed = work / "whole", work / "killed"
+        finish(stage("index", work, whole, "--out", f"{work}/index.tsv"))
+        finish(stage("shard", work, whole, "--index", f"{work}/index.tsv", "--out", f"{work}/shards"))
+        finish(stage("fit_teacher", work, whole, "--work", folder, "--teacher", "regnety_digits"))
+        job = ["--work", folder, "--cache", "digits", "--only-shards", "0:1000000"]  # nothing is published
+        finish(stage("precompute", work, whole, *job))
         done = staged = 0
         while done < kills:
-            jobs = [stage("precompute", work, work / "killed", *job) for _ in range(2)]
+            jobs = [stage("precompute", work, killed, *job) for _ in range(2)]
             for process in jobs:
-                wanted = committed(work / "killed") + chance.randint(1, 6)
-                while process.poll() is None and committed(work / "killed") < wanted:
+                wanted = committed(killed) + chance.randint(1, 6)
+                while process.poll() is None and committed(killed) < wanted:
                     time.sleep(0.005)
                 time.sleep(chance.uniform(0.0, 0.2))  # a part takes about as long
                 running = process.poll() is None
@@ -80,12 +82,12 @@ def main(kills: int, seed: int) -> None:
                 done += running
             if not any(process.returncode == -signal.SIGKILL for process in jobs):
                 raise SystemExit(f"the pool was whole after {done} kills; ask for fewer, or make it bigger")
-            staged += len(list((work / "killed").glob("caches/*/staging/*")))
-        assert stage("precompute", work, work / "killed", *job).wait() == 0
-        (cache,) = targets_of(work / "killed")
+            staged += len(list(killed.glob("caches/*/staging/*")))
+        finish(stage("precompute", work, killed, *job))
+        (cache,) = targets_of(killed)
         report = verify(cache)
         collect(cache, older_than=0.0)  # what killed jobs left in staging
-        equal = content(work / "whole") == content(work / "killed")
+        equal = content(whole) == content(killed)
         print(f"{done} kills of running jobs ({staged} left staging behind), {report.whole} of {report.parts} parts whole, "
               f"{'equal to' if equal else 'DIFFERENT FROM'} the uninterrupted pool byte for byte")  # fmt: skip
         if not equal or report.damaged:

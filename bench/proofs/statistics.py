@@ -1,20 +1,20 @@
-"""Are our choices distributed as timm's and torchvision's? Two-sample tests against their own code.
+"""Our choices have the distributions of timm's and torchvision's: two-sample tests against their own code.
 
-python -m bench.proofs.statistics                    # 50,000 draws, half a minute
-python -m bench.proofs.statistics --draws 5000       # quick
+    python -m bench.proofs.statistics                    50,000 draws, half a minute
+    python -m bench.proofs.statistics --draws 5000       a small size
 
-timm draws from `random`, `numpy.random` and torch (seeded here), we from the keyed hash. Numbers are compared
-by Kolmogorov and Smirnov's test, categories by chi-square; each p is multiplied by the number of tests
-(Bonferroni). Exits 1 if any is below 0.01.
+timm draws from ``random``, ``numpy.random`` and torch (seeded here), we from the keyed hash. Numbers are compared by Kolmogorov
+and Smirnov's test, categories by chi-square; each p is multiplied by the number of tests (Bonferroni). Exits 1 if any is below
+0.01.
 """
 
-import argparse
 import random
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import click
 import numpy as np
 import torch
 from PIL import Image
@@ -242,10 +242,9 @@ def run(draws: int, recipe: Recipe) -> list[tuple[str, float]]:
     return tests.found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=50_000)
-    draws = parser.parse_args().draws
+@click.command(help=__doc__)
+@click.option("--draws", default=50_000, show_default=True)
+def main(draws: int) -> None:
     found = run(draws, Recipe(seed=3, size=224))
     for name, p in found:
         print(f"{name:60} p {p:.4f}")
