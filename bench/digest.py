@@ -1,5 +1,6 @@
 """Hashes what a demo made, so that two commits can be compared on one machine.
 
+\b
     python -m bench.digest                       of work/, after make demo: a line per file, then one of all
     python -m bench.digest WORK > before.txt     then the same of another commit's work, and diff
 

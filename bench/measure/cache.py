@@ -1,5 +1,6 @@
 """Reading a teacher cache against a raw memory map of the same rows.
 
+\b
     python -m bench.measure.cache
 
 ``stream``: every block of a view in order. ``random``: blocks and views in any order. The map has no checksum, no

@@ -1,6 +1,7 @@
 """What each codec costs and loses: bytes on disk and CPU time per view, and how far the stored targets are from the
 teacher's, as KL(teacher || stored) in nats and as total variation, at temperatures 1, 3 and 10.
 
+\b
     python -m bench.measure.codecs                     the table of docs/EVIDENCE-codecs.md: four teachers, some minutes
     python -m bench.measure.codecs logits.npy          float32 (rows, C) of a teacher of yours
     python -m bench.measure.codecs work                the teacher of params.yaml, run anew on three views

@@ -1,5 +1,6 @@
 """What keeping answers costs: CPU time of an evaluation outside the model and drawing. The goal is at most 5 %.
 
+\b
     python -m bench.measure.evaluate             10,000 photographs, 1,000 classes, two heads
 
 The photographs are random rectangles of real pictures. CPU seconds of this process and its threads, without loader

@@ -1,5 +1,6 @@
 """What distillation gains on the demo's digits, over seeds, with all labels and with few.
 
+\b
     python -m bench.measure.gain                             5 seeds; all, 20 and 10 labels per class: an hour on 2 cores
     python -m bench.measure.gain --seeds 10 --labels all     how much a student of the demo depends on chance
     python -m bench.measure.gain --seeds 1 --labels 10 --out OUT training.epochs=1 teacher.fit.epochs=1     a small size

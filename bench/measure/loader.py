@@ -1,5 +1,6 @@
 """The loader: what it costs the process that trains, what it costs a worker, and whether workers add up.
 
+\b
     python -m bench.measure.loader                   all three, at 224 px: about five minutes
     python -m bench.measure.loader scaling           one of them
 

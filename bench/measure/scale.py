@@ -1,5 +1,6 @@
 """The teacher cache at the full size of ImageNet, with a fake teacher of realistic agreement.
 
+\b
     python -m bench.measure.scale                            1,281,167 samples x 300 views, hard labels only: about 1 GB in --root
     python -m bench.measure.scale --codec top16 --group 150 --samples 128117 --shard-size 104
                                                              with logits, as configs/cache/imagenet.yaml: a tenth of the

@@ -1,5 +1,6 @@
 """Accuracy against what a cache stores: number of views, and the codec of the logits, at the scale of the demo.
 
+\b
     python -m bench.measure.stored                                         12 trainings of about two minutes each
     python -m bench.measure.stored --views 3,30 --codecs f16 --epochs 10
 

@@ -1,5 +1,6 @@
 """What durable commits cost the teacher stage: the same parts labelled with and without fsync, link and roll-forward.
 
+\b
     python -m bench.measure.throughput               V = 60, G = 60, digits at 32 px, five interleaved rounds
 
 Prints views per second, with over without; the goal is at least 0.98. Without means that the rows are made, encoded and

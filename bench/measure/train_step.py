@@ -1,5 +1,6 @@
 """What distillation costs a step of training: from a cache next to nothing, with the live teacher its forward pass.
 
+\b
     python -m bench.measure.train_step       50 interleaved pairs of steps of DeiT-Ti and S at 96 px, B = 32, on one thread
     python -m bench.measure.train_step --size 224 --batch 128 --block 128 --teachers regnety_160 --precision bf16 --pairs 20
                                              on a GPU; every pair takes --batch rows of 3 views of the 1,437 digits

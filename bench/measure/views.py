@@ -1,5 +1,6 @@
 """What a view costs, from encoded bytes to pixels, beside a straightforward pipeline and beside decoding alone.
 
+\b
     python -m bench.measure.views                     the ratios with their goals, and what each step costs
     python -m bench.measure.views --rounds 15         less noise
 

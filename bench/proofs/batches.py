@@ -1,5 +1,6 @@
 """The loader's batches are right: every bit of every step, with any number of workers.
 
+\b
     python -m bench.proofs.batches                       40 steps of 64; exits 1 on a wrong bit
     python -m bench.proofs.batches --steps 6             a small size
 

@@ -1,5 +1,6 @@
 """Every class of damage to a teacher cache: found by verify, and by a reader before it returns a number.
 
+\b
     python -m bench.proofs.damage --cases 100
 
 Once with a codec that has a byte per class and once with one that packs bits. Published caches and caches in a pool take

@@ -1,5 +1,6 @@
 """The kernels draw the very pixels of Pillow 13, on any CPU, in any order, under any Pillow.
 
+\b
     python -m bench.proofs.engines                                   100,000 views at 224 px; 15 minutes of CPU
     python -m bench.proofs.engines --size 32                         100,000 at 32 px
     python -m bench.proofs.engines --views 2000 [--size 32]          CI

@@ -1,5 +1,6 @@
 """SIGKILLs while two jobs compete for every part: nothing may be lost, mixed or torn.
 
+\b
     python -m bench.proofs.kills --kills 2000
 
 Each store of 2 x 3 parts is made by two forked workers that are killed again and again, half of them at a named step

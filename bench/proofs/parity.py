@@ -1,5 +1,6 @@
 """A cached run is the live run: the same student trained from the cache, live, and half and half, bit for bit.
 
+\b
     python -m bench.proofs.parity                      200 steps, hard labels and each codec: the table of docs/EVIDENCE.md
     python -m bench.proofs.parity --shared-pairing 1   the same with partners of its own for every view
     python -m bench.proofs.parity --steps 8 --views 6 --samples 349 --epochs 0     a small size, as in the tests

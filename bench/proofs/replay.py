@@ -1,5 +1,6 @@
 """Views replay exactly: the same bits in another process, order, batch, number of workers or threads, hash seed, CPU capability.
 
+\b
     python -m bench.proofs.replay                             100,000 views at 224 px; 25 minutes on two cores
     python -m bench.proofs.replay --views 2000                CI
     python -m bench.proofs.replay --views 20000 --size 32     CI

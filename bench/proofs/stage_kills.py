@@ -1,5 +1,6 @@
 """SIGKILLs of the real teacher stage: two jobs on one pool, each killed at a random moment of its work and started again.
 
+\b
     python -m bench.proofs.stage_kills --kills 20
 
 At the end the pool is compared byte for byte with one that was never interrupted, and verified.

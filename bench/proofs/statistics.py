@@ -1,5 +1,6 @@
 """Our choices have the distributions of timm's and torchvision's: two-sample tests against their own code.
 
+\b
     python -m bench.proofs.statistics                    50,000 draws, half a minute
     python -m bench.proofs.statistics --draws 5000       a small size
 
