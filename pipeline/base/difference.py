@@ -10,7 +10,7 @@ MACHINE_FIELDS = frozenset({"canary", "engine"})  # decided by the machine and i
 OTHER_MACHINE = (
     "this machine's libraries draw other views. With numba, or with Pillow 13, views are Pillow 13's; a cache that Pillow 12 "
     "drew opens with Pillow 12 and DISTIL_ENGINE=pil (log.jsonl in the work pool names the libraries of this one). Use those, "
-    "or start a new one with: python -m stages.precompute --new-cache"
+    "or start a new one with: python -m stages.precompute --cache NAME --new-cache"
 )
 _SHOWN = 12  # differences spelled out in a message
 

@@ -150,7 +150,7 @@ def from_directory(directory: Path) -> nn.Module:
     """
     for name in ("config.json", "model.safetensors"):
         if not (directory / name).is_file():
-            raise UsageError(f"{directory / name}: no such file; write it with: python -m stages.train")
+            raise UsageError(f"{directory / name}: no such file; write it with: python -m stages.train --student NAME")
     try:
         parse_json((directory / "config.json").read_bytes())
     except ValueError as error:

@@ -40,7 +40,7 @@ def read_state(source: str | Path, key: str | None = None) -> dict[str, Tensor]:
     if not path.is_file():
         raise UsageError(
             f"{path}: no such weights file; expected .safetensors or a torch checkpoint "
-            "(python -m stages.fit_teacher writes a teacher's)"
+            "(python -m stages.fit_teacher --teacher NAME writes a teacher's)"
         )
     with path.open("rb") as file:
         start = file.read(64)

@@ -17,8 +17,8 @@ from pipeline.views.canary import canary
 from pipeline.views.recipe import ARITHMETIC, VIEWS_VERSION, Recipe
 
 _REPAIR = (
-    "label these views with: python -m stages.precompute (dvc repro does it after a change of params or shards), or go back "
-    "to the configuration of this cache"
+    "label these views with: python -m stages.precompute --cache NAME (dvc repro does it after a change of params or shards), "
+    "or go back to the configuration of this cache"
 )
 
 

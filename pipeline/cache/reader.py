@@ -41,7 +41,7 @@ from pipeline.views.visits import Targets
 
 _RECORDS_KEPT = 64  # about 20 kB each
 _RESTORE = "repair: python -m stages.verify on it says how to restore it"
-_REMAKE = "run python -m stages.precompute for this configuration, or give the cache that belongs to it"
+_REMAKE = "run python -m stages.precompute --cache NAME for this configuration, or give the cache that belongs to it"
 
 
 class Cache:

@@ -23,9 +23,9 @@ RECORD_FORMAT = "offline-deit part"
 RECORD_VERSION = 1
 RECEIPT_FORMAT = "offline-deit receipt"
 RECEIPT_VERSION = 1
-ANEW = "dvc repro -s -f precompute (precompute_val for the validation split)"
-RELABEL = f"remove this cache from the work pool and label it anew: {ANEW}, or python -m stages.precompute"
-REPAIR = f"repair: python -m stages.verify --repair on the pool, then {ANEW} or python -m stages.precompute"
+ANEW = "dvc repro -s -f precompute@NAME"
+RELABEL = f"remove this cache from the work pool and label it anew: {ANEW}, or python -m stages.precompute --cache NAME"
+REPAIR = f"repair: python -m stages.verify --repair POOL, then {ANEW} or python -m stages.precompute --cache NAME"
 
 Sum = tuple[int, str]  # bytes and xxh3_128 of a file
 

@@ -147,6 +147,6 @@ def describe(report: Verification, result: Mapping[str, Any]) -> str:
     lines += [f"  {key}: {json.dumps(result[key])}" for key in ("dropped", "gc") if key in result]
     if result.get("dropped"):
         lines.append(
-            f"  next: label the dropped parts again: python -m stages.precompute, or where DVC holds a receipt: {ANEW}"
+            f"  next: label the dropped parts again: python -m stages.precompute --cache NAME, or, of a receipt in DVC: {ANEW}"
         )
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from pipeline.student.model import Student
 from pipeline.views.recipe import Recipe, evaluation, in_timms_words
 
 BESIDE = ("ema", "last")  # where a student keeps the weights that are not its result: their average, or the last ones
+_WRITE = "write it with: python -m stages.train --student NAME"
 
 
 def read_log(directory: Path) -> list[dict[str, str]]:
@@ -25,10 +26,9 @@ def read_log(directory: Path) -> list[dict[str, str]]:
             float(row["epoch"]), float(row["task"]), int(row["step"]), float(row["live_fraction"])
             float(row["val_top1"] or 0)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; write it with: python -m stages.train") from None
+        raise UsageError(f"{path}: {error.strerror}; {_WRITE}") from None
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        again = "write it again with: python -m stages.train"
-        raise IntegrityError(f"{path}: not the log of a training ({first_line(error)}); {again}") from None
+        raise IntegrityError(f"{path}: not the log of a training ({first_line(error)}); {_WRITE}") from None
     return rows
 
 
@@ -70,11 +70,11 @@ def _description(directory: Path) -> dict[str, Any]:
     try:
         found = files.parse_json(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; write it with: python -m stages.train") from None
+        raise UsageError(f"{path}: {error.strerror}; {_WRITE}") from None
     except ValueError as error:
-        raise IntegrityError(f"{path}: damaged ({error}); write it again with: python -m stages.train") from None
+        raise IntegrityError(f"{path}: damaged ({error}); {_WRITE}") from None
     if not isinstance(found, dict) or not isinstance(found.get("pretrained_cfg", {}), dict):
-        raise IntegrityError(f"{path}: not a student's description; write it again with: python -m stages.train")
+        raise IntegrityError(f"{path}: not a student's description; {_WRITE}")
     return found
 
 
@@ -90,8 +90,7 @@ def recipe_of(directory: Path) -> Recipe:
         plain = validate(Recipe, {"seed": 0, "crop": "center", "policy": "", **chosen}, "pretrained_cfg")
     except (KeyError, TypeError, IndexError, UsageError) as error:
         raise IntegrityError(
-            f"{directory / 'config.json'}: does not say which views the student sees ({error}); write it again with: "
-            f"python -m stages.train"
+            f"{directory / 'config.json'}: does not say which views the student sees ({error}); {_WRITE}"
         ) from None
     return evaluation(plain)
 
@@ -126,7 +125,6 @@ def load(directory: Path) -> Student:
     found = weights.state_hash(student.model.state_dict())
     if found != expected:
         raise IntegrityError(
-            f"{directory / 'model.safetensors'}: expected weights {expected} by config.json, found {found}; "
-            "export the student again with: python -m stages.train"
+            f"{directory / 'model.safetensors'}: expected weights {expected} by config.json, found {found}; {_WRITE}"
         )
     return student.eval()

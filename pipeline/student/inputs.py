@@ -71,7 +71,8 @@ def open_inputs(
         require_weights(opened, work / "teachers" / entry.teacher / "model.safetensors", path)
         if chosen.supervision == "cached" and training.period is None and opened.views != entry.views:
             raise UsageError(
-                f"{path}: holds V = {opened.views} views, params.yaml says {entry.views}; run: python -m stages.precompute"
+                f"{path}: holds V = {opened.views} views, params.yaml says {entry.views}; run: python -m stages.precompute "
+                f"--cache {chosen.cache}"
             )
     # The live teacher is the one that made the cache, whose codec its logits pass.
     if chosen.supervision in ("live", "auto") and maker is not None:

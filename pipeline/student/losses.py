@@ -100,7 +100,9 @@ def distillation_loss(
     student = heads.class_logits if heads.distillation_logits is None else heads.distillation_logits
     if kind == "hard":
         if hard is None:
-            raise UsageError("distillation 'hard' needs the teacher's hard labels, found none; set supervise")
+            raise UsageError(
+                "distillation 'hard' needs the teacher's hard labels, found none; name a cache or a teacher"
+            )
         distill = F.cross_entropy(student.float(), hard.long())
     else:
         if logits is None:

@@ -78,12 +78,14 @@ def sources(
         return None, None
     if supervision != "cached" and live is None:
         raise UsageError(
-            f"targets are {supervision}, which need the teacher's weights; run: python -m stages.fit_teacher"
+            f"targets are {supervision}, which need the teacher's weights; run: python -m stages.fit_teacher --teacher NAME"
         )
     if supervision == "live":
         return None, live
     if cache is None:
-        raise UsageError(f"targets are {supervision}, which need a teacher cache; run: python -m stages.precompute")
+        raise UsageError(
+            f"targets are {supervision}, which need a cache; run: python -m stages.precompute --cache NAME"
+        )
     if supervision == "auto":
         return FromCache(cache, shards, verify, partial=True), live
     require_coverage(views, cache.views)

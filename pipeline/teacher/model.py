@@ -37,7 +37,7 @@ def create(config: TeacherConfig, classes: int, pretrained: bool, size: int | No
         return model
     if config.weights is None:
         raise UsageError(
-            f"teacher {config.arch}: its config names no weights; fit it with: python -m stages.fit_teacher"
+            f"teacher {config.arch}: its config names no weights; fit it with: python -m stages.fit_teacher --teacher NAME"
         )
     if is_hub(config.weights):
         model = timm_models.from_hub(config.arch, arch_args, config.weights)
