@@ -194,10 +194,10 @@ def turn(planes: np.ndarray, degrees: float, fill: np.ndarray, cubic: bool, room
     size = planes.shape[1]
     packed = room[: 3 * (size + 4) * (size + 1)].reshape(3, size + 4, size + 1)
     _pack_rows(planes, packed)
-    _turn(planes, packed, _about_the_middle(degrees, size), fill, cubic)
+    _turn(planes, packed, about_the_middle(degrees, size), fill, cubic)
 
 
-def _about_the_middle(degrees: float, size: int) -> np.ndarray:
+def about_the_middle(degrees: float, size: int) -> np.ndarray:
     angle, middle = -math.radians(degrees), size / 2
     a, b = round(math.cos(angle), 15), round(math.sin(angle), 15)
     d, e = round(-math.sin(angle), 15), round(math.cos(angle), 15)

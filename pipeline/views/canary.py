@@ -48,8 +48,8 @@ def parts(recipe: Recipe, device: torch.device) -> dict[str, str]:
         "decode": _digest(images),
         "choices": files.digest([repr(_chosen(recipe, i)) for i in range(_CHOICES)]),
         "pairs": files.digest([repr(_pairing(recipe, i)) for i in range(_CHOICES // _BLOCK)]),
-        "crops": _digest([_crop(recipe, images, i) for i in range(_CROPS)]),
-        "ops": _digest(_every_op(recipe, images)),
+        "crops": _digest(_drawn(recipe, [_crop(recipe, images, i) for i in range(_CROPS)])),
+        "ops": _digest(_drawn(recipe, _every_op(recipe, images))),
         "finished": _digest(_finished(recipe, images, device)),
     }
 
@@ -82,7 +82,17 @@ def _pairing(recipe: Recipe, i: int) -> list[object]:
     return [pairs.pairs.tolist(), pairs.lam.tolist(), pairs.box.tolist()]
 
 
-def _crop(recipe: Recipe, images: list[np.ndarray], i: int) -> np.ndarray:
+def views(recipe: Recipe) -> list[tuple[np.ndarray, View]]:
+    """The views behind the digests ``crops`` and ``ops``, each with its picture."""
+    images = pictures()
+    return [_crop(recipe, images, i) for i in range(_CROPS)] + _every_op(recipe, images)
+
+
+def _drawn(recipe: Recipe, chosen: list[tuple[np.ndarray, View]]) -> list[np.ndarray]:
+    return [draw(image, view, recipe) for image, view in chosen]
+
+
+def _crop(recipe: Recipe, images: list[np.ndarray], i: int) -> tuple[np.ndarray, View]:
     """A random crop under the recipe's own rule; rules that hold no random size get a picture of random size."""
     image = images[i % len(images)]
     if recipe.crop != "random_resized":
@@ -90,19 +100,19 @@ def _crop(recipe: Recipe, images: list[np.ndarray], i: int) -> np.ndarray:
         width, height = (max(8, round(side * draws.uniform(0.25, 1.0))) for side in image.shape[1::-1])
         image = image[:height, :width]  # all pictures have at least 32 px
     view = choose(recipe, f"canary crop {i}", 0, *image.shape[:2])
-    return draw(image, View(view.box, view.scaled, view.window, view.flip, (), (), 0), recipe)
+    return image, View(view.box, view.scaled, view.window, view.flip, (), (), 0)
 
 
-def _window(recipe: Recipe, images: list[np.ndarray], i: int, ops: tuple = ()) -> np.ndarray:
+def _window(recipe: Recipe, images: list[np.ndarray], i: int, ops: tuple = ()) -> tuple[np.ndarray, View]:
     """R x R pixels of a picture, never resized, with ``ops``."""
     image, draws = images[i % len(images)], Draws("canary window", i)
     height, width = image.shape[:2]
     top, left = draws.below(height), draws.below(width)
     place = (top - recipe.size // 2, left - recipe.size // 2)
-    return draw(image, View((0, 0, height, width), (height, width), place, bool(i % 2), ops, (), 0), recipe)
+    return image, View((0, 0, height, width), (height, width), place, bool(i % 2), ops, (), 0)
 
 
-def _every_op(recipe: Recipe, images: list[np.ndarray]) -> list[np.ndarray]:
+def _every_op(recipe: Recipe, images: list[np.ndarray]) -> list[tuple[np.ndarray, View]]:
     ops = [(name, arguments(name, level, sign)) for name in EVERY_OP for level in _LEVELS for sign in (-1.0, 1.0)]
     return [_window(recipe, images, i, (op,)) for i, op in enumerate(dict.fromkeys(ops))]
 
@@ -117,6 +127,6 @@ def _finished(recipe: Recipe, images: list[np.ndarray], device: torch.device) ->
         rows = range(block * _BLOCK, (block + 1) * _BLOCK)
         views = [choose(busy, f"canary finish {i}", 0, 100, 100) for i in rows]
         plan = finish_plan(views, pair(busy, f"canary {block}", 0, _BLOCK), busy.erase.count).to(device)
-        pixels = torch.from_numpy(np.stack([_window(recipe, images, i) for i in rows])).to(device)
+        pixels = torch.from_numpy(np.stack(_drawn(recipe, [_window(recipe, images, i) for i in rows]))).to(device)
         finished.append(finish(pixels, plan, busy).cpu().numpy())
     return finished

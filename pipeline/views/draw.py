@@ -64,8 +64,13 @@ def draw(pixels: np.ndarray, view: View, recipe: Recipe) -> np.ndarray:
     if not (top >= 0 and left >= 0 and top + height <= pixels.shape[0] and left + width <= pixels.shape[1]):
         raise ValueError(f"view chosen for another image: box {view.box}, image {pixels.shape[0]} x {pixels.shape[1]}")
     out = np.empty((3, recipe.size, recipe.size), np.uint8)
-    _implementation().draw(np.require(pixels, np.uint8, ("C", "W")), view, recipe, out)
+    draw_into(np.require(pixels, np.uint8, ("C", "W")), view, recipe, out)
     return out
+
+
+def draw_into(pixels: np.ndarray, view: View, recipe: Recipe, out: np.ndarray) -> None:
+    """The same into ``out``; both arrays contiguous."""
+    _implementation().draw(pixels, view, recipe, out)
 
 
 def compile_kernels() -> None:

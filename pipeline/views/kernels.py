@@ -40,7 +40,7 @@ def draw(pixels: np.ndarray, view: View, recipe: Recipe, out: np.ndarray) -> Non
     """
     size = recipe.size
     (top, first, rows), (left, first_x, columns) = (
-        _overlap(view.window[axis], size, view.scaled[axis]) for axis in range(2)
+        overlap(view.window[axis], size, view.scaled[axis]) for axis in range(2)
     )
     if rows < size or columns < size:
         out[:] = 0
@@ -52,7 +52,7 @@ def draw(pixels: np.ndarray, view: View, recipe: Recipe, out: np.ndarray) -> Non
         _apply(op, recipe, out)
 
 
-def _overlap(start: int, size: int, there: int) -> tuple[int, int, int]:
+def overlap(start: int, size: int, there: int) -> tuple[int, int, int]:
     """Of a window of ``size`` from ``start`` on over ``there`` pixels: where its pixels begin in the window and in what
     is there, and how many they are."""
     first, end = max(start, 0), min(start + size, there)

@@ -1,0 +1,108 @@
+"""The half of drawing that a GPU does: packed bytes in, pixels of views and their digests out, on a stream of its own.
+
+``drawer`` says whether this process has one. It first draws what the pixel canary draws, and is only used where every view
+has the CPU's bits. On a CPU the same code runs with the kernels that a C++ compiler made, for tests.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+
+from pipeline.base import engine
+from pipeline.runtime.machine import device as pick_device
+from pipeline.runtime.progress import say
+from pipeline.views import canary, draw, packed
+from pipeline.views.choose import View
+from pipeline.views.cuda import Kernels, Unavailable, kernels
+from pipeline.views.packed import Packed, Packer
+from pipeline.views.recipe import Recipe
+
+_BLOCKS, _THREADS = 4, 256  # blocks on each multiprocessor at once, and threads in a block, as draw.cu's registers allow
+_ROOM = 4  # times R: a longer side of a crop leaves room for fewer blocks
+_LEAST = 241  # bytes: below, xxh3 computes otherwise
+
+
+class Drawer:
+    """Draws views of ``recipe`` on ``device``. ``stream``: what ``draw`` and ``digests`` run on is the caller's choice."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        """Raises Unavailable."""
+        self.recipe, self.device, self.kernels = recipe, device, kernels(device)
+        self.constants = _bytes(packed.constants(recipe)).to(device)
+        blocks = 1
+        if device.type == "cuda":
+            blocks = _BLOCKS * torch.cuda.get_device_properties(device).multi_processor_count
+        self.blocks = blocks
+        room = max(blocks * packed.room(recipe, _ROOM), packed.room(recipe, packed.LARGEST))
+        self.rooms = torch.empty(room, dtype=torch.uint8, device=device)
+        self.sums = torch.empty(0, dtype=torch.int64, device=device)
+
+    def draw(self, sent: torch.Tensor, what: Packed, out: torch.Tensor) -> None:
+        """``sent``: uint8, the packed bytes on the device. ``out``: uint8 (V, 3, R, R), contiguous."""
+        blocks = min(what.views, self.blocks, self.rooms.numel() // what.room)
+        arguments = (sent, what.views_at, what.ops_at, self.constants, self.rooms, what.room, what.taps, out, what.views)
+        self.kernels("draw_views", blocks, _THREADS, *arguments)
+
+    def digests(self, pixels: torch.Tensor) -> torch.Tensor:
+        """xxh3_64 of each of ``pixels``, uint8 (r, ...) and contiguous: int64 (r,) on the device."""
+        count, size = len(pixels), pixels[0].numel()
+        if size < _LEAST:
+            found = [xxhash.xxh3_64_intdigest(of.cpu().numpy()) for of in pixels]
+            return torch.from_numpy(np.array(found, np.uint64).view(np.int64)).to(self.device)
+        sums = count * 8 * ((size - 1) // 1024)
+        if self.sums.numel() < sums:
+            self.sums = torch.empty(sums, dtype=torch.int64, device=self.device)
+        found = torch.empty(count, dtype=torch.int64, device=self.device)
+        self.kernels("sum_blocks", -(-max(1, sums) // _THREADS), _THREADS, pixels, size, count, self.sums)
+        self.kernels("chain", count, 8, pixels, size, count, self.sums, found)
+        return found
+
+
+def draw_all(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> np.ndarray:
+    """A view of each image, uint8 (H, W, 3): uint8 (V, 3, R, R). For tests of the drawer."""
+    recipe = drawer.recipe
+    pixels = sum(image.size for image, _ in images) + len(images) * 3 * recipe.size**2
+    ops = sum(len(view.ops) for _, view in images) * packed.OP.itemsize
+    memory = np.empty(pixels + ops + packed.table_bytes(recipe, len(images)), np.uint8)
+    packer = Packer(recipe, memory, len(images))
+    for image, view in images:
+        packer.add(image, [view])
+    what = packer.finish()
+    out = torch.empty((len(images), 3, recipe.size, recipe.size), dtype=torch.uint8, device=drawer.device)
+    drawer.draw(torch.from_numpy(memory[: what.bytes]).to(drawer.device), what, out)
+    return out.cpu().numpy()
+
+
+@cache
+def drawer(recipe: Recipe) -> Drawer | None:
+    """What draws on this machine's device, None where the CPU draws, which is said once where a GPU was asked for.
+    Raises UsageError where DISTIL_ENGINE asks for a GPU and the device is none."""
+    device = pick_device()
+    if not engine.on_device(device.type):
+        return None
+    try:
+        made = Drawer(recipe, device)
+        differ = _differ(made)
+    except (Unavailable, torch.cuda.OutOfMemoryError) as error:
+        say(f"views are drawn by the kernels for CPUs: {device} can't draw them: {error}")
+        return None
+    if differ:
+        say(f"views are drawn by the kernels for CPUs: {device} draws {differ} views of the canary otherwise")
+        return None
+    return made
+
+
+def _differ(made: Drawer) -> int:
+    """How many views of the canary, crops and every op, the drawer draws otherwise than the CPU; their digests count."""
+    images = canary.views(made.recipe)
+    expected = np.stack([draw.draw(image, view, made.recipe) for image, view in images])
+    found = torch.from_numpy(draw_all(made, images)).to(made.device)
+    digests = made.digests(found).cpu().numpy().view(np.uint64)
+    return sum(int(one) != xxhash.xxh3_64_intdigest(of) for one, of in zip(digests, expected))
+
+
+def _bytes(array: np.ndarray) -> Any:
+    return torch.from_numpy(array.reshape(-1).view(np.uint8))

@@ -1,0 +1,207 @@
+"""The half of drawing that a worker does for a GPU: decode, choose, and pack what draw.cu needs into one piece of memory.
+
+Of each image the rectangle around its views' crops is packed, then come two tables: a row of ``VIEW`` per view, and a row of
+``OP`` per op. What draw.cu can't draw, or what has no room, is drawn here and packed as pixels, which is allowed anywhere
+and at any time, because the bits are the same.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from pipeline.data.images import STORED, Rule
+from pipeline.data.shards import Sample
+from pipeline.views import draw
+from pipeline.views.affine import about_the_middle
+from pipeline.views.choose import View, choose
+from pipeline.views.kernels import overlap
+from pipeline.views.policies import Op, parse
+from pipeline.views.recipe import Recipe
+
+VIEW = np.dtype(
+    [("source", np.int64)]
+    + [(name, np.int32) for name in (
+        "pitch top left height width scaled_height scaled_width first_y first_x rows columns place_y place_x flip first_op ops"
+    ).split()],
+    align=True,
+)  # fmt: skip
+OP = np.dtype([("kind", np.int32), ("whole", np.int32), ("real", np.float64, 6)], align=True)
+CONSTANTS = np.dtype([("size", np.int32), ("cubic", np.int32), ("fill", np.uint8, 4)], align=True)
+_KINDS = (
+    "AutoContrast Equalize Posterize Solarize SolarizeAdd Brightness Contrast Color Sharpness along_rows along_columns Rotate "
+    "quarters"
+).split()  # draw.cu's enum Kind
+LARGEST = 16  # times R: of a larger crop the view is drawn here, since a block on the GPU has little memory of its own
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where things lie in the first ``bytes`` bytes of packed memory. ``room``: bytes that a block needs to draw any of the
+    views; ``taps``: of the widest filter; ``drawn``: how many of the views are packed as pixels."""
+
+    views: int
+    views_at: int
+    ops_at: int
+    bytes: int
+    room: int
+    taps: int
+    drawn: int
+
+
+def constants(recipe: Recipe) -> np.ndarray:
+    """The row of ``CONSTANTS`` that all views of ``recipe`` have."""
+    row = np.zeros(1, CONSTANTS)
+    row["size"], row["cubic"] = recipe.size, recipe.interpolation == "bicubic"
+    row["fill"][0, :3] = recipe.fill
+    return row
+
+
+def table_bytes(recipe: Recipe, views: int) -> int:
+    """The most that the tables of ``views`` views take."""
+    policy = parse(recipe.policy)
+    ops = (policy.layers * max(map(len, policy.groups)) if policy else 0) + (3 if recipe.color_jitter else 0)
+    return views * (VIEW.itemsize + OP.itemsize * ops) + VIEW.itemsize
+
+
+class Packer:
+    """Fills ``memory``, uint8 and contiguous, with the views of one image after the other, ``views`` of them in all."""
+
+    def __init__(self, recipe: Recipe, memory: np.ndarray, views: int) -> None:
+        self.recipe, self.memory, self.missing = recipe, memory, views
+        self.pixels = 3 * recipe.size**2
+        self.end = len(memory) - table_bytes(recipe, views)
+        assert self.end >= views * self.pixels, "there is room for all views as pixels"
+        self.at = self.side = self.drawn = 0
+        self.taps = 1
+        self.rows: list[tuple[int, ...]] = []
+        self.ops: list[tuple[int, int, tuple[float, ...]]] = []
+
+    def add(self, image: np.ndarray, views: Sequence[View]) -> None:
+        """The next image, uint8 (H, W, 3) and contiguous, and its views, in this order."""
+        sent = [view for view in views if drawable(view, self.recipe)]
+        part, top, left = _around(image, sent)
+        if self.at + part.size + (self.missing - len(sent)) * self.pixels > self.end:
+            sent = []
+        source = self.at
+        if sent:
+            self.memory[self.at : self.at + part.size].reshape(part.shape)[:] = part
+            self.at += part.size
+        for view in views:
+            if view in sent:
+                self._send(view, source, 3 * part.shape[1], top, left)
+            else:
+                self._draw(image, view)
+        self.missing -= len(views)
+
+    def _send(self, view: View, source: int, pitch: int, top: int, left: int) -> None:
+        size, (_, _, height, width) = self.recipe.size, view.box
+        (place_y, first_y, rows), (place_x, first_x, columns) = (
+            overlap(view.window[axis], size, view.scaled[axis]) for axis in range(2)
+        )
+        if view.flip:
+            place_x = size - place_x - columns
+        coded = [_coded(op, self.recipe) for op in view.ops]
+        self.rows.append(
+            (source, pitch, view.box[0] - top, view.box[1] - left, height, width, *view.scaled,
+             first_y, first_x, rows, columns, place_y, place_x, int(view.flip), len(self.ops), len(coded))
+        )  # fmt: skip
+        self.ops += coded
+        taps, side = _needs(view, self.recipe)
+        self.taps, self.side = max(self.taps, taps), max(self.side, side)
+
+    def _draw(self, image: np.ndarray, view: View) -> None:
+        out = self.memory[self.at : self.at + self.pixels].reshape(3, self.recipe.size, self.recipe.size)
+        draw.draw_into(image, view, self.recipe, out)
+        self.rows.append((self.at, *[0] * (len(VIEW.names or ()) - 1)))
+        self.at += self.pixels
+        self.drawn += 1
+
+    def finish(self, order: np.ndarray | slice = slice(None)) -> Packed:
+        """Writes the tables behind the pixels; ``order``: of the views, by their numbers as they were added."""
+        views = np.array(self.rows, VIEW)[order]
+        views_at = -(-self.at // VIEW.alignment) * VIEW.alignment
+        ops_at = views_at + views.nbytes
+        end = ops_at + len(self.ops) * OP.itemsize
+        self.memory[views_at:ops_at] = views.view(np.uint8)
+        self.memory[ops_at:end] = np.array(self.ops, OP).view(np.uint8)
+        room = _room(self.recipe.size, self.taps, self.side)
+        return Packed(len(views), views_at, ops_at, end, room, self.taps, self.drawn)
+
+
+def pack_block(
+    samples: Sequence[Sample], recipe: Recipe, first_view: int, repeats: int, memory: np.ndarray, rule: Rule = STORED
+) -> tuple[list[list[View]], Packed]:
+    """Packs r = ``repeats`` views of n samples into ``memory``, view by view, as ``draw_block`` draws them; their decisions,
+    r lists of n. Each image is decoded once. Raises Undecodable."""
+    packer, chosen = Packer(recipe, memory, repeats * len(samples)), []
+    for sample in samples:
+        image = draw.decode(sample.data, sample.key, rule)
+        views = [choose(recipe, sample.key, first_view + i, *image.shape[:2]) for i in range(repeats)]
+        packer.add(image, views)
+        chosen.append(views)
+    by_view = np.arange(repeats * len(samples)).reshape(len(samples), repeats).T.reshape(-1)
+    return [list(of) for of in zip(*chosen)], packer.finish(by_view)
+
+
+def _around(image: np.ndarray, views: Sequence[View]) -> tuple[np.ndarray, int, int]:
+    """The part of ``image`` around the crops of ``views``, and where it begins."""
+    boxes = [view.box for view in views] or [(0, 0, 0, 0)]
+    top, left = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    bottom, right = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
+    return image[top:bottom, left:right], top, left
+
+
+def drawable(view: View, recipe: Recipe) -> bool:
+    """Whether draw.cu draws ``view``: it has all of its ops, and a block room for its crop."""
+    return _room(recipe.size, *_needs(view, recipe)) <= room(recipe, LARGEST) and all(
+        name != "GaussianBlur" for name, _ in view.ops
+    )
+
+
+@cache
+def room(recipe: Recipe, times: int) -> int:
+    """Bytes that a block needs to draw a crop whose sides are ``times`` R."""
+    side = times * recipe.size
+    return _room(recipe.size, *_needs(View((0, 0, side, side), (recipe.size,) * 2, (0, 0), False, (), (), 0), recipe))
+
+
+def _needs(view: View, recipe: Recipe) -> tuple[int, int]:
+    """Taps of the wider of a view's two filters, and the longer side of its crop."""
+    (_, _, height, width), (high, wide) = view.box, view.scaled
+    ratio = max(1.0, float(np.float32(height)) / high, float(np.float32(width)) / wide)
+    return math.ceil((2.0 if recipe.interpolation == "bicubic" else 1.0) * ratio) * 2 + 1, max(height, width)
+
+
+def _room(size: int, taps: int, side: int) -> int:
+    """The sum of what draw.cu's ``draw`` lays out: numbers, a second copy of the view, what lies between two passes."""
+    return -(-(4 * (4 + 2 * taps) * size + -(-3 * size**2 // 16) * 16 + 3 * size * side) // 256) * 256
+
+
+def _coded(op: Op, recipe: Recipe) -> tuple[int, int, tuple[float, ...]]:
+    """``op`` as a row of ``OP``: kind, whole number, six real ones."""
+    name, arguments = op
+    short, whole, real = name.removesuffix("Increasing").removesuffix("Original"), 0, (0.0,) * 6
+    match short:
+        case "Invert":
+            short = "Solarize"
+        case "Posterize" | "Solarize" | "SolarizeAdd":
+            whole = int(arguments[0])
+        case "Desaturate":
+            short, real = "Color", (min(1.0, max(0.0, 1.0 - arguments[0])), *real[1:])
+        case "Brightness" | "Contrast" | "Color" | "Sharpness":
+            real = (float(arguments[0]), *real[1:])
+        case "ShearX" | "ShearY":
+            short, real = "along_rows" if short == "ShearX" else "along_columns", (float(arguments[0]), *real[1:])
+        case "TranslateXRel" | "TranslateYRel":
+            short = "along_rows" if short == "TranslateXRel" else "along_columns"
+            real = (0.0, float(arguments[0]) * recipe.size, *real[2:])
+        case "Rotate":
+            degrees = float(arguments[0]) % 360.0
+            if degrees % 90.0 == 0.0:
+                short, whole = "quarters", int(degrees // 90.0)
+            else:
+                real = tuple(about_the_middle(degrees, recipe.size).tolist())
+    return _KINDS.index(short), whole, real
