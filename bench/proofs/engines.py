@@ -4,6 +4,8 @@
     python -m bench.proofs.engines                                   100,000 views at 224 px; 15 minutes of CPU
     python -m bench.proofs.engines --size 32                         100,000 at 32 px
     python -m bench.proofs.engines --views 2000 [--size 32]          CI
+    python -m bench.proofs.engines --engine cuda-on-cpu --views 20000 --size 96      the GPU's kernels, built for a CPU
+    python -m bench.proofs.engines --engine cuda                     the same on a GPU
 
 Views of whole recipes, from encoded bytes to pixels: DeiT's for half of them, RandAugment with decreasing ops, AutoAugment,
 3-Augment with jitter, bilinear, padded and evaluation crops for the rest, and every op by itself. Pictures: JPEGs of every
@@ -13,11 +15,16 @@ is installed into a folder of its own. Exits 1 on one difference, a crash, or an
 
 Without SIMD, libjpeg-turbo decodes a damaged scan otherwise, under Pillow, too, because its coefficients are beyond all range.
 The variant without SIMD leaves its views out; that both engines decode every picture alike is shown in each process.
+
+The GPU's kernels are compared with numba's in one process, in batches, on a CPU in natural and in shuffled order of the items
+of each phase. First come whole levels of all ops on pictures of few values: results then lie on the edge between two values,
+where one fused operation shows, which views of photographs with random magnitudes hardly ever do.
 """
 
 import functools
 import importlib.util
 import io
+import itertools
 import os
 import random
 import shutil
@@ -25,7 +32,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +46,15 @@ from PIL import Image
 
 from bench.canary_images import picture
 from pipeline.data.images import decode
-from pipeline.views import draw
+from pipeline.runtime.machine import device as pick_device
+from pipeline.views import device, draw
 from pipeline.views.choose import View, choose
+from pipeline.views.packed import drawable
 from pipeline.views.policies import EVERY_OP, arguments
 from pipeline.views.recipe import Recipe, evaluation
 
 NO_SIMD = {"JSIMD_FORCENONE": "1"}  # of libjpeg-turbo
+BATCH = 128  # views that the GPU's kernels draw at once
 AT_ONCE = 8  # views of a picture, which is decoded once
 SELDOM = {"large": 100, "panorama": 5}  # 12 Mpx and 4 Mpx: in turn only every so many rounds
 OLD_PILLOW = "pillow==12.0.0"
@@ -185,6 +196,78 @@ def digests(size: int, views: int, engine: str, order: str = "forward", ops: Cou
     return found
 
 
+def whole_levels(size: int) -> Iterator[tuple[np.ndarray, View, Recipe]]:
+    """Every op at whole levels, on pictures of R x R px and few values."""
+    generator = np.random.default_rng(3)
+    ramp = np.add.outer(np.arange(size) * 3, np.arange(size))[..., None] + [0, 5, 9]
+    kinds = (
+        np.clip(ramp, 0, 255),
+        generator.integers(0, 2, ramp.shape) * 255,
+        generator.integers(0, 26, ramp.shape) * 10,
+    )
+    plain = Recipe(seed=0, size=size, policy="", mean=(0.49, 0.1, 0.9))
+    for recipe, name in itertools.product((plain, plain.model_copy(update={"interpolation": "bilinear"})), EVERY_OP):
+        chosen = dict.fromkeys(arguments(name, float(level), sign) for level in range(11) for sign in (1.0, -1.0))
+        for pixels, of in itertools.product(kinds, chosen):
+            yield (
+                pixels.astype(np.uint8),
+                View((0, 0, size, size), (size, size), (0, 0), False, ((name, of),), (), 0),
+                recipe,
+            )
+
+
+def random_views(size: int, views: int) -> Iterator[tuple[np.ndarray, View, Recipe]]:
+    for name, numbers in rounds(views):
+        pixels = draw.decode(pictures()[name], name)
+        for turn, number in enumerate(numbers):
+            yield pixels, *view_of(number, turn, pixels.shape[0], pixels.shape[1], size)
+
+
+def differing(made: device.Drawer, some: list[tuple[np.ndarray, View]], strides: tuple[int, ...]) -> np.ndarray:
+    """Which of ``some`` the GPU's kernels draw otherwise than numba's: bool (V,)."""
+    expected = np.stack([draw.draw(pixels, view, made.recipe) for pixels, view in some])
+    differ = np.zeros(len(some), bool)
+    for stride in strides:
+        if made.device.type == "cpu":
+            made.kernels("set_stride", 1, 1, stride)
+        differ |= (device.draw_all(made, some) != expected).reshape(len(some), -1).any(1)
+    return differ
+
+
+def compare_device(engine: str, views: int, size: int) -> int:
+    """Prints what the GPU's kernels draw otherwise, and returns how many views."""
+    os.environ["DISTIL_ENGINE"] = "kernels"
+    where, strides = (pick_device(), (1,)) if engine == "cuda" else (torch.device("cpu"), (1, 7919))
+    total: Counter = Counter()
+    waiting: dict[Recipe, list[tuple[np.ndarray, View]]] = defaultdict(list)
+
+    def check(recipe: Recipe) -> None:
+        some = waiting.pop(recipe)
+        differ = differing(made_for(recipe, where), some, strides)
+        total.update(views=len(some), differ=int(differ.sum()), packed=sum(drawable(view, recipe) for _, view in some))
+        for i in differ.nonzero()[0][:3]:
+            print(f"  {some[i][1]} of an image of {some[i][0].shape} under {recipe}", flush=True)
+
+    hard = list(whole_levels(64))
+    for pixels, view, recipe in itertools.chain(hard, random_views(size, views - len(hard))):
+        waiting[recipe].append((pixels, view))
+        if len(waiting[recipe]) == BATCH:
+            check(recipe)
+    for recipe in list(waiting):
+        check(recipe)
+    print(
+        f"{engine}: {total['differ']} of {total['views']} views differ, {len(hard)} of whole levels at 64 px, the others at "
+        f"{size} px; {total['packed']} drawn by the GPU's kernels, in {len(strides)} order(s)",
+        flush=True,
+    )
+    return total["differ"]
+
+
+@functools.cache
+def made_for(recipe: Recipe, where: torch.device) -> device.Drawer:
+    return device.Drawer(recipe, where)
+
+
 def run(out: Path, views: int, size: int, order: str, threads: int) -> None:
     """What one variant's process does."""
     torch.set_num_threads(threads)
@@ -282,11 +365,14 @@ def explain(numbers: np.ndarray, views: int, size: int) -> None:
 @click.command(help=__doc__)
 @click.option("--views", default=100_000, show_default=True)
 @click.option("--size", default=224, show_default=True, help="Pixels.")
+@click.option("--engine", type=click.Choice(["cuda", "cuda-on-cpu"]), help="Compare the GPU's kernels with numba's.")
 @click.option("--out", type=click.Path(path_type=Path), hidden=True)  # this and the following: of a variant's process
 @click.option("--order", default="forward", hidden=True)
 @click.option("--threads", default=1, hidden=True)
-def main(views: int, size: int, out: Path | None, order: str, threads: int) -> None:
-    if out is not None:
+def main(views: int, size: int, engine: str | None, out: Path | None, order: str, threads: int) -> None:
+    if engine is not None:
+        sys.exit(compare_device(engine, views, size) > 0)
+    elif out is not None:
         run(out, views, size, order, threads)
     else:
         sys.exit(compare(views, size) > 0)

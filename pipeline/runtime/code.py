@@ -32,7 +32,8 @@ def path_of(module: str) -> Path:
 
 
 def code_of(stage: str) -> list[str]:
-    """The files that ``stages/<stage>.py`` reaches, itself first: paths from the project's root, sorted."""
+    """The files that ``stages/<stage>.py`` reaches, itself first: paths from the project's root, sorted; among them the CUDA
+    sources that stand beside its modules."""
     reached: set[str] = set()
     todo = set(imported(ROOT / "stages" / f"{stage}.py"))
     while todo:
@@ -40,5 +41,6 @@ def code_of(stage: str) -> list[str]:
         if module not in reached:
             reached.add(module)
             todo |= imported(path_of(module))
-    modules = sorted(module for module in reached if not module.startswith("runtime."))
-    return [f"stages/{stage}.py", *(path_of(module).relative_to(ROOT).as_posix() for module in modules)]
+    modules = {path_of(module) for module in reached if not module.startswith("runtime.")}
+    sources = {source for room in {path.parent for path in modules} for source in room.glob("*.cu")}
+    return [f"stages/{stage}.py", *sorted(path.relative_to(ROOT).as_posix() for path in modules | sources)]

@@ -22,11 +22,12 @@ import torch
 
 import pipeline.base.compiled  # noqa: F401  # chooses NUMBA_CACHE_DIR
 from pipeline.base.files import write_durably
+from pipeline.runtime.compiler import compiler_missing
 from pipeline.runtime.errors import first_line
 from pipeline.runtime.progress import say
 
 SOURCES = tuple(Path(__file__).with_name(f"{name}.cu") for name in ("parallel", "draw", "digest"))
-_NVRTC = ("--fmad=false", "--std=c++17")  # no multiplication and addition may become one
+NVRTC_FLAGS = ("--fmad=false", "--std=c++17")  # no multiplication and addition may become one
 COMPILER_FLAGS = ("-x", "c++", "-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared")
 
 
@@ -56,7 +57,9 @@ class _OnGpu:
         major, minor = torch.cuda.get_device_capability(device)
         architecture = f"sm_{major}{minor}"
         path = _kept("cubin", f"{architecture} {torch.version.cuda}", lambda: compiled(architecture, "CUBIN"))
-        torch.empty(1, device=device)  # from here on the device has a context, which torch shares with the driver's users
+        torch.empty(
+            1, device=device
+        )  # from here on the device has a context, which torch shares with the driver's users
         self.device, self.module, self.functions = device, ctypes.c_void_p(), {}
         with torch.cuda.device(device):
             self.driver = _loaded("libcuda.so.1")
@@ -113,10 +116,9 @@ def _loaded(library: str) -> ctypes.CDLL:
 
 def compiler() -> str:
     """The name of the C++ compiler: CXX, or one of those that are common. Raises Unavailable."""
-    found = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), "")
-    if not found:
-        raise Unavailable("there is no C++ compiler")
-    return found
+    if missing := compiler_missing():
+        raise Unavailable(f"here is {missing}")
+    return os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")))
 
 
 def built(flags: tuple[str, ...]) -> bytes:
@@ -132,7 +134,7 @@ def built(flags: tuple[str, ...]) -> bytes:
 def compiled(architecture: str, what: str) -> bytes:
     """By NVRTC: "PTX" of ``compute_90``, or the machine code "CUBIN" of ``sm_90``. Needs no GPU. Raises Unavailable."""
     library, program, size = _nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
-    flags = [f"--gpu-architecture={architecture}".encode(), *(flag.encode() for flag in _NVRTC)]
+    flags = [f"--gpu-architecture={architecture}".encode(), *(flag.encode() for flag in NVRTC_FLAGS)]
     code = library.nvrtcCreateProgram(ctypes.byref(program), source(), b"draw.cu", 0, None, None)
     code = code or library.nvrtcCompileProgram(program, len(flags), (ctypes.c_char_p * len(flags))(*flags))
     kind = "ProgramLog" if code else what

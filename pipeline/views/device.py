@@ -16,11 +16,14 @@ from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import say
 from pipeline.views import canary, draw, packed
 from pipeline.views.choose import View
-from pipeline.views.cuda import Kernels, Unavailable, kernels
+from pipeline.views.cuda import Unavailable, kernels
 from pipeline.views.packed import Packed, Packer
 from pipeline.views.recipe import Recipe
 
-_BLOCKS, _THREADS = 4, 256  # blocks on each multiprocessor at once, and threads in a block, as draw.cu's registers allow
+_BLOCKS, _THREADS = (
+    4,
+    256,
+)  # blocks on each multiprocessor at once, and threads in a block, as draw.cu's registers allow
 _ROOM = 4  # times R: a longer side of a crop leaves room for fewer blocks
 _LEAST = 241  # bytes: below, xxh3 computes otherwise
 
@@ -43,15 +46,25 @@ class Drawer:
     def draw(self, sent: torch.Tensor, what: Packed, out: torch.Tensor) -> None:
         """``sent``: uint8, the packed bytes on the device. ``out``: uint8 (V, 3, R, R), contiguous."""
         blocks = min(what.views, self.blocks, self.rooms.numel() // what.room)
-        arguments = (sent, what.views_at, what.ops_at, self.constants, self.rooms, what.room, what.taps, out, what.views)
+        arguments = (
+            sent,
+            what.views_at,
+            what.ops_at,
+            self.constants,
+            self.rooms,
+            what.room,
+            what.taps,
+            out,
+            what.views,
+        )
         self.kernels("draw_views", blocks, _THREADS, *arguments)
 
     def digests(self, pixels: torch.Tensor) -> torch.Tensor:
         """xxh3_64 of each of ``pixels``, uint8 (r, ...) and contiguous: int64 (r,) on the device."""
         count, size = len(pixels), pixels[0].numel()
         if size < _LEAST:
-            found = [xxhash.xxh3_64_intdigest(of.cpu().numpy()) for of in pixels]
-            return torch.from_numpy(np.array(found, np.uint64).view(np.int64)).to(self.device)
+            values = [xxhash.xxh3_64_intdigest(of.cpu().numpy()) for of in pixels]
+            return torch.from_numpy(np.array(values, np.uint64).view(np.int64)).to(self.device)
         sums = count * 8 * ((size - 1) // 1024)
         if self.sums.numel() < sums:
             self.sums = torch.empty(sums, dtype=torch.int64, device=self.device)

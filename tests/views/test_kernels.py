@@ -69,6 +69,14 @@ def test_every_op_at_every_level(name: str, interpolation: str) -> None:
 
 
 @thirteen
+def test_every_op_at_whole_levels_on_pictures_of_few_values() -> None:
+    """Where results lie on the edge between two values, and one fused operation shows."""
+    for pixels, view, recipe in engines.whole_levels(64):
+        one, two = both(pixels, view, recipe)
+        assert np.array_equal(one, two), (view.ops, recipe.interpolation)
+
+
+@thirteen
 def test_any_crop_window_and_size_is_pillows() -> None:
     picture = np.array(Image.open(io.BytesIO(PICTURES["portrait"])).convert("RGB"))
     for i in range(400):
@@ -171,7 +179,9 @@ def test_who_draws_is_the_machines_matter(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("DISTIL_ENGINE", "pil")
     assert not kernels_draw()
     monkeypatch.setenv("DISTIL_ENGINE", "cuda")
-    with pytest.raises(UsageError, match="expected kernels or pil, found 'cuda'"):
+    assert kernels_draw()  # whatever the GPU leaves to the CPU
+    monkeypatch.setenv("DISTIL_ENGINE", "numba")
+    with pytest.raises(UsageError, match="expected kernels, pil or cuda, found 'numba'"):
         kernels_draw()
     code = "import sys; sys.modules['numba'] = None\nfrom pipeline.base.engine import kernels\nprint(kernels())"
     environment = {name: value for name, value in os.environ.items() if name != "DISTIL_ENGINE"}
