@@ -26,12 +26,12 @@ def main(name: str, kind: Literal["onnx", "pt2", "hub-folder"], params: Path, wo
     from pipeline.cache.layout import CacheConfig
     from pipeline.data.shards import Shards
     from pipeline.report.card import card
-    from pipeline.report.pictures import first_views
     from pipeline.student import formats
     from pipeline.student.config import StudentConfig
     from pipeline.student.export import load as load_student
     from pipeline.student.export import require_trained_for
     from pipeline.views.recipe import Recipe
+    from pipeline.views.validation import views_of_rows
 
     formats.require_tools(kind)
     chosen = load(params, f"students.{name}", StudentConfig)
@@ -40,7 +40,7 @@ def main(name: str, kind: Literal["onnx", "pt2", "hub-folder"], params: Path, wo
     directory, val = work / "students" / name, Shards.open(work / "shards" / "val")
     student = load_student(directory)
     require_trained_for(directory, val.classes, recipe)
-    images = first_views(val, recipe, 100)
+    images = views_of_rows(val, range(min(100, val.samples)), recipe)
     place = out or work / "exports" / name / kind
     with whole_directory(place, ("README.md",)) as fresh:
         file, worst = formats.write(student, directory, kind, images, fresh)

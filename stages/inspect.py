@@ -25,18 +25,19 @@ def main() -> None: ...
 @click.option("--samples", type=click.IntRange(1, 32), default=6, show_default=True)
 @click.option("--first-view", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--count", type=click.IntRange(1, 32), default=6, show_default=True, help="Views per sample.")
-@click.option("--out", type=FOLDER, default=Path("work/views.png"), show_default=True)
+@click.option("--out", type=FOLDER, default=Path("work/views.html"), show_default=True)
 @stage
 def views(name: str, cache: str | None, split: str, params: Path, work: Path, block: int, samples: int,
           first_view: int, count: int, out: Path) -> None:  # fmt: skip
-    """A picture: samples x views, mixed and erased, with label, partner, lambda and the teacher's top three."""
+    """A page: samples x views, mixed and erased, with label, partner, lambda and the teacher's top three."""
     from pipeline.data.shards import Shards
-    from pipeline.report import inspect_views as pictures
+    from pipeline.report import page, pictures
     from pipeline.views.recipe import Recipe, of_split
 
     recipe = of_split(load(params, f"recipes.{name}", Recipe), split)
     shards, opened = Shards.open(work / "shards" / split), work / "caches" / cache if cache else None
-    pictures.save(pictures.cells(shards, recipe, opened, block, samples, first_view, count), out)
+    rows = pictures.views(shards, recipe, opened, block, samples, range(first_view, first_view + count))
+    page.write_views(out, rows, name, recipe.size)
     say(f"views: {out}")
 
 

@@ -7,19 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from pipeline.cache.reader import find_store
 from pipeline.cache.verify import verify
 from pipeline.data.shards import Shards
 from pipeline.evaluation import attention
-from pipeline.report import inspect_views, paper, pictures
+from pipeline.report import paper, pictures
 from pipeline.report.figures import Series
 from pipeline.report.inspect_cache import inspect
 from pipeline.report.study import Study
 from pipeline.student.export import load, read_log
-from pipeline.views.recipe import evaluation
+from pipeline.views.validation import views_of_rows
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "zarr", "dvc", "scikit-learn")
 _VERIFIED = 4_000_000_000  # bytes: larger caches are not read whole for a report
@@ -118,41 +115,23 @@ def curves(work: Path, study: Study, seconds: Mapping[str, Any]) -> dict[str, Se
     return found
 
 
-def views(work: Path, study: Study, samples: int = 3, count: int = 6) -> list[dict[str, str]]:
-    """Views as the teacher saw them: ``picture``, ``title`` (label, partner and share) and ``answer`` (its top three)."""
-    recipe, cache = study.recipe_shown()
-    train, path = Shards.open(work / "shards" / "train"), work / "caches" / cache if cache is not None else None
-    grid = inspect_views.cells(train, study.recipes[recipe], path, 0, samples, 0, count)
-    return [
-        {
-            "picture": pictures.data_uri(np.round(cell.image * 255).astype(np.uint8)),
-            "title": cell.title,
-            "answer": cell.answer,
-        }
-        for row in grid
-        for cell in row
-    ]
+def views(work: Path, study: Study) -> dict[str, Any]:
+    """Pictures of the training images: ``views`` as the teacher saw them, and ``augmented``, each augmentation by itself."""
+    name, cache = study.recipe_shown()
+    train, recipe = Shards.open(work / "shards" / "train"), study.recipes[name]
+    rows = pictures.views(train, recipe, work / "caches" / cache if cache is not None else None, 0, 3, range(6))
+    return {"views": [view for row in rows for view in row], "augmented": pictures.augmentations(train, recipe)}
 
 
-def augmented(work: Path, study: Study) -> list[tuple[str, str]]:
-    """Each augmentation by itself: (name, picture)."""
-    recipe, _ = study.recipe_shown()
-    return pictures.augmentations(Shards.open(work / "shards" / "train"), study.recipes[recipe])
-
-
-def seen(work: Path, study: Study, worst: list[dict[str, Any]], best: str) -> dict[str, list[str]]:
+def images(work: Path, study: Study, worst: list[dict[str, Any]], best: str) -> dict[str, list[str]]:
     """Pictures of the ``worst`` samples, and of the first ones with where the class token of student ``best`` looks."""
     val, recipe = Shards.open(work / "shards" / "val"), study.recipes[study.students[best].recipe]
-    shown = pictures.rows_of(val, [entry["row"] for entry in worst], recipe)
-    first = pictures.rows_of(val, list(range(min(6, val.samples))), recipe)
-    maps = attention.of_class_token(load(work / "students" / best).model, torch.stack(first))
-    plain = evaluation(recipe)
-    looked = [
-        pictures.data_uri(pictures.looked_at(pictures.to_pixels(image, plain), of.numpy()))
-        for image, of in zip(first, maps)
-    ]
+    shown = views_of_rows(val, [entry["row"] for entry in worst], recipe)
+    first = views_of_rows(val, range(min(6, val.samples)), recipe)
+    maps = attention.of_class_token(load(work / "students" / best).model, first).numpy()
+    pixels = [pictures.to_pixels(image, recipe) for image in first]
     return {
-        "worst": [pictures.data_uri(pictures.to_pixels(image, plain)) for image in shown],
-        "first": [pictures.data_uri(pictures.to_pixels(image, plain)) for image in first],
-        "attention": looked,
+        "worst": [pictures.data_uri(pictures.to_pixels(image, recipe)) for image in shown],
+        "first": [pictures.data_uri(image) for image in pixels],
+        "attention": [pictures.data_uri(pictures.looked_at(image, of)) for image, of in zip(pixels, maps)],
     }

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pipeline.base.files import write_durably
 from pipeline.report import figures
+from pipeline.report.pictures import SMALL
+from pipeline.runtime.errors import UsageError
 from pipeline.runtime.text import printable
 
-_TEMPLATE = Path(__file__).with_name("page.html")
 SUMMARY = "report/summary.json"
 
 
@@ -56,18 +58,36 @@ def shown(value: Any, style: str, scale: float) -> str:
 def render(work: Path, summary: Mapping[str, Any], **content: Any) -> str:
     """The page. ``content``: what else the template shows, as the stage's library call made it."""
     documents = Documents(work, summary)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_safe
-    )
+    environment = _environment()
     environment.globals |= {"n": documents.number, "interval": documents.interval, "S": SUMMARY}
-    environment.filters |= {
+    template = environment.get_template("page.html")
+    return template.render(summary=summary, figures=drawn(summary, content["curves"]), **content)
+
+
+def write_views(out: Path, rows: list[list[dict[str, str]]], recipe: str, size: int) -> None:
+    """The page of ``pictures.views`` under the recipe of this name and size in pixels, as the file ``out``. Raises
+    UsageError for another suffix than .html."""
+    if out.suffix != ".html":
+        raise UsageError(f"--out: views are written as an HTML page; expected a name that ends in .html, found {out}")
+    template = _environment().get_template("views.html")
+    write_durably(out, template.render(rows=rows, recipe=recipe, pixelated=size <= SMALL).encode())
+
+
+def _environment() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_safe,
+    )
+    found.filters |= {
         "svg": Markup,
         "lines": lambda text: escape(printable(text, lines=True)),
         "breakable": _breakable,
     }
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        summary=summary, figures=drawn(summary, content["curves"]), **content
-    )
+    return found
 
 
 def _safe(value: Any) -> Any:

@@ -1,32 +1,102 @@
-"""Small pictures in the page: views, each augmentation by itself, images with where a student looks."""
+"""Pictures for a page: views as the teacher saw them, each augmentation by itself, images with where a student looks."""
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from pipeline.cache.identity import require_views
+from pipeline.cache.reader import Cache, open_cache
 from pipeline.data.shards import Block, Shards
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.machine import device as pick_device
+from pipeline.runtime.text import clipped, printable
 from pipeline.views.choose import choose
 from pipeline.views.draw import decode, draw
-from pipeline.views.drawn import draw_visit
-from pipeline.views.finish import finish
+from pipeline.views.drawn import DrawnVisit, draw_visit
+from pipeline.views.finish import FinishPlan, finish
 from pipeline.views.policies import Op, arguments, parse
 from pipeline.views.recipe import Erase, Mix, Recipe, evaluation
+from pipeline.views.visits import Targets
 
-_SMALL = 64  # px: below, exact PNG; above, JPEG, so that a page of many pictures stays small
+SMALL = 64  # px: below, exact PNG; above, JPEG, so that a page of many pictures stays small
+_LONGEST = 28  # characters of a class's name under a view
 _JITTER = 0.4  # the strength in DeiT's own log, where a recipe has none
 
 
 def data_uri(pixels: np.ndarray) -> str:
     """A picture uint8 (H, W, 3) as a ``data:`` address."""
-    kind = "PNG" if max(pixels.shape[:2]) <= _SMALL else "JPEG"
+    kind = "PNG" if max(pixels.shape[:2]) <= SMALL else "JPEG"
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **({} if kind == "PNG" else {"quality": 80}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def to_pixels(image: Tensor, recipe: Recipe) -> np.ndarray:
+    """A finished view float (3, R, R) as uint8 (R, R, 3)."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
+    values = (image.cpu() * std + mean).clamp(0, 1) * 255
+    return values.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def views(
+    shards: Shards, recipe: Recipe, path: Path | None, block: int, samples: int, chosen: range
+) -> list[list[dict[str, str]]]:
+    """The first ``samples`` samples of a block, one in a row, in the ``chosen`` views: ``picture``, ``title`` (label, and
+    where two images are mixed the share and the partner) and ``answer``: the teacher's top three classes, its hard label
+    where the cache at ``path`` has no logits, "not cached" where it has no such view.
+
+    Raises UsageError for a block that is not there, IdentityError for a cache of other views, IntegrityError for damage
+    and for pixels that the teacher did not see.
+    """
+    cache = open_cache(path) if path is not None else None
+    if cache is not None and path is not None:
+        require_views(cache, shards, recipe, pick_device(), path)
+    if block >= len(shards.blocks):
+        raise UsageError(f"--block: expected 0 to {len(shards.blocks) - 1}, found {block}")
+    drawn = draw_visit(shards, recipe, shards.blocks[block], chosen.start, len(chosen))
+    names = [clipped(printable(name), _LONGEST) for name in shards.classes]
+    rows: list[list[dict[str, str]]] = [[] for _ in range(min(samples, len(drawn.labels)))]
+    for i in range(len(chosen)):
+        plan, targets = drawn.plan.view(i), _targets(cache, shards, drawn, i)
+        images = finish(drawn.pixels[i], plan, recipe)
+        for place, row in enumerate(rows):
+            picture, title = data_uri(to_pixels(images[place], recipe)), _title(names, drawn.labels, plan, place)
+            row.append({"picture": picture, "title": title, "answer": _answer(names, targets, place)})
+    return rows
+
+
+def _targets(cache: Cache | None, shards: Shards, drawn: DrawnVisit, i: int) -> Targets | None:
+    """The teacher's answers on view ``i`` of the visit, which are of the same pixels; None where there are none."""
+    view = drawn.first_view + i
+    if cache is None or not cache.has(drawn.block, view):
+        return None
+    cache.require_pixels(drawn.block, view, drawn.digests[i], shards.names[drawn.block.shard])
+    return cache.read(drawn.block, view, 1)
+
+
+def _title(names: Sequence[str], labels: Tensor, plan: FinishPlan, place: int) -> str:
+    partner, share = int(plan.partner[place]), float(plan.lam[place])
+    if share == 1.0:
+        return names[int(labels[place])]
+    kind = "cut" if int(plan.box[place, 2]) > int(plan.box[place, 0]) else "mix"
+    return f"{names[int(labels[place])]} {share:.3g} {kind} {names[int(labels[partner])]}"
+
+
+def _answer(names: Sequence[str], targets: Targets | None, place: int) -> str:
+    if targets is None:
+        return "not cached"
+    if targets.logits is None:
+        return names[int(targets.hard[0, place])]
+    shares = torch.from_numpy(targets.logits[0, place]).softmax(0)
+    best = shares.topk(min(3, len(shares)))
+    return ", ".join(f"{names[c]} {share:.2f}" for share, c in zip(best.values.tolist(), best.indices.tolist()))
 
 
 def augmentations(shards: Shards, recipe: Recipe) -> list[tuple[str, str]]:
@@ -76,36 +146,6 @@ def ops_of(recipe: Recipe) -> list[Op]:
         if step.name != "GaussianBlurRand":
             found.setdefault(step.name, (step.name, arguments(step.name, min(step.magnitude, 10.0), 1.0)))
     return list(found.values())
-
-
-def to_pixels(image: torch.Tensor, recipe: Recipe) -> np.ndarray:
-    """A finished view float (3, R, R) as uint8 (R, R, 3)."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
-    values = (image.cpu() * std + mean).clamp(0, 1) * 255
-    return values.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-
-
-def rows_of(shards: Shards, rows: list[int], recipe: Recipe) -> list[torch.Tensor]:
-    """Samples of a split by their row, as finished evaluation views float (3, R, R)."""
-    plain, found = evaluation(recipe), []
-    for row in rows:
-        block = next(block for block in shards.blocks if block.row <= row < block.row + block.samples)
-        place = row - block.row
-        one = Block(block.index, block.shard, block.first + place, row, 1)
-        drawn = draw_visit(shards, plain, one, 0, 1)
-        found.append(finish(drawn.pixels[0], drawn.plan.view(0), plain)[0])
-    return found
-
-
-def first_views(shards: Shards, recipe: Recipe, most: int) -> torch.Tensor:
-    """The first samples of a split, at most ``most``, as finished evaluation views float (n, 3, R, R)."""
-    plain, found, count = evaluation(recipe), list[torch.Tensor](), 0
-    for block in shards.blocks:
-        if count < most:
-            drawn = draw_visit(shards, plain, replace(block, samples=min(block.samples, most - count)), 0, 1)
-            found.append(finish(drawn.pixels[0], drawn.plan.view(0), plain))
-            count += len(found[-1])
-    return torch.cat(found)
 
 
 def looked_at(image: np.ndarray, attention: np.ndarray) -> np.ndarray:

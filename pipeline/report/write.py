@@ -8,6 +8,7 @@ from pipeline.base.files import require_own, whole_directory, write_durably
 from pipeline.evaluation import disagreement
 from pipeline.report import content, summary
 from pipeline.report.page import render
+from pipeline.report.pictures import SMALL
 from pipeline.report.study import Study
 from pipeline.report.table import markdown
 
@@ -26,7 +27,7 @@ def write(work: Path, study: Study, settings: Path, out: Path) -> dict[str, Any]
     found = content.facts(work, study, settings) | scored
     found["worst"] = summary.worst(answers)
     shown = content.views(work, study)
-    found["views"] = [{"title": cell["title"], "answer": cell["answer"]} for cell in shown]
+    found["views"] = [{"title": view["title"], "answer": view["answer"]} for view in shown["views"]]
     best = max(found["students"], key=lambda name: found["students"][name]["top1"])
     found["best"] = best
     of, few = answers.students[best], len(found["per_class"][best]) <= _WHOLE
@@ -37,14 +38,13 @@ def write(work: Path, study: Study, settings: Path, out: Path) -> dict[str, Any]
         work,
         found,
         curves=content.curves(work, study, found["seconds"]),
-        views=shown,
-        augmented=content.augmented(work, study),
-        pictures=content.seen(work, study, found["worst"], best),
+        **shown,
+        pictures=content.images(work, study, found["worst"], best),
         settings=settings.read_text(encoding="utf-8"),
         recipe=study.recipe_shown()[0],
         shown_cache=study.recipe_shown()[1],
         hottest=max([1e-9, *(value for row in found["disagreement"]["matrix"] for value in row)]),
-        pixelated=all(recipe.size <= 64 for recipe in study.recipes.values()),
+        pixelated=all(recipe.size <= SMALL for recipe in study.recipes.values()),
     )
     with whole_directory(out, MARKS) as fresh:
         write_durably(fresh / "summary.json", json.dumps(found, indent=1).encode() + b"\n")

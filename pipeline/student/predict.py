@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,10 +16,8 @@ from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress
 from pipeline.student.export import class_names, recipe_of
 from pipeline.student.model import Student
-from pipeline.views.draw import draw_block
-from pipeline.views.finish import finish, finish_plan
-from pipeline.views.pairs import pair
 from pipeline.views.recipe import Recipe
+from pipeline.views.validation import evaluation_views
 
 _BATCH = 32
 
@@ -67,14 +64,11 @@ def _view(path: Path, recipe: Recipe, rule: Rule) -> Tensor | str:
     """The finished evaluation view of a file, float32 (3, R, R); else why there is none."""
     try:
         data = prepare(path.read_bytes(), path.name, rule).data
-        pixels = np.empty((1, 1, 3, recipe.size, recipe.size), np.uint8)
-        chosen = draw_block([Sample(path.name, 0, data)], recipe, 0, pixels, rule)
+        return evaluation_views([Sample(path.name, 0, data)], recipe, rule)[0]
     except Undecodable as error:
         return error.reason
     except OSError as error:
         return str(error.strerror or error)
-    plan = finish_plan(chosen[0], pair(recipe, path.name, 0, 1), recipe.erase.count)
-    return finish(torch.from_numpy(pixels[0]), plan, recipe)[0]
 
 
 @torch.inference_mode()

@@ -1,13 +1,17 @@
 """Running a model over a validation split: natural order, no chance, nothing dropped or counted twice."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from pipeline.data.shards import Block, Shards
+from pipeline.data.images import Rule
+from pipeline.data.shards import Block, Sample, Shards
 from pipeline.runtime.machine import rank, world_size
-from pipeline.views.finish import finish
+from pipeline.views.draw import draw_block
+from pipeline.views.finish import finish, finish_plan
+from pipeline.views.pairs import pair
 from pipeline.views.recipe import Recipe, evaluation
 from pipeline.views.visits import Visit
 from pipeline.views.workers import read_visits
@@ -37,6 +41,24 @@ def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: in
         plan = drawn.plan.view(0).to(device)
         images = finish(drawn.pixels[0].to(device), plan, recipe)
         yield ValidationBlock(drawn.block, drawn.digests[0], images, drawn.labels.to(device))
+
+
+def evaluation_views(samples: Sequence[Sample], recipe: Recipe, rule: Rule) -> torch.Tensor:
+    """The views of these samples that ``validation`` gives, float32 (n, 3, R, R) on the CPU. Raises Undecodable."""
+    recipe = evaluation(recipe)
+    pixels = np.empty((1, len(samples), 3, recipe.size, recipe.size), np.uint8)
+    [chosen] = draw_block(samples, recipe, 0, pixels, rule)
+    plan = finish_plan(chosen, pair(recipe, samples[0].key, 0, len(samples)), recipe.erase.count)
+    return finish(torch.from_numpy(pixels[0]), plan, recipe)
+
+
+def views_of_rows(shards: Shards, rows: Sequence[int], recipe: Recipe) -> torch.Tensor:
+    """``evaluation_views`` of samples of a split, chosen by their rows. Raises IntegrityError if a shard is damaged."""
+    samples = []
+    for row in rows:
+        block = next(block for block in shards.blocks if row < block.row + block.samples)
+        samples += shards.read(Block(block.index, block.shard, block.first + row - block.row, row, 1))
+    return evaluation_views(samples, recipe, shards.rule)
 
 
 @torch.inference_mode()

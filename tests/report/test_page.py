@@ -126,4 +126,7 @@ def test_a_report_of_hostile_names_is_plain_text(tmp_path: Path) -> None:
     )
     text = rendered(tmp_path, ["student"], 10, title)
     assert "<script>alert" not in text and not set("\x1b\x9b\u202e") & set(text)
-    assert r"$&lt;script&gt;alert(1)&lt;/script&gt;\u202e\x9b" in text
+    page.write_views(tmp_path / "v.html", [[{"picture": "data:,", "title": title, "answer": "猫 $5"}]], "digits", 8)
+    views = (tmp_path / "v.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in views and not set("\x1b\x9b\u202e") & set(views) and "猫 $5" in views
+    assert all(r"$&lt;script&gt;alert(1)&lt;/script&gt;\u202e\x9b" in shown for shown in (text, views))

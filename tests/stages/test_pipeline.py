@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -181,8 +182,11 @@ def test_what_would_be_wrong_with_a_page_is_found(tmp_path: Path) -> None:
 def test_tools_read_what_the_stages_wrote(work: Path) -> None:
     found = json.loads(run(inspect.cache, work / "caches/photos", "--shards", work / "shards/train", "--json").stdout)
     assert found["coverage_percent"] == 100.0 and sum(found["answers"]["histogram"].values()) == 150
-    run(inspect.views, "--recipe", "photos", "--cache", "photos", "--out", work / "views.png")
-    assert (work / "views.png").stat().st_size > 10_000
+    run(inspect.views, "--recipe", "photos", "--cache", "photos", "--out", work / "views.html")
+    page = (work / "views.html").read_text()
+    assert page.count("<figure>") == page.count('src="data:image/') == 36 and not re.search(
+        r'(src|href)="(?!data:)', page
+    )
     assert "4 of 4 parts whole" in run(verify.main, work / "caches/photos").output
     again = run(verify.main, work / "caches/photos", "--audit", 2, "--json")
     audit = json.loads(again.stdout)[0]["audit"]
@@ -315,15 +319,15 @@ def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.views.drawn.draw_block", other)
         run(evaluate.main, "--student", "photos_plain")
-        result = CliRunner().invoke(inspect.views, ["--recipe", "photos", "--cache", "photos", "--out", "x.png"])
+        result = CliRunner().invoke(inspect.views, ["--recipe", "photos", "--cache", "photos", "--out", "x.html"])
         assert result.exit_code == 3 and "log.jsonl in the work pool names it" in result.output
     result = CliRunner().invoke(report.main)
     assert result.exit_code == 3
     assert "teacher regnety_photos and photos_plain saw other pixels of the same images" in result.output
     run(evaluate.main, "--student", "photos_plain")
-    result = CliRunner().invoke(inspect.views, ["--recipe", "photos", "--out", "work"])
-    assert result.exit_code == 2 and "--out: expected a .png file, found work" in result.output
-    assert not Path("x.png").exists()
+    result = CliRunner().invoke(inspect.views, ["--recipe", "photos", "--out", "x.png"])
+    assert result.exit_code == 2 and "expected a name that ends in .html, found x.png" in result.output
+    assert not Path("x.html").exists() and not Path("x.png").exists()
 
 
 def test_damaged_scores_answers_of_another_student_and_a_pool_to_audit_are_refused(work: Path) -> None:
