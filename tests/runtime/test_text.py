@@ -12,6 +12,7 @@ from pipeline.runtime.stage import stage
 from pipeline.runtime.text import printable, show
 from tests.support.hostile import EVIL, SHOWN
 
+
 def test_control_characters_are_shown_and_letters_of_all_languages_stay() -> None:
     assert printable(EVIL) == SHOWN
     assert printable("one\ntwo\x00", lines=True) == "one\ntwo\\x00" and printable("one\ntwo") == "one\\ntwo"
