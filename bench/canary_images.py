@@ -1,10 +1,9 @@
-"""Made the files in pipeline/views/canary_images: procedural pictures, no photographs, so no licence is needed.
+"""Makes the pictures of pipeline/views/canary_images. They are procedural, so that they need no licence.
 
-python -m bench.canary_images OUT     # a new set changes every cache's identity: raise VIEWS_VERSION with it
+    python -m bench.canary_images OUT     a new set changes every cache's identity: raise VIEWS_VERSION with it
 
-Each is 1/f noise, which has the spectrum of natural images, with hard-edged discs, bars and a gradient, since
-resizing differs most between library versions at edges. Kinds of JPEG: 4:4:4, 4:2:2, 4:2:0, progressive,
-grey, CMYK.
+Each is 1/f noise, which has the spectrum of natural images, with hard-edged discs, bars and a gradient: at edges, resizing
+differs most between versions of a library. Kinds of JPEG: 4:4:4, 4:2:2, 4:2:0, progressive, grey, CMYK.
 """
 
 import sys

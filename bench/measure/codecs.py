@@ -7,12 +7,11 @@ teacher's, as KL(teacher || stored) in nats and as total variation, at temperatu
     python -m bench.measure.codecs work                the teacher of params.yaml, run anew on three views
     python -m bench.measure.codecs --figures           the figures of pipeline/cache/fidelity.py
 
-Teachers: the demo's (10 classes, fitted here as the demo does), one of 100 classes (numbers of two of scikit-learn's
-digits, fitted with the demo's recipe), and simulated logits of 1,000 classes, peaked and smoothed. Times are CPU times with
-parts of 30 views: packing is done as the teacher answers, writing is committing a part (with its digests and fsyncs), reading
-is reading its blocks in three views at a time.
-Beside the codecs, at equal K: TinyViT's layout (float16 probabilities, int16 classes, an int32 seed; what is missing to 1
-spread evenly over the other classes) and FKD's marginal one without the rest.
+Teachers: the demo's (10 classes), one of 100 classes (numbers of two of scikit-learn's digits), both fitted here as in the demo,
+and simulated logits of 1,000 classes, peaked and smoothed. Times are CPU times with parts of 30 views: to pack an answer, to
+commit a part (digests and fsyncs included), and to read its blocks in three views at a time.
+Beside the codecs, at equal K: TinyViT's layout (float16 probabilities, int16 classes, an int32 seed; what is missing to 1 is
+spread evenly over the other classes), and FKD's marginal layout, which has no rest.
 """
 
 import statistics

@@ -5,10 +5,10 @@
     python -m bench.measure.gain --seeds 10 --labels all     how much a student of the demo depends on chance
     python -m bench.measure.gain --seeds 1 --labels 10 --out OUT training.epochs=1 teacher.fit.epochs=1     a small size
 
-The students are those of ``make demo`` (plain, soft, hard, hard_token) in its training. A seed stands for everything that is
-drawn but the views: which images keep their labels, the teacher's fit, initial weights, the order of the data. First table:
-the teacher is fitted on the same labels as its students have. Second table: on all labels, while the students have few. Every
-stage runs as its command; what --out holds already is not run again.
+The students are those of ``make demo`` (plain, soft, hard, hard_token), trained as there. A seed decides all that is random
+except the views: which images keep their labels, the teacher's fit, initial weights, the order of the data. In the first table
+the teacher is fitted on the labels that its students have, in the second on all labels. Every stage runs as a command; a stage
+whose output stands in --out is not run again.
 """
 
 import csv

@@ -3,8 +3,8 @@
 \b
     python -m bench.measure.scale                            1,281,167 samples x 300 views, hard labels only: about 1 GB in --root
     python -m bench.measure.scale --codec top16 --group 150 --samples 128117 --shard-size 104
-                                                             with logits, as configs/cache/imagenet.yaml: a tenth of the
-                                                             samples in (nearly) as many shards and files, about 4 GB
+                                                             with logits, as configs/cache/imagenet.yaml, of a tenth of the
+                                                             samples in nearly as many shards and files: about 4 GB
     python -m bench.measure.scale --samples 20000 --views 60 a small size
 
 Prints bytes, files, seconds and memory; the pool, the published copy and the baseline are removed afterwards.

@@ -4,8 +4,8 @@
     python -m bench.measure.stored                                         12 trainings of about two minutes each
     python -m bench.measure.stored --views 3,30 --codecs f16 --epochs 10
 
-A softly distilled student cycles through the first V views of a cache; all else is the demo's. One image of 360 is 0.28
-points, so that only large differences say anything; intervals are Wilson's at 95 %.
+A softly distilled student cycles through the first V views of a cache; everything else is the demo's. One image of 360 is 0.28
+points, so that only large differences mean something; intervals are Wilson's at 95 %.
 """
 
 import json

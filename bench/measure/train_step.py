@@ -5,10 +5,10 @@
     python -m bench.measure.train_step --size 224 --batch 128 --block 128 --teachers regnety_160 --precision bf16 --pairs 20
                                              on a GPU; every pair takes --batch rows of 3 views of the 1,437 digits
 
-First table: a step from the cache over the same step undistilled, both through the real batches and the real step, with
-the same model; the goal is a median of at most 1.02. Second table: a step with the live teacher over a step from the cache,
-measured against what the FLOPs of both models predict; the goal is at least 0.9 of it. The teacher labels --block views
-at once, and its views/s and the images/s of the step alone stand beside. --precision is the student's and the teacher's.
+First table: a step from the cache over the same step undistilled, both with the real batches and the real step of one model;
+the goal is at most 1.02. Second table: a step with the live teacher over a step from the cache, beside what the FLOPs of both
+models predict; the goal is at least 0.9 of the prediction. The teacher labels --block views at once. --precision is the student's
+and the teacher's.
 Times are of the CPU where there is no GPU, and of the clock on a GPU. Drawing, which loader workers do, is in none of them.
 """
 

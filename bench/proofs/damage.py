@@ -3,9 +3,8 @@
 \b
     python -m bench.proofs.damage --cases 100
 
-Once with a codec that has a byte per class and once with one that packs bits. Published caches and caches in a pool take
-turns. A case counts as found by the reader if reading the whole cache raises IntegrityError at least once and nothing
-that it returned was wrong.
+It runs with a codec of a byte per class, and with one that packs bits. Published caches and caches in a pool take turns. The
+reader has found a case if reading the whole cache raises IntegrityError at least once and returns nothing wrong.
 """
 
 import shutil
