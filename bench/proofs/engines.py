@@ -6,19 +6,21 @@
     python -m bench.proofs.engines --views 2000 [--size 32]          CI
     python -m bench.proofs.engines --engine cuda-on-cpu --views 20000 --size 96      the GPU's kernels, built for a CPU
     python -m bench.proofs.engines --engine cuda                     the same on a GPU
+    python -m bench.proofs.engines --other PYTHON --views 20000      another machine's Python: bench/aarch64.sh
 
 Views of whole recipes, from encoded bytes to pixels: DeiT's for half of them, RandAugment with decreasing ops, AutoAugment,
 3-Augment with jitter, bilinear, padded and evaluation crops for the rest, and every op by itself. Pictures: JPEGs of every
 kind, portrait, panorama, tiny and large, PNG with alpha and palette, WebP. The reference is ``images.decode`` with Pillow's
 own functions under Pillow 13; the variants are fresh processes with the kernels, the last one with Pillow 12, which
 is installed into a folder of its own. Exits 1 on one difference, a crash, or an op drawn fewer than 20 times.
+Behind these views come whole levels of every op on pictures of few values: results then lie on the edge between two values,
+where one fused operation shows, which views of photographs with random magnitudes hardly ever do.
 
 Without SIMD, libjpeg-turbo decodes a damaged scan otherwise, under Pillow, too, because its coefficients are beyond all range.
 The variant without SIMD leaves its views out; that both engines decode every picture alike is shown in each process.
 
 The GPU's kernels are compared with numba's in one process, in batches, on a CPU in natural and in shuffled order of the items
-of each phase. First come whole levels of all ops on pictures of few values: results then lie on the edge between two values,
-where one fused operation shows, which views of photographs with random magnitudes hardly ever do.
+of each phase; the whole levels come first.
 """
 
 import functools
@@ -27,6 +29,7 @@ import io
 import itertools
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -71,6 +74,11 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     ("kernels under Pillow 12", "kernels", "forward", 1, {}),
 )  # fmt: skip
+OTHERS: tuple[Variant, ...] = (
+    VARIANTS[0],
+    ("kernels by the other Python", "kernels", "forward", 1, {}),
+    ("Pillow by the other Python", "pil", "forward", 1, {}),
+)
 
 
 @functools.cache
@@ -176,7 +184,7 @@ def rounds(views: int) -> list[tuple[str, list[int]]]:
 
 
 def digests(size: int, views: int, engine: str, order: str = "forward", ops: Counter | None = None) -> np.ndarray:
-    """uint64 (views, 2): of the decoded picture and of the view."""
+    """uint64 (views, 2): of the decoded picture and of the view; behind them those of ``whole_levels``, not decoded."""
     os.environ["DISTIL_ENGINE"] = engine
     found = np.zeros((views, 2), np.uint64)
     turns = rounds(views)
@@ -193,7 +201,8 @@ def digests(size: int, views: int, engine: str, order: str = "forward", ops: Cou
             found[number] = decoded, xxhash.xxh3_64_intdigest(draw.draw(pixels, view, recipe).data)
             if ops is not None:
                 ops.update(name for name, _ in view.ops)
-    return found
+    whole = [[0, xxhash.xxh3_64_intdigest(draw.draw(*case).data)] for case in whole_levels(64)]
+    return np.concatenate([found, np.array(whole, np.uint64)])
 
 
 def whole_levels(size: int) -> Iterator[tuple[np.ndarray, View, Recipe]]:
@@ -293,29 +302,32 @@ def old_pillow(folder: Path) -> None:
     subprocess.run([*install, "--target", str(folder), OLD_PILLOW], check=True)
 
 
-def launch(out: Path, views: int, size: int, variant: Variant, old: Path) -> bool:
-    """Runs one variant in a process of its own; False if it crashed."""
+def launch(out: Path, views: int, size: int, variant: Variant, old: Path, other: str) -> bool:
+    """Runs one variant in a process of its own; False if it crashed. ``other``: the command of another machine's Python."""
     name, engine, order, threads, more = variant
     environment = {**os.environ, "DISTIL_ENGINE": engine, **more}
     if "Pillow 12" in name:
         environment["PYTHONPATH"] = os.pathsep.join([str(old), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment["BENCH_PICTURES"] = str(out.parent / "pictures.npz")  # Pillow 12 would encode them otherwise
     flags = ["--views", views, "--size", size, "--order", order, "--threads", threads, "--out", out]
-    command = [sys.executable, "-m", "bench.proofs.engines", *map(str, flags)]
+    python = shlex.split(other) if variant in OTHERS[1:] else [sys.executable]
+    command = [*python, "-m", "bench.proofs.engines", *map(str, flags)]
     return subprocess.run(command, env=environment, check=False).returncode == 0
 
 
-def compare(views: int, size: int) -> int:
+def compare(views: int, size: int, other: str) -> int:
     """Prints one line per variant and returns the number of views that differ anywhere or were not made."""
     bad = 0
+    first = np.zeros((views + len(list(whole_levels(64))), 2), np.uint64)
     with tempfile.TemporaryDirectory() as folder:
-        old, first = Path(folder, "pillow-12"), np.zeros((views, 2), np.uint64)
-        old_pillow(old)
+        old = Path(folder, "pillow-12")
+        if not other:
+            old_pillow(old)
         kept: dict[str, Any] = {name: np.frombuffer(data, np.uint8) for name, data in pictures().items()}
         np.savez(Path(folder, "pictures.npz"), **kept)
-        for i, variant in enumerate(VARIANTS):
+        for i, variant in enumerate(OTHERS if other else VARIANTS):
             out = Path(folder, f"{i}.npz")
-            if not launch(out, views, size, variant, old):
+            if not launch(out, views, size, variant, old, other):
                 print(f"{variant[0]}: CRASHED", flush=True)
                 bad += views
                 continue
@@ -326,7 +338,7 @@ def compare(views: int, size: int) -> int:
                 differ[[number for name, numbers in rounds(views) for number in numbers if name == "damaged"]] = False
             bad += int(differ.any(1).sum()) + int((~made["alike"]).sum())
             pillow, seconds = str(made["pillow"]), float(made["seconds"])
-            told = f"decoded differ {differ[:, 0].sum()}, views differ {differ[:, 1].sum()} of {views}"
+            told = f"decoded differ {differ[:, 0].sum()}, views differ {differ[:, 1].sum()} of {len(first)}"
             told += f", {(~made['alike']).sum()} pictures decoded otherwise than by Pillow here"
             print(f"{variant[0]} (Pillow {pillow}, {seconds:.0f} s): {told}", flush=True)
             explain(np.flatnonzero(differ.any(1))[:5], views, size)
@@ -360,22 +372,28 @@ def explain(numbers: np.ndarray, views: int, size: int) -> None:
                 print(
                     f"  view {number} of {name!r}: {view_of(number, turn, image.height, image.width, size)}", flush=True
                 )
+    for number, (_, view, _) in enumerate(whole_levels(64), views):
+        if number in numbers:
+            print(f"  whole level {number - views}: {view}", flush=True)
 
 
 @click.command(help=__doc__)
 @click.option("--views", default=100_000, show_default=True)
 @click.option("--size", default=224, show_default=True, help="Pixels.")
 @click.option("--engine", type=click.Choice(["cuda", "cuda-on-cpu"]), help="Compare the GPU's kernels with numba's.")
+@click.option(
+    "--other", default="", help="The command of another machine's Python, whose views are compared with these."
+)
 @click.option("--out", type=click.Path(path_type=Path), hidden=True)  # this and the following: of a variant's process
 @click.option("--order", default="forward", hidden=True)
 @click.option("--threads", default=1, hidden=True)
-def main(views: int, size: int, engine: str | None, out: Path | None, order: str, threads: int) -> None:
+def main(views: int, size: int, engine: str | None, other: str, out: Path | None, order: str, threads: int) -> None:
     if engine is not None:
         sys.exit(compare_device(engine, views, size) > 0)
     elif out is not None:
         run(out, views, size, order, threads)
     else:
-        sys.exit(compare(views, size) > 0)
+        sys.exit(compare(views, size, other) > 0)
 
 
 if __name__ == "__main__":

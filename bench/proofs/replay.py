@@ -4,6 +4,7 @@
     python -m bench.proofs.replay                             100,000 views at 224 px; 25 minutes on two cores
     python -m bench.proofs.replay --views 2000                CI
     python -m bench.proofs.replay --views 20000 --size 32     CI
+    python -m bench.proofs.replay --other PYTHON              another machine's Python: bench/aarch64.sh
 
 Each variant is a fresh process over the same keys: it chooses, draws and finishes every view under DeiT's whole recipe and
 writes one digest of the uint8 pixels and one of the finished, mixed floats. Exits 1 if any differs.
@@ -12,6 +13,7 @@ writes one digest of the uint8 pixels and one of the finished, mixed floats. Exi
 import multiprocessing
 import os
 import random
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -40,6 +42,11 @@ VARIANTS: tuple[Variant, ...] = (
     ("2 workers, 2 threads, batches of 16", "forward", 2, 2, 1, "random", ""),
     ("4 workers, shuffled, capability default", "shuffled", 4, 1, 8, "2", "default"),
     ("1 worker, shuffled, capability avx2", "shuffled", 1, 1, 2, "3", "avx2"),
+)
+OTHERS: tuple[Variant, ...] = (
+    VARIANTS[0],
+    ("the other Python", "forward", 1, 1, 4, "0", ""),
+    ("the other Python, reversed, 2 threads, batches of 16, capability default", "reversed", 1, 2, 1, "1", "default"),
 )
 
 
@@ -94,26 +101,27 @@ def run(out: Path, views: int, size: int, order: str, workers: int, threads: int
     np.save(out, found.reshape(-1, 2)[:views])
 
 
-def launch(out: Path, views: int, size: int, variant: Variant) -> bool:
-    """Runs one variant in a process of its own; False if it crashed."""
+def launch(out: Path, views: int, size: int, variant: Variant, other: str) -> bool:
+    """Runs one variant in a process of its own; False if it crashed. ``other``: the command of another machine's Python."""
     _, order, workers, threads, at_once, seed, capability = variant
     flags = ["--views", views, "--size", size, "--order", order, "--workers", workers]
     flags += ["--threads", threads, "--at-once", at_once, "--out", out]
     environment = {**os.environ, "PYTHONHASHSEED": seed}
     if capability:
         environment["ATEN_CPU_CAPABILITY"] = capability
-    command = [sys.executable, "-m", "bench.proofs.replay", *map(str, flags)]
+    python = shlex.split(other) if variant in OTHERS[1:] else [sys.executable]
+    command = [*python, "-m", "bench.proofs.replay", *map(str, flags)]
     return subprocess.run(command, env=environment, check=False).returncode == 0
 
 
-def compare(views: int, size: int) -> int:
+def compare(views: int, size: int, other: str) -> int:
     """Prints one line per variant and returns the number of views that differ anywhere or were not made."""
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         first = np.zeros((views, 2), np.uint64)
-        for i, variant in enumerate(VARIANTS):
+        for i, variant in enumerate(OTHERS if other else VARIANTS):
             out = Path(folder, f"{i}.npy")
-            if not launch(out, views, size, variant):
+            if not launch(out, views, size, variant, other):
                 print(f"{variant[0]}: CRASHED", flush=True)
                 bad += views
                 continue
@@ -129,16 +137,21 @@ def compare(views: int, size: int) -> int:
 @click.command(help=__doc__)
 @click.option("--views", default=100_000, show_default=True)
 @click.option("--size", default=224, show_default=True, help="Pixels.")
+@click.option(
+    "--other", default="", help="The command of another machine's Python, whose views are compared with these."
+)
 @click.option("--out", type=click.Path(path_type=Path), hidden=True)  # this and the following: of a variant's process
 @click.option("--order", default="forward", hidden=True)
 @click.option("--workers", default=1, hidden=True)
 @click.option("--threads", default=1, hidden=True)
 @click.option("--at-once", default=1, hidden=True)
-def main(views: int, size: int, out: Path | None, order: str, workers: int, threads: int, at_once: int) -> None:
+def main(
+    views: int, size: int, other: str, out: Path | None, order: str, workers: int, threads: int, at_once: int
+) -> None:
     if out is not None:
         run(out, views, size, order, workers, threads, at_once)
     else:
-        sys.exit(compare(views, size) > 0)
+        sys.exit(compare(views, size, other) > 0)
 
 
 if __name__ == "__main__":
