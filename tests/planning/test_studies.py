@@ -1,5 +1,6 @@
 """The studies at full size hold the figures and the rates of their sources, typed here a second time."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,30 @@ def test_an_ablation_takes_one_thing_away(studies: dict[str, Pieces]) -> None:
                 a, b = (section[getattr(student, key)].model_dump() for student in (first, second))
                 changed |= {field for field in a if a[field] != b[field]}
             assert changed == (expected - {"optimizer"} if at else expected), name + at
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "study").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_study_begins_with_its_commands_its_cost_and_its_last_result(path: Path) -> None:
+    evidence = " ".join((ROOT / "docs" / "EVIDENCE.md").read_text().split())
+    commands, full, demo, result = re.fullmatch(
+        r"(.*)# Cost, full(.*)# Cost, demo(.*)# Last result, demo(.*?)\n#\n.*", path.read_text(), re.S
+    ).groups()  # type: ignore[union-attr] # no match is a failure as well
+    command = f"# python -m stages.configure study={path.stem}"
+    assert commands == f"{command} && dvc repro\n{command} scale=demo && dvc repro\n"
+    pieces = {scale: parse(compose(CONFIGS, [f"study={path.stem}", f"scale={scale}"])) for scale in ("full", "demo")}
+    assert f" {len(pieces['demo'].students)} trainings, " in demo
+    minutes = re.findall(r"([\d.]+) minutes", demo)
+    assert re.search(rf"\b{path.stem} {minutes[0]}\b", evidence)
+    figures = re.findall(r"\d\d\.\d\d", result)
+    assert figures and all(figure in evidence for figure in figures)
+    said = [float(number) * {"M": 1e6, "G": 1e9}[unit] for number, unit in re.findall(r"([\d.]+) ([MG]) views", full)]
+    of = pieces["full"]
+    samples = of.data.expected.train if of.data and of.data.expected else 0
+    steps = [
+        (of.trainings[student.training].batch, of.trainings[student.training].epochs)
+        for student in of.students.values()
+    ]
+    trained = sum(int(epochs * samples / batch) * batch for batch, epochs in steps)
+    cached = sum(samples * cache.views for cache in of.caches.values())
+    assert f"{len(of.students)} trainings" in full
+    assert [trained, cached][: 1 + bool(cached)] == pytest.approx(said[-1 - bool(cached) :], rel=0.03)
