@@ -10,7 +10,7 @@ from typing import Literal
 from pipeline.base.constraints import require_coverage
 from pipeline.cache.codec import hard_labels, through_codec
 from pipeline.cache.reader import Cache
-from pipeline.data.shards import Shards
+from pipeline.data.shards import Block, Shards
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.text import few
 from pipeline.student.config import Supervision
@@ -29,7 +29,7 @@ class FromCache:
     """A ``Lookup``: the targets of a visit from the cache, None where the cache has none (``partial``: auto).
 
     ``verify``: share of the visits whose pixels are compared with the digests of the teacher's pixels; "first_cycle"
-    compares each block once. Raises IntegrityError with shard, block and view at the first mismatch.
+    compares each block once. A mismatch is an IntegrityError with shard, block and view.
     """
 
     cache: Cache
@@ -37,14 +37,16 @@ class FromCache:
     verify: float | Literal["first_cycle"]
     partial: bool
 
-    def __call__(self, visit: Visit, drawn: DrawnVisit) -> Targets | None:
+    def __call__(self, visit: Visit, block: Block) -> tuple[Targets | None, tuple[str, ...]]:
         views = range(visit.first_view, visit.first_view + visit.repeats)
-        if self.partial and not all(self.cache.has(drawn.block, view) for view in views):
-            return None
-        if self._due(visit):
-            for view, found in zip(views, drawn.digests):
-                self.cache.require_pixels(drawn.block, view, found, self.shards.names[drawn.block.shard])
-        return self.cache.read(drawn.block, visit.first_view, visit.repeats)
+        if self.partial and not all(self.cache.has(block, view) for view in views):
+            return None, ()
+        digests = tuple(self.cache.pixel_digest(block, view) for view in views) if self._due(visit) else ()
+        return self.cache.read(block, visit.first_view, visit.repeats), digests
+
+    def refuse(self, drawn: DrawnVisit) -> None:
+        for view, found in enumerate(drawn.digests, drawn.first_view):
+            self.cache.require_pixels(drawn.block, view, found, self.shards.names[drawn.block.shard])
 
     def _due(self, visit: Visit) -> bool:
         if self.verify == "first_cycle":

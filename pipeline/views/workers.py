@@ -15,15 +15,15 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.data.shards import Shards
+from pipeline.data.shards import Block, Shards
 from pipeline.runtime.errors import Interrupted, PipelineError, RetryError, first_line
 from pipeline.runtime.machine import GRACE, patience, stop_signal
 from pipeline.runtime.progress import say
@@ -34,7 +34,16 @@ from pipeline.views.recipe import Recipe
 from pipeline.views.ring import Ring, RingSize, ring_size
 from pipeline.views.visits import Targets, Visit
 
-Lookup = Callable[[Visit, DrawnVisit], Targets | None]  # in a worker, so it is picklable: targets from a cache, or none
+
+class Lookup(Protocol):
+    """What is known of a visit beforehand; picklable. The call is a worker's, the refusal this process's."""
+
+    def __call__(self, visit: Visit, block: Block) -> tuple[Targets | None, tuple[str, ...]]:
+        """Its targets, if there are any, and the digests that its views must have, none where they are not compared."""
+
+    def refuse(self, drawn: DrawnVisit) -> None:
+        """Raises the refusal of a visit that has other digests."""
+
 
 _POLL = 0.5  # seconds between two looks at the workers and at signals, while no view comes
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -76,9 +85,9 @@ class _Visits(Dataset[Any]):
         block = self.shards.blocks[visit.block]
         place = self.ring.pixels(slot, visit.repeats, block.samples, self.recipe.size)
         drawn = draw_visit(self.shards, self.recipe, block, visit.first_view, visit.repeats, place)
-        targets = self.lookup(visit, drawn) if self.lookup else None
+        known = self.lookup(visit, block) if self.lookup else (None, ())
         plan = [getattr(drawn.plan, field.name).numpy() for field in fields(FinishPlan)]
-        return plan, drawn.pairs.numpy(), drawn.labels.numpy(), drawn.digests, targets
+        return plan, drawn.pairs.numpy(), drawn.labels.numpy(), drawn.digests, known
 
 
 class VisitReader(Iterator[DrawnVisit]):
@@ -99,7 +108,7 @@ class VisitReader(Iterator[DrawnVisit]):
         grace: float = GRACE,
     ) -> None:
         self.shards, self.recipe, self.grace, self.waited = shards, recipe, grace, 0.0
-        self._patience = patience()
+        self._patience, self._lookup = patience(), lookup
         compile_kernels()  # before workers start, so that none of them compiles
         self._ring = Ring(size)
         loader = DataLoader(
@@ -155,9 +164,9 @@ class VisitReader(Iterator[DrawnVisit]):
         content = pickle.loads(self._ring.read(slot, length))
         if isinstance(content, _Failure):
             raise content.kind(content.text)
-        plan, pairs, labels, digests, targets = content
+        plan, pairs, labels, digests, (targets, expected) = content
         block = self.shards.blocks[visit.block]
-        return DrawnVisit(
+        drawn = DrawnVisit(
             block=block,
             first_view=visit.first_view,
             pixels=torch.from_numpy(self._ring.pixels(slot, visit.repeats, block.samples, self.recipe.size)),
@@ -168,6 +177,9 @@ class VisitReader(Iterator[DrawnVisit]):
             targets=targets,
             slot=slot,
         )
+        if self._lookup is not None and expected and expected != digests:
+            self._lookup.refuse(drawn)
+        return drawn
 
     def _wait(self) -> Any:
         """The next message. Polls are counted, not seconds: a job that was suspended as a whole has lost no worker."""

@@ -18,6 +18,7 @@ from pipeline.training.schedule import period
 from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import evaluation
 from pipeline.views.visits import Visit
+from pipeline.views.workers import read_visits
 from tests.support.world import World, make_world, student, training
 
 
@@ -50,14 +51,35 @@ def test_other_pixels_stop_the_run_and_name_shard_block_and_view(world: World) -
     lookup = FromCache(cache, world.shards, 1.0, partial=False)
     block = world.shards.blocks[4]
     drawn = draw_visit(world.shards, world.recipe, block, 3, 3)
-    assert lookup(Visit(4, 3, 3, 1), drawn) is not None
+    targets, digests = lookup(Visit(4, 3, 3, 1), block)
+    assert targets is not None and digests == drawn.digests
     other = dataclasses.replace(drawn, digests=(drawn.digests[0], "0" * 16, drawn.digests[2]))
     with pytest.raises(IntegrityError, match=r"shard 000001.tar, block 4, view 4: other pixels than the teacher saw"):
-        lookup(Visit(4, 3, 3, 1), other)
+        lookup.refuse(other)
     first_only = FromCache(cache, world.shards, "first_cycle", partial=False)
-    assert first_only(Visit(4, 3, 3, 1), other) is not None
-    with pytest.raises(IntegrityError, match="view 4"):
-        first_only(Visit(4, 3, 3, 0), other)
+    assert first_only(Visit(4, 3, 3, 1), block)[1] == () and first_only(Visit(4, 3, 3, 0), block)[1] == drawn.digests
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_visit_of_other_pixels_is_refused_before_it_is_handed_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    cache = open_cache(world.label("f16", 6).path)
+    moved = world.recipe.model_copy(update={"seed": world.recipe.seed + 1})
+    visits = [Visit(block.index, 0, 3, 0) for block in world.shards.blocks]
+    for verify, recipe, seen in (
+        (1.0, world.recipe, len(visits)),
+        (0.0, moved, len(visits)),
+        ("first_cycle", moved, 0),
+    ):
+        stream = read_visits(world.shards, recipe, visits, 3, workers, FromCache(cache, world.shards, verify, False))
+        if seen:
+            assert len(list(stream)) == seen
+        else:
+            with pytest.raises(
+                IntegrityError, match=r"shard 000000.tar, block 0, view 0: other pixels than the teacher"
+            ):
+                next(stream)
 
 
 def test_a_cache_that_holds_too_few_views_or_parts_is_refused_with_what_is_missing(
@@ -96,7 +118,7 @@ def test_a_damaged_part_is_an_error_and_never_a_silent_fall_back(world: World, t
     lookup = FromCache(open_cache(pool.path), other.shards, 1.0, partial=True)
     block = other.shards.blocks[4]
     with pytest.raises(IntegrityError):
-        lookup(Visit(4, 0, 3, 0), draw_visit(other.shards, other.recipe, block, 0, 3))
+        lookup(Visit(4, 0, 3, 0), block)
 
 
 @pytest.mark.parametrize(
