@@ -38,12 +38,11 @@ from pipeline.teacher import precompute
 from pipeline.training import batches
 from pipeline.training.schedule import Schedule
 from pipeline.views import workers
-from pipeline.views.choose import View, choose
+from pipeline.views.choose import View, Visit, choose
 from pipeline.views.drawn import DrawnVisit
 from pipeline.views.finish import FinishPlan, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Mix, Recipe
-from pipeline.views.visits import Visit
 from tests.support.world import make_world, open_world
 
 CPU = torch.device("cpu")

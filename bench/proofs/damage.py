@@ -25,7 +25,7 @@ from pipeline.cache.reader import Cache, open_cache
 from pipeline.cache.verify import verify
 from pipeline.data.shards import Block
 from pipeline.runtime.errors import IntegrityError
-from pipeline.views.visits import Targets
+from pipeline.views.choose import Targets
 from tests.support import fake_teacher as fake
 
 SHAPE = Layout(samples=640, classes=50, shard_size=256, block=64, group=3, codec="u8")

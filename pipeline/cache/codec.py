@@ -21,7 +21,7 @@ from pydantic import AfterValidator
 from pipeline.base.constraints import MAX_CLASSES
 from pipeline.cache import topk
 from pipeline.runtime.errors import IntegrityError, UsageError
-from pipeline.views.visits import Targets
+from pipeline.views.choose import Targets
 
 HALF_MAX = 65_504.0  # largest finite float16
 K_RANGE = range(4, 256)

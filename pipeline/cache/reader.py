@@ -37,7 +37,7 @@ from pipeline.cache.records import (
 from pipeline.data.shards import Block
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.machine import pool_root
-from pipeline.views.visits import Targets
+from pipeline.views.choose import Targets
 
 _RECORDS_KEPT = 64  # about 20 kB each
 _RESTORE = "repair: python -m stages.verify on it says how to restore it"

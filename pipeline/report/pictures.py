@@ -17,13 +17,12 @@ from pipeline.data.shards import Block, Shards
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.text import clipped, printable
-from pipeline.views.choose import choose
+from pipeline.views.choose import Targets, choose
 from pipeline.views.draw import decode, draw
 from pipeline.views.drawn import DrawnVisit, draw_visit
 from pipeline.views.finish import FinishPlan, finish
 from pipeline.views.policies import Op, arguments, parse
 from pipeline.views.recipe import Erase, Mix, Recipe, evaluation
-from pipeline.views.visits import Targets
 
 SMALL = 64  # px: below, exact PNG; above, JPEG, so that a page of many pictures stays small
 _LONGEST = 28  # characters of a class's name under a view

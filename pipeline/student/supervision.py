@@ -18,9 +18,9 @@ from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
 from pipeline.training.batches import Label
 from pipeline.views.chance import Draws
+from pipeline.views.choose import Targets, Visit
 from pipeline.views.drawn import DrawnVisit
 from pipeline.views.recipe import Recipe
-from pipeline.views.visits import Targets, Visit
 from pipeline.views.workers import Lookup
 
 

@@ -21,8 +21,8 @@ from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
 from pipeline.views.chance import Draws
+from pipeline.views.choose import Visit
 from pipeline.views.recipe import Recipe
-from pipeline.views.visits import Visit
 from pipeline.views.workers import read_visits
 
 

@@ -32,10 +32,10 @@ from pipeline.teacher.canary import canary
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
+from pipeline.views.choose import Visit
 from pipeline.views.drawn import DrawnVisit
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import ring_size
-from pipeline.views.visits import Visit
 from pipeline.views.workers import read_visits
 
 

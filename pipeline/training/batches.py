@@ -18,11 +18,11 @@ import torch
 from pipeline.data.shards import Shards
 from pipeline.runtime.machine import GRACE, median_seconds, world_size
 from pipeline.training.schedule import Schedule, windows
+from pipeline.views.choose import Targets
 from pipeline.views.drawn import DrawnVisit
 from pipeline.views.finish import FinishPlan, finish
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import AHEAD, RingSize, ring_size
-from pipeline.views.visits import Targets
 from pipeline.views.workers import Lookup, VisitReader
 
 Label = Callable[[DrawnVisit], Targets]  # in the training process: targets from the live teacher

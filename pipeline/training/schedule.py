@@ -23,7 +23,7 @@ import numpy as np
 from pipeline.base.constraints import require_period, require_together, require_world
 from pipeline.runtime.errors import UsageError
 from pipeline.views.chance import Draws
-from pipeline.views.visits import Visit
+from pipeline.views.choose import Visit
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
-"""All chance of a view as data: step 1 of choose, draw, finish.
+"""All chance of a view as data: step 1 of choose, draw, finish. And a visit with its targets, the unit of the other steps.
 
 Every decision about view v of a sample is drawn here, as plain numbers, from one keyed hash of (recipe seed, sample
 key, v), with the distributions of timm and torchvision for the same settings and no global generator. Deliberate
 differences from DeiT's code: none in a single view; for mixing see ``views.pairs``."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from pipeline.views.chance import Draws
 from pipeline.views.policies import Op, choose_jitter, choose_ops, parse
@@ -17,10 +20,9 @@ Box = tuple[int, int, int, int]
 class View(NamedTuple):  # made in half the time that a frozen dataclass takes
     """All decisions of one view, in pixels. Boxes are (top, left, height, width).
 
-    ``box``: crop in the source. ``scaled``: (height, width) that the crop is resized to. ``window``: (top,
-    left) of the R x R view in that; what lies outside is black. ``ops``: names and arguments. ``erase``:
-    boxes on the R x R view, a later one over an earlier one. ``noise``: seed of the erasing noise, 0 to 2**63
-    - 1.
+    ``box``: crop in the source. ``scaled``: (height, width) that the crop is resized to. ``window``: (top, left) of the
+    R x R view in that; what lies outside is black. ``ops``: names and arguments. ``erase``: boxes on the R x R view, a
+    later one over an earlier one. ``noise``: seed of the erasing noise, 0 to 2**63 - 1.
     """
 
     box: Box
@@ -30,6 +32,24 @@ class View(NamedTuple):  # made in half the time that a frozen dataclass takes
     ops: tuple[Op, ...]
     erase: tuple[Box, ...]
     noise: int
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Block ``block`` in views ``first_view .. first_view + repeats - 1``; ``cycle`` counts passes over all blocks."""
+
+    block: int
+    first_view: int
+    repeats: int
+    cycle: int
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A teacher's answers on r views of a block's n samples: hard uint16 (r, n), logits float32 (r, n, C) or None."""
+
+    hard: np.ndarray
+    logits: np.ndarray | None
 
 
 def choose(recipe: Recipe, key: str, view: int, height: int, width: int) -> View:

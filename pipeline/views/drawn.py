@@ -10,11 +10,11 @@ import torch
 import xxhash
 
 from pipeline.data.shards import Block, Shards
+from pipeline.views.choose import Targets
 from pipeline.views.draw import draw_block
 from pipeline.views.finish import FinishPlan, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Recipe
-from pipeline.views.visits import Targets
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from pipeline.data.images import Rule
 from pipeline.data.shards import Block, Sample, Shards
 from pipeline.runtime.machine import rank, world_size
+from pipeline.views.choose import Visit
 from pipeline.views.draw import draw_block
 from pipeline.views.finish import finish, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Recipe, evaluation
-from pipeline.views.visits import Visit
 from pipeline.views.workers import read_visits
 
 _ENOUGH = 1024  # samples per worker: starting a process costs as much as drawing about so many

@@ -27,12 +27,12 @@ from pipeline.data.shards import Block, Shards
 from pipeline.runtime.errors import Interrupted, PipelineError, RetryError, first_line
 from pipeline.runtime.machine import GRACE, patience, stop_signal
 from pipeline.runtime.progress import say
+from pipeline.views.choose import Targets, Visit
 from pipeline.views.draw import compile_kernels
 from pipeline.views.drawn import DrawnVisit, draw_visit
 from pipeline.views.finish import FinishPlan
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import Ring, RingSize, ring_size
-from pipeline.views.visits import Targets, Visit
 
 
 class Lookup(Protocol):

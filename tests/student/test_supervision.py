@@ -15,9 +15,9 @@ from pipeline.student.export import live_fraction
 from pipeline.student.inputs import Inputs
 from pipeline.student.supervision import FromCache, sources
 from pipeline.training.schedule import period
+from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import evaluation
-from pipeline.views.visits import Visit
 from pipeline.views.workers import read_visits
 from tests.support.world import World, make_world, student, training
 

@@ -12,7 +12,7 @@ from pipeline.cache.commit import PartRows, Reach, unwatched
 from pipeline.cache.layout import Layout, Part, Store
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.data.shards import Block
-from pipeline.views.visits import Targets
+from pipeline.views.choose import Targets
 
 
 def identity(shape: Layout, **changes: object) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from pipeline.runtime.machine import device
 from pipeline.student.train import make_schedule
 from pipeline.training.batches import Batch, batches
 from pipeline.training.schedule import Schedule
+from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
 from pipeline.views.finish import finish
-from pipeline.views.visits import Visit
 from pipeline.views.workers import read_visits
 from tests.support.world import World, make_world, training
 

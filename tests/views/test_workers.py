@@ -20,9 +20,9 @@ from pipeline.teacher import fit
 from pipeline.training import loop
 from pipeline.training.config import FitConfig
 from pipeline.views import validation, workers
+from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
 from pipeline.views.ring import ring_size
-from pipeline.views.visits import Visit
 from tests.support.world import World, make_world, student, training
 
 GUARD = 600.0  # seconds until a test that hangs is given up
