@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.support.pictures import procedural
+
 # name, width, height, mode, quality, chroma subsampling, progressive
 KINDS = (
     ("wide", 500, 375, "RGB", 38, 2, False),
@@ -27,40 +29,11 @@ KINDS = (
 )
 
 
-def picture(generator: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """uint8 (height, width, 3)."""
-    y, x = np.mgrid[:height, :width]
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
-    frequency[0, 0] = 1.0
-    layers = []
-    for _ in range(3):
-        spectrum = np.fft.fft2(generator.normal(size=(height, width))) / frequency**1.4
-        noise = np.fft.ifft2(spectrum).real
-        layers.append((noise - noise.mean()) / noise.std())
-    common = layers[0]
-    image = np.stack([128 + 40 * common + 18 * layer for layer in layers], -1)
-    image += np.linspace(-30, 30, width)[None, :, None]
-    for _ in range(6):
-        colour = generator.uniform(0, 255, 3)
-        cy, cx, radius = (
-            generator.uniform(0, height),
-            generator.uniform(0, width),
-            generator.uniform(0.04, 0.2),
-        )
-        disc = np.hypot(y - cy, x - cx) < radius * min(height, width)
-        image[disc] = 0.3 * image[disc] + 0.7 * colour
-    slope, offset = generator.uniform(-1, 1), generator.uniform(0, height)
-    image[np.abs(y - offset - slope * x) < 3] = generator.uniform(0, 255, 3)
-    box = image[: height // 5, : width // 6]
-    box[(y[: height // 5, : width // 6] // 4 + x[: height // 5, : width // 6] // 4) % 2 == 0] = 250
-    return image.clip(0, 255).astype(np.uint8)
-
-
 def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(20240601)
     for name, width, height, mode, quality, subsampling, progressive in KINDS:
-        image = Image.fromarray(picture(generator, width, height)).convert(mode)
+        image = Image.fromarray(procedural(generator, width, height)).convert(mode)
         path = out / f"{name}.jpg"
         image.save(path, quality=quality, subsampling=subsampling, progressive=progressive, optimize=True)
         print(f"{path}: {path.stat().st_size} bytes")

@@ -24,6 +24,7 @@ ROOMS = (
 FLOOR = {room: number for number, line in enumerate(ROOMS) for room in line}
 MODULES = sorted(path for path in (ROOT / "pipeline").glob("*/*.py") if path.stem != "__init__")
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 
 
@@ -100,7 +101,21 @@ def test_stages_are_shells(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 60
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_no_test_is_imported_and_a_bench_only_by_its_namesake(path: Path) -> None:
+    """What two tests share stands in ``tests/support``, which a bench may import."""
+    named = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {alias.name for node in named if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {
+        f"{node.module}.{alias.name}" for node in named if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert not [name for name in modules if name.startswith("tests.") and not name.startswith("tests.support.")]
+    for name in modules:
+        if name.startswith("bench."):
+            assert path.parent.name == "bench" and path.stem.removeprefix("test_") in name.split("."), name
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_no_test_has_a_deadline_that_a_loaded_machine_misses(path: Path) -> None:
     """A deadline is a guard against hanging for ever; what a test waits for is an event."""
     given = re.findall(r"timeout=(\d+)|monotonic\(\) \+ (\d+)|\.(?:join|wait)\((\d+)\)", path.read_text())

@@ -24,7 +24,6 @@ import click
 import numpy as np
 import torch
 
-from bench.measure.codecs import peaked
 from bench.timing import compared, interleaved, machine, microseconds, timed
 from pipeline.cache.codec import pack
 from pipeline.cache.commit import PartRows
@@ -34,6 +33,7 @@ from pipeline.cache.publish import publish
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.cache.verify import verify
 from tests.support import fake_teacher as fake
+from tests.support.logits import peaked
 
 CLASSES = 1000
 

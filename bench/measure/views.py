@@ -29,7 +29,6 @@ import zarr
 from PIL import Image
 from timm.data import create_transform
 
-from bench.canary_images import picture
 from bench.timing import Step, head, interleaved, machine, medians, microseconds, row
 from pipeline.data.listing import Entry, Split
 from pipeline.data.pack import pack
@@ -42,6 +41,7 @@ from pipeline.views.drawn import draw_visit
 from pipeline.views.finish import finish, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Mix, Recipe
+from tests.support.pictures import procedural
 
 CLASSES = 1000
 RECIPE = Recipe(seed=0, size=224, mix=Mix(mixup=0.8, cutmix=1.0))
@@ -53,7 +53,7 @@ def jpegs(count: int) -> list[bytes]:
     files = []
     for _ in range(count):
         buffer = io.BytesIO()
-        Image.fromarray(picture(generator, 500, 375)).save(buffer, "JPEG", quality=94)
+        Image.fromarray(procedural(generator, 500, 375)).save(buffer, "JPEG", quality=94)
         files.append(buffer.getvalue())
     return files
 

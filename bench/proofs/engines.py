@@ -25,7 +25,6 @@ of each phase; the whole levels come first.
 
 import functools
 import importlib.util
-import io
 import itertools
 import os
 import random
@@ -36,7 +35,6 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +43,19 @@ import numpy as np
 import PIL
 import torch
 import xxhash
-from PIL import Image
 
-from bench.canary_images import picture
 from pipeline.data.images import decode
 from pipeline.runtime.machine import device as pick_device
 from pipeline.views import device, draw
-from pipeline.views.choose import View, choose
+from pipeline.views.choose import View
 from pipeline.views.packed import drawable
-from pipeline.views.policies import EVERY_OP, arguments
-from pipeline.views.recipe import Recipe, evaluation
+from pipeline.views.policies import EVERY_OP
+from pipeline.views.recipe import Recipe
+from tests.support.hard_views import differing, random_views, rounds, view_of, whole_levels
+from tests.support.pictures import every_kind
 
 NO_SIMD = {"JSIMD_FORCENONE": "1"}  # of libjpeg-turbo
 BATCH = 128  # views that the GPU's kernels draw at once
-AT_ONCE = 8  # views of a picture, which is decoded once
-SELDOM = {"large": 100, "panorama": 5}  # 12 Mpx and 4 Mpx: in turn only every so many rounds
 OLD_PILLOW = "pillow==12.0.0"
 
 # name, DISTIL_ENGINE, order, threads, other variables; Pillow 12 where the name says so
@@ -81,108 +77,6 @@ OTHERS: tuple[Variant, ...] = (
 )
 
 
-@functools.cache
-def pictures() -> dict[str, bytes]:
-    """Encoded pictures of every kind, by name: those of the file BENCH_PICTURES if it is set, else made now."""
-    if os.environ.get("BENCH_PICTURES"):
-        with np.load(os.environ["BENCH_PICTURES"]) as kept:
-            return {name: kept[name].tobytes() for name in kept.files}
-    generator = np.random.default_rng(20261126)
-    wide, tall = picture(generator, 212, 160), picture(generator, 131, 197)
-    panorama = np.tile(picture(generator, 400, 250), (1, 40, 1))
-    large = np.tile(picture(generator, 1000, 750), (4, 4, 1))
-    base = jpeg(wide, subsampling=2, quality=90)
-    cmyk = jpeg(tall, "CMYK", quality=88)
-    cut = base.index(b"\xff\xda") + 14
-    made = {
-        "4:4:4": jpeg(wide, subsampling=0, quality=92),
-        "4:2:2": jpeg(wide, subsampling=1, quality=60),
-        "4:2:0": base,
-        "4:1:1": four_one_one(jpeg(picture(generator, 128, 160), subsampling=2, quality=90)),
-        "progressive": jpeg(tall, progressive=True, quality=80),
-        "grey": jpeg(wide, "L", quality=70),
-        "cmyk": cmyk,
-        "ycck": cmyk.replace(b"Adobe\x00\x64\x00\x00\x00\x00\x00", b"Adobe\x00\x64\x00\x00\x00\x00\x02", 1),
-        "adobe rgb": jpeg(tall, keep_rgb=True, quality=85),
-        "restart markers": jpeg(wide, restart_marker_blocks=3, quality=75),
-        "damaged": base[: cut + 900] + b"\x5a\xff\x00\x11" + base[cut + 904 : cut + 1500] + base[cut + 1520 :],
-        "portrait": jpeg(picture(generator, 90, 320), subsampling=2, quality=85),
-        "panorama": jpeg(panorama, subsampling=2, quality=70),
-        "tiny": jpeg(wide[:1, :1]),
-        "thread": jpeg(wide[:3, :150]),
-        "large": jpeg(large, subsampling=2, quality=75),
-    }
-    alpha = np.dstack([tall, np.tile(np.linspace(0, 255, tall.shape[1]).astype(np.uint8), (tall.shape[0], 1))])
-    for name, image in (("alpha", Image.fromarray(alpha)), ("palette", Image.fromarray(wide).quantize(60))):
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        made[name] = buffer.getvalue()
-    buffer = io.BytesIO()
-    Image.fromarray(wide[:64, :64]).save(buffer, "WEBP", quality=80)
-    return made | {"webp": buffer.getvalue()}
-
-
-def jpeg(pixels: np.ndarray, mode: str = "RGB", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **options)
-    return buffer.getvalue()
-
-
-def four_one_one(data: bytes) -> bytes:
-    """A 4:2:0 JPEG relabelled as 4:1:1 of twice the width and half the height: both have four blocks of luma per unit, so
-    it decodes to a (scrambled) picture. No encoder at hand makes one."""
-    at = data.index(b"\xff\xc0")
-    height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-    size = (height // 2).to_bytes(2) + (2 * width).to_bytes(2)
-    return data[: at + 5] + size + data[at + 9 : at + 11] + b"\x41" + data[at + 12 :]
-
-
-@functools.cache
-def recipes(size: int) -> tuple[Recipe, ...]:
-    """The recipes that the views of a picture have in turn."""
-    deit = (
-        Recipe(seed=11, size=size, crop="random_padded", mean=(0.49, 0.48, 0.45)) if size <= 32 else
-        Recipe(seed=11, size=size)
-    )  # fmt: skip
-    return (
-        deit,
-        Recipe(seed=1, size=size, policy="rand-m7-n4-mstd101"),
-        deit,
-        Recipe(seed=2, size=size, policy="v0", interpolation="bilinear"),
-        deit,
-        Recipe(seed=3, size=size, policy="3a", color_jitter=0.4),
-        deit,
-        Recipe(seed=4, size=size, crop="random_padded", policy="original"),
-    )
-
-
-def view_of(number: int, turn: int, height: int, width: int, size: int) -> tuple[View, Recipe]:
-    """View ``number``, the ``turn``-th of its picture; one in sixteen is an evaluation view, one an op by itself."""
-    recipe = recipes(size)[turn]
-    view = choose(recipe, f"sample {number // 3}", number % 3, height, width)
-    if number % 16 == 1:
-        chosen = evaluation(recipe)
-        return choose(chosen, "any", 0, height, width), chosen
-    if number % 16 == 3:
-        name = EVERY_OP[number // 16 % len(EVERY_OP)]
-        level, sign = (number // 16 // len(EVERY_OP) * 0.7) % 10, 1.0 if number // 32 % 2 else -1.0
-        view = view._replace(ops=((name, arguments(name, level, sign)),))
-    return view, recipe
-
-
-def rounds(views: int) -> list[tuple[str, list[int]]]:
-    """Which picture makes which views."""
-    turns, names, number = [], list(pictures()), 0
-    for i in range(views):
-        name = names[i % len(names)]
-        if i // len(names) % SELDOM.get(name, 1) == 0:
-            turns.append((name, list(range(number, min(number + AT_ONCE, views)))))
-            number += AT_ONCE
-        if number >= views:
-            break
-    return turns
-
-
 def digests(size: int, views: int, engine: str, order: str = "forward", ops: Counter | None = None) -> np.ndarray:
     """uint64 (views, 2): of the decoded picture and of the view; behind them those of ``whole_levels``, not decoded."""
     os.environ["DISTIL_ENGINE"] = engine
@@ -193,7 +87,7 @@ def digests(size: int, views: int, engine: str, order: str = "forward", ops: Cou
     elif order == "shuffled":
         random.Random(5).shuffle(turns)
     for name, numbers in turns:
-        pixels = draw.decode(pictures()[name], name)
+        pixels = draw.decode(every_kind()[name], name)
         height, width = pixels.shape[:2]
         decoded = xxhash.xxh3_64_intdigest(pixels.data)
         for turn, number in enumerate(numbers):
@@ -203,44 +97,6 @@ def digests(size: int, views: int, engine: str, order: str = "forward", ops: Cou
                 ops.update(name for name, _ in view.ops)
     whole = [[0, xxhash.xxh3_64_intdigest(draw.draw(*case).data)] for case in whole_levels(64)]
     return np.concatenate([found, np.array(whole, np.uint64)])
-
-
-def whole_levels(size: int) -> Iterator[tuple[np.ndarray, View, Recipe]]:
-    """Every op at whole levels, on pictures of R x R px and few values."""
-    generator = np.random.default_rng(3)
-    ramp = np.add.outer(np.arange(size) * 3, np.arange(size))[..., None] + [0, 5, 9]
-    kinds = (
-        np.clip(ramp, 0, 255),
-        generator.integers(0, 2, ramp.shape) * 255,
-        generator.integers(0, 26, ramp.shape) * 10,
-    )
-    plain = Recipe(seed=0, size=size, policy="", mean=(0.49, 0.1, 0.9))
-    for recipe, name in itertools.product((plain, plain.model_copy(update={"interpolation": "bilinear"})), EVERY_OP):
-        chosen = dict.fromkeys(arguments(name, float(level), sign) for level in range(11) for sign in (1.0, -1.0))
-        for pixels, of in itertools.product(kinds, chosen):
-            yield (
-                pixels.astype(np.uint8),
-                View((0, 0, size, size), (size, size), (0, 0), False, ((name, of),), (), 0),
-                recipe,
-            )
-
-
-def random_views(size: int, views: int) -> Iterator[tuple[np.ndarray, View, Recipe]]:
-    for name, numbers in rounds(views):
-        pixels = draw.decode(pictures()[name], name)
-        for turn, number in enumerate(numbers):
-            yield pixels, *view_of(number, turn, pixels.shape[0], pixels.shape[1], size)
-
-
-def differing(made: device.Drawer, some: list[tuple[np.ndarray, View]], strides: tuple[int, ...]) -> np.ndarray:
-    """Which of ``some`` the GPU's kernels draw otherwise than numba's: bool (V,)."""
-    expected = np.stack([draw.draw(pixels, view, made.recipe) for pixels, view in some])
-    differ = np.zeros(len(some), bool)
-    for stride in strides:
-        if made.device.type == "cpu":
-            made.kernels("set_stride", 1, 1, stride)
-        differ |= (device.draw_all(made, some) != expected).reshape(len(some), -1).any(1)
-    return differ
 
 
 def compare_device(engine: str, views: int, size: int) -> int:
@@ -285,7 +141,7 @@ def run(out: Path, views: int, size: int, order: str, threads: int) -> None:
     found = digests(size, views, os.environ["DISTIL_ENGINE"], order, ops)
     seconds = time.process_time() - start
     alike = [
-        np.array_equal(np.asarray(decode(data, name)), draw.decode(data, name)) for name, data in pictures().items()
+        np.array_equal(np.asarray(decode(data, name)), draw.decode(data, name)) for name, data in every_kind().items()
     ]
     np.savez(
         out, found=found, alike=alike, ops=[ops[name] for name in EVERY_OP], pillow=PIL.__version__, seconds=seconds
@@ -323,7 +179,7 @@ def compare(views: int, size: int, other: str) -> int:
         old = Path(folder, "pillow-12")
         if not other:
             old_pillow(old)
-        kept: dict[str, Any] = {name: np.frombuffer(data, np.uint8) for name, data in pictures().items()}
+        kept: dict[str, Any] = {name: np.frombuffer(data, np.uint8) for name, data in every_kind().items()}
         np.savez(Path(folder, "pictures.npz"), **kept)
         for i, variant in enumerate(OTHERS if other else VARIANTS):
             out = Path(folder, f"{i}.npz")
@@ -368,7 +224,7 @@ def explain(numbers: np.ndarray, views: int, size: int) -> None:
     for name, turns in rounds(views) if len(numbers) else []:
         for turn, number in enumerate(turns):
             if number in numbers:
-                image = decode(pictures()[name], name)
+                image = decode(every_kind()[name], name)
                 print(
                     f"  view {number} of {name!r}: {view_of(number, turn, image.height, image.width, size)}", flush=True
                 )

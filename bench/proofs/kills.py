@@ -16,7 +16,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +27,7 @@ import click
 import numpy as np
 
 from pipeline.cache.commit import STEPS
-from pipeline.cache.layout import Layout, Part, Store, committed, is_committed
+from pipeline.cache.layout import Layout, committed, is_committed
 from pipeline.cache.pool import open_pool
 from pipeline.cache.publish import publish
 from pipeline.cache.reader import open_cache
@@ -52,19 +52,6 @@ class Result:
     publish_kills: int = 0
     at_step: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*STEPS, "random moment"), 0))
     faults: list[str] = field(default_factory=list)
-
-
-def attempts_of(pool: Store, part: Part, candidates: Iterable[int]) -> set[int]:
-    """The attempts whose rows a committed part holds, block by block; a sound part has exactly one."""
-    cache = open_cache(pool.path, pool.identity)
-    group, possible = pool.layout.group, set(candidates)
-    for block in fake.blocks(pool.layout):
-        if block.shard != part[1]:
-            continue
-        for view in range(part[0] * group, (part[0] + 1) * group):
-            found = cache.read(block, view)
-            possible = {a for a in possible if fake.same(found, fake.expected(pool.layout, block, view, a))}
-    return possible
 
 
 def run(root: Path, kills: int, seed: int) -> Result:
@@ -185,7 +172,7 @@ def _check(pool_root: Path, attempts: int, marked: bool) -> list[str]:
     faults += [f"verify: {finding.state}: {finding.reason}" for finding in verify(pool.path).findings]
     candidates = range(1, attempts + 1) if marked else (0,)
     for part in parts & committed(pool):
-        found = attempts_of(pool, part, candidates)
+        found = fake.attempts_of(pool, part, candidates)
         if len(found) != 1:
             faults.append(f"part {part} holds rows of attempts {sorted(found)}")
     return faults

@@ -18,7 +18,6 @@ from pipeline.cache.layout import Layout, file_key
 from pipeline.cache.pool import open_pool
 from pipeline.cache.publish import publish
 from pipeline.cache.reader import open_cache
-from pipeline.cache.repair import repair
 from pipeline.data.shards import Block
 from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
 from tests.support import fake_teacher as fake
@@ -201,22 +200,6 @@ def test_metadata_that_is_not_what_identity_and_v_make_it_is_refused(out, tmp_pa
         path.unlink()
     with pytest.raises(IntegrityError, match=r"zarr.json: .*repair"):
         open_cache(copy)
-
-
-def test_a_reader_whose_part_is_repaired_under_it_gets_the_new_rows_or_an_error(tmp_path):
-    pool = fake.filled(tmp_path, SHAPE, 3)
-    block = fake.blocks(SHAPE)[0]
-    cache = open_cache(pool.path)
-    assert fake.same(cache.read(block, 0), fake.expected(SHAPE, block, 0))
-    chunk = pool.path / file_key("logits", (0, 0))
-    chunk.write_bytes(bytes(chunk.stat().st_size))
-    with pytest.raises(IntegrityError):
-        cache.read(block, 0)
-    assert repair(pool.path, [(0, 0), (0, 1)]) == ((0, 0),)
-    with pytest.raises(IntegrityError, match="no commit record"):
-        cache.read(block, 0)
-    fake.commit(pool, (0, 0), attempt=7)
-    assert fake.same(cache.read(block, 0), fake.expected(SHAPE, block, 0, attempt=7))
 
 
 def test_views_of_two_teachers_on_one_recipe_match_block_by_block(tmp_path):

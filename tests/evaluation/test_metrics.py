@@ -7,7 +7,6 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score, top_k_accuracy_score
 
-from pipeline.base.scores import auc, ranks
 from pipeline.evaluation import metrics
 from pipeline.evaluation.predictions import Predictions
 from tests.support.answers import answered
@@ -37,14 +36,6 @@ def test_the_fused_head_sums_softmaxes_and_timms_averages_logits(found: Predicti
     assert np.allclose(metrics.probabilities(found, "mean"), ((one + other) / 2).softmax(1), atol=1e-6)
 
 
-def test_auc_counts_ties_half_and_leaves_out_classes_without_samples() -> None:
-    labels = np.array([0, 0, 1, 1, 2, 2], np.uint16)
-    shares = np.round(np.random.default_rng(0).dirichlet([1] * 4, 6), 1)  # many ties; class 3 has no sample
-    by_class = [roc_auc_score(labels == c, shares[:, c]) for c in range(3)]
-    assert auc(shares, labels) == pytest.approx(np.mean(by_class), abs=1e-15)
-    assert auc(shares, np.zeros(6, np.uint16)) is None  # one class alone has no rest
-
-
 def test_calibration_is_the_definition_in_a_loop(found: Predictions) -> None:
     shares = metrics.probabilities(found, "class")
     error = 0.0
@@ -65,14 +56,6 @@ def test_wilsons_interval_solves_its_equation() -> None:
             p = bound / 100
             distance, allowed = abs(right / samples - p), 1.959963984540054 * math.sqrt(p * (1 - p) / samples)
             assert distance == pytest.approx(allowed, abs=1e-9)
-
-
-def test_ties_go_to_the_smaller_class_and_nan_never_counts_as_a_hit() -> None:
-    scores = torch.tensor([[1.0, 1.0, 0.0]]).repeat(3, 1)
-    assert ranks(scores, torch.tensor([0, 1, 2])).tolist() == [0, 1, 2]
-    nan = float("nan")
-    scores = torch.tensor([[nan, nan, nan], [nan, 0.0, 0.0], [0.0, nan, 1.0]])
-    assert (ranks(scores, torch.tensor([0, 0, 2])) > 0).all()
 
 
 def test_without_logits_there_are_accuracies_only(found: Predictions) -> None:

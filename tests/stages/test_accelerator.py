@@ -8,7 +8,7 @@ from importlib.util import find_spec
 CHOSEN = [
     "tests/views/test_finish.py",
     "tests/stages/test_pipeline.py",  # every stage
-    "tests/stages/test_parity.py::test_cached_live_and_half_cached_runs_have_the_same_losses_and_weights_to_the_last_bit[1-soft-u8]",
+    "tests/bench/test_parity.py::test_cached_live_and_half_cached_runs_have_the_same_losses_and_weights_to_the_last_bit[1-soft-u8]",
     "tests/student/test_train.py::test_a_stopped_run_goes_on_to_the_same_bits",
 ]
 if find_spec("onnx") is None:  # of the optional group export, without which that test skips on every device

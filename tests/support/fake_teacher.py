@@ -1,6 +1,8 @@
 """A fake teacher for proofs of the cache: rows are a function of (part, attempt), fast and of no use to anyone."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from pipeline.cache.codec import codec_version, hard_labels, pack, through_codec
 from pipeline.cache.commit import PartRows, Reach, unwatched
 from pipeline.cache.layout import Layout, Part, Store
 from pipeline.cache.pool import commit_part, open_pool
+from pipeline.cache.reader import open_cache
 from pipeline.data.shards import Block
 from pipeline.views.choose import Targets
 
@@ -82,3 +85,35 @@ def same(a: Targets, b: Targets) -> bool:
     if (a.logits is None) != (b.logits is None) or not np.array_equal(a.hard, b.hard):
         return False
     return a.logits is None or b.logits is None or np.array_equal(a.logits, b.logits)
+
+
+def attempts_of(pool: Store, part: Part, candidates: Iterable[int]) -> set[int]:
+    """The attempts whose rows a committed part holds, block by block; a sound part has exactly one."""
+    cache = open_cache(pool.path, pool.identity)
+    group, possible = pool.layout.group, set(candidates)
+    for block in blocks(pool.layout):
+        if block.shard != part[1]:
+            continue
+        for view in range(part[0] * group, (part[0] + 1) * group):
+            found = cache.read(block, view)
+            possible = {a for a in possible if same(found, expected(pool.layout, block, view, a))}
+    return possible
+
+
+class Stopped(BaseException):
+    """Stands for SIGKILL inside one process: nothing is cleaned up after it."""
+
+
+def stop_at(pool: Store, part: Part, step: str, attempt: int = 0) -> None:
+    """Leaves on disk what a kill at ``step`` leaves."""
+    snapshot = pool.path.parent / "snapshot"
+
+    def reach(now: str) -> None:
+        if now == step:
+            shutil.copytree(pool.path, snapshot)
+            raise Stopped
+
+    with suppress(Stopped):
+        commit(pool, part, attempt, reach)
+    shutil.rmtree(pool.path)
+    snapshot.rename(pool.path)

@@ -12,12 +12,12 @@ import PIL
 import pytest
 import xxhash
 
-from bench.proofs.engines import whole_levels
 from pipeline.base.engine import kernels
 from pipeline.runtime.machine import device
 from pipeline.views.canary import canary, parts
 from pipeline.views.draw import draw
 from pipeline.views.recipe import VIEWS_VERSION, Erase, Mix, Recipe, evaluation
+from tests.support.hard_views import whole_levels
 
 GOLDEN = Path(__file__).parents[1] / "golden.json"
 BY_PILLOW = ("crops",)

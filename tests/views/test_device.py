@@ -11,10 +11,10 @@ import pytest
 import torch
 import xxhash
 
-from bench.proofs.engines import differing, random_views, whole_levels
 from pipeline.views import cuda, device
 from pipeline.views.choose import View
 from pipeline.views.recipe import Recipe
+from tests.support.hard_views import differing, random_views, whole_levels
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,5 @@
 """draw: the pixels of timm's and torchvision's own functions for the same numbers."""
 
-from pathlib import Path
-
 import numpy as np
 import PIL
 import pytest
@@ -11,13 +9,13 @@ from timm.data import auto_augment as timm_augment
 from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 
-from bench.proofs import replay
-from pipeline.views import policies
+from pipeline.data.shards import Sample
+from pipeline.views import pillow
 from pipeline.views.canary import pictures
-from pipeline.views.chance import Draws
 from pipeline.views.choose import View, choose
-from pipeline.views.draw import draw
+from pipeline.views.draw import draw, draw_block
 from pipeline.views.recipe import Recipe, evaluation
+from tests.support.pictures import small_kinds
 
 IMAGES = pictures()
 MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
@@ -104,22 +102,29 @@ def test_zero_bits_are_black_on_every_pillow(name: str) -> None:
     assert not draw(IMAGES[0], view, Recipe(seed=0, size=32)).any()
 
 
-def test_deits_policy_asks_for_zero_bits_often_enough_to_matter() -> None:
-    policy = policies.parse("rand-m9-mstd0.5-inc1")
-    assert policy is not None
-    ops = [op for i in range(20_000) for op in policies.choose_ops(policy, Draws("zero bits", i))]
-    assert 10 < ops.count(("PosterizeIncreasing", (0,))) < 70, "25 to 37 of 20,000 views were measured with timm"
-
-
 def test_a_view_chosen_for_another_image_is_refused() -> None:
     recipe = Recipe(seed=0, size=32, scale=(0.9, 1.0))
     with pytest.raises(ValueError, match="another image"):
         draw(np.zeros((40, 40, 3), np.uint8), choose(recipe, "a", 0, 400, 400), recipe)
 
 
-def test_another_process_order_batch_hash_seed_and_cpu_capability_gives_the_same_views(tmp_path: Path) -> None:
-    """Small size of bench/proofs/replay.py."""
-    here = np.concatenate([replay.digests(replay.deit(32), [block]) for block in range(10)])
-    variant = next(variant for variant in replay.VARIANTS if variant[-1] == "default")
-    assert replay.launch(tmp_path / "there.npy", 160, 32, variant)
-    assert np.array_equal(here, np.load(tmp_path / "there.npy"))
+def test_a_block_is_drawn_in_place_and_only_where_it_fits() -> None:
+    recipe = Recipe(seed=3, size=24)
+    samples = [Sample(f"k{i}", 0, data) for i, data in enumerate(small_kinds().values())]
+    out = np.zeros((2, len(samples), 3, 24, 24), np.uint8)
+    chosen = draw_block(samples, recipe, 5, out)
+    assert [len(views) for views in chosen] == [len(samples)] * 2
+    pixels = pillow.decode(samples[3].data, "x")
+    assert chosen[1][3] == choose(recipe, "k3", 6, *pixels.shape[:2])
+    if int(PIL.__version__.split(".")[0]) >= 13:
+        expected = np.empty((3, 24, 24), np.uint8)
+        pillow.draw(pixels, chosen[1][3], recipe, expected)
+        assert np.array_equal(out[1, 3], expected)
+    for wrong in (
+        out[:, :1],
+        out[..., :-1],
+        out.astype(np.int8),
+        np.zeros((2, len(samples), 3, 24, 48), np.uint8)[..., ::2],
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            draw_block(samples, recipe, 5, wrong)
