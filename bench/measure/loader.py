@@ -34,6 +34,7 @@ from pipeline.data.pack import pack
 from pipeline.data.shards import Block, Shards
 from pipeline.data.sources import DataConfig
 from pipeline.runtime.config import validate
+from pipeline.runtime.machine import cores
 from pipeline.teacher import precompute
 from pipeline.training import batches
 from pipeline.training.schedule import Schedule
@@ -151,7 +152,7 @@ def main(parts: tuple[str, ...], steps: int, samples: int, size: int, rounds: in
             print(f"\n{compared(interleaved(ways, rounds), 'views/s')}", flush=True)
         if "precompute" in wanted:
             make_world(folder / "world")
-            number = max(1, (os.cpu_count() or 2) - 1)
+            number = max(1, cores() - 1)
             stage = partial(precomputed, folder, shards, recipe, number)
             ways = {"loader alone": partial(loaded, shards, recipe, number), "teacher stage": stage}
             print(f"\n{number} worker(s)\n\n{compared(interleaved(ways, rounds), 'views/s')}", flush=True)

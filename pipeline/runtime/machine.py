@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import signal
 import statistics
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pipeline.runtime.control_groups import ROOT, cpu_quota
 from pipeline.runtime.errors import PipelineError, RetryError, UsageError, first_line
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.text import clipped, whole_number
@@ -38,6 +40,15 @@ def _whole(variable: str, default: int, least: int, most: int, note: str = "") -
         found = clipped(repr(value), 60)
         raise UsageError(f"{variable}: expected a whole number from {least} to {most}{note}, found {found}")
     return number
+
+
+def require_linux() -> None:
+    """Raises UsageError where views can't be shared between processes: on macOS, Windows, with a Python for an old glibc."""
+    if not hasattr(os, "memfd_create"):
+        raise UsageError(
+            f"found {platform.system()} and a Python without os.memfd_create; use Linux (WSL 2 on Windows, a container on "
+            f"macOS) and a Python made for glibc 2.27 or newer"
+        )
 
 
 def rank() -> int:
@@ -85,10 +96,11 @@ def device_name() -> str:
     return f"{found} ({torch.cuda.get_device_name(found)})" if found.type == "cuda" else str(found)
 
 
-def cores() -> int:
-    """Cores that this rank may use: the process's own, shared out among the node's ranks."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // local_ranks())
+def cores(root: Path = ROOT) -> int:
+    """Cores that this rank may use: those that the process may run on, at most its control groups' quota of CPU time (part of
+    a core counts as one), shared out among the node's ranks. ``root``: where /proc and /sys are."""
+    there = min(len(os.sched_getaffinity(0)), cpu_quota(root))
+    return max(1, math.ceil(there) // local_ranks())
 
 
 def local_ranks() -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.runtime.control_groups import groups
 from pipeline.runtime.machine import local_ranks
 
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
@@ -21,7 +22,7 @@ def free_memory(root: Path = Path("/")) -> int:
 
 
 def _left_by_groups(root: Path) -> Iterator[int]:
-    for folder in _groups(root):
+    for folder in groups("memory", root):
         for limit_name, used_name, dropped in (_V1, _V2):
             try:
                 limit = (folder / limit_name).read_text().strip()
@@ -31,19 +32,3 @@ def _left_by_groups(root: Path) -> Iterator[int]:
                 continue
             if limit != "max":
                 yield int(limit) - used + sum(int(counts.get(name, 0)) for name in dropped)
-
-
-def _groups(root: Path) -> Iterator[Path]:
-    """The memory groups of this process and all above them, since a limit holds for all below it. In a container the
-    path may be one of the host's, of which only the mount itself is seen."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        mount = root / "sys/fs/cgroup" / controllers
-        inside = Path(path.lstrip("/"))
-        yield from (mount / part for part in (inside, *inside.parents))

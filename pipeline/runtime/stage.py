@@ -5,7 +5,6 @@ import functools
 import gc
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from pipeline.runtime.errors import PipelineError, RetryError, UsageError
 from pipeline.runtime.libraries import require_libraries
-from pipeline.runtime.machine import cores, home_expanded, rank
+from pipeline.runtime.machine import cores, home_expanded, rank, require_linux
 from pipeline.runtime.text import printable, show
 
 P = ParamSpec("P")
@@ -29,6 +28,7 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
+            require_linux()
             require_libraries()
             _leave_cores_to_workers()
             return command(*args, **{name: _at_home(name, value) for name, value in kwargs.items()})
@@ -87,6 +87,8 @@ def timed(out: Path | None, name: str) -> Iterator[dict[str, object]]:
 
 def _peaks() -> dict[str, int]:
     """Peak memory in bytes: of this process or of its largest child, and of the GPU where there is one."""
+    import resource  # here, because Windows has none, where a stage is to end with a sentence
+
     found = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():

@@ -1,0 +1,50 @@
+"""Control groups: limits that a container, a cloud's pod or Slurm sets for this process, in version 1 or 2."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")  # where /proc and /sys are
+
+
+def groups(controller: str, root: Path = ROOT) -> Iterator[Path]:
+    """The folders of this process's groups of ``controller`` ("cpu", "memory") and of all groups above them, since a limit
+    holds for all below it. In a container the path may be one of the host's, of which only the mount itself is seen."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / (controller if controllers else "")
+        inside = Path(path.lstrip("/"))
+        yield from (mount / part for part in (inside, *inside.parents))
+
+
+def cpu_quota(root: Path = ROOT) -> float:
+    """CPUs whose time this process may use, the least of its groups' quotas; infinite where there is none."""
+    return min((quota for folder in groups("cpu", root) for quota in _quota(folder)), default=math.inf)
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    """Of one group: time over period, both in microseconds."""
+    second, first = _text(folder / "cpu.max"), [_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+    for text in (second, " ".join(first)):
+        time, _, period = text.partition(" ")
+        if time.isdigit():  # not "max", -1 or nothing
+            yield int(time) / int(period)
+
+
+def throttled(root: Path = ROOT) -> float:
+    """Seconds for which the quotas of this process's groups have stopped it and those beside it."""
+    seconds = 0.0
+    for folder in groups("cpu", root):
+        counts = dict(line.split() for line in _text(folder / "cpu.stat").splitlines())
+        seconds += int(counts.get("throttled_usec", 0)) / 1e6 + int(counts.get("throttled_time", 0)) / 1e9
+    return seconds
+
+
+def _text(path: Path) -> str:
+    """A file's content, "" where there is no such file: of the other version, or of a group that is out of sight."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
