@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from pipeline.runtime.config import load, load_each
+from pipeline.runtime.config import load_each
 from pipeline.runtime.machine import distributed, rank, workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
+from pipeline.runtime.work import Work
 from stages import params_option, shards_option, work_option
 
 
@@ -22,17 +23,15 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     from pipeline.data.test_sets import SetConfig
     from pipeline.evaluation import predictions, teachers
     from pipeline.evaluation.sets import open_sets
-    from pipeline.teacher.config import TeacherConfig
-    from pipeline.views.recipe import Recipe
+    from pipeline.teacher.config import NamedTeacher
 
-    teacher = load(params, f"teachers.{name}", TeacherConfig)
-    recipe = load(params, f"recipes.{teacher.recipe}", Recipe)
+    teacher, place = NamedTeacher.load(params, name), Work(work, shards)
     configs = load_each(params, "test_sets", SetConfig, optional=True)
-    out, weights, size = work / "answers" / name, work / "teachers" / name / "model.safetensors", 0
+    out, weights, size = place.answers(name), place.teacher_weights(name), 0
     require_own(out, ("val.npz",))
     with timed(out, f"answers:{name}"), distributed():
-        sets = open_sets(work, shards or work / "shards", configs, recipe)
-        found = {label: teachers.answers(teacher, weights, name, *of, workers()) for label, of in sets.items()}
+        sets = open_sets(place, configs, teacher.recipe)
+        found = {label: teachers.answers(teacher, weights, *of, workers()) for label, of in sets.items()}
         if rank() == 0:
             with whole_directory(out, ("val.npz",)) as fresh:
                 size = sum(predictions.write(fresh / f"{label}.npz", of) for label, of in found.items())

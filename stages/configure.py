@@ -19,13 +19,13 @@ from stages import FOLDER
 @click.command(help=__doc__)
 @click.argument("choices", nargs=-1)
 @click.option("--configs", type=FOLDER, default=Path("configs"), show_default=True)
-@click.option("--params", "--out", "out", type=FOLDER, default=Path("params.yaml"), show_default=True)
+@click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True)
 @click.option("--check", "only_check", is_flag=True, help="Write nothing: check an edited params.yaml whole.")
 @click.option("--weights", type=FOLDER, help="With --check: write hashes of named weights there.")
 @click.option("--keys", is_flag=True, help="Write only the tables of keys in the configs' README.md.")
 @stage
 def main(
-    choices: tuple[str, ...], configs: Path, out: Path, only_check: bool, weights: Path | None, keys: bool
+    choices: tuple[str, ...], configs: Path, params: Path, only_check: bool, weights: Path | None, keys: bool
 ) -> None:
     from pipeline.planning.advice import advice
     from pipeline.planning.check import check, refused_by_dvc
@@ -36,18 +36,18 @@ def main(
         write_tables(configs / "README.md")
         return
     if only_check:
-        pieces = check(read_yaml(out), os.environ)
-        for told in [*advice(pieces), *filter(None, [refused_by_dvc(out.absolute().parent)])]:
+        pieces = check(read_yaml(params), os.environ)
+        for told in [*advice(pieces), *filter(None, [refused_by_dvc(params.absolute().parent)])]:
             say(f"warning: {told}")
         if weights is not None:
             write_weights(pieces, weights)
         return
-    params = compose(configs, list(choices))
-    pieces = check(params, os.environ, files=False)
-    write(params, out, list(choices))
+    composed = compose(configs, list(choices))
+    pieces = check(composed, os.environ, files=False)
+    write(composed, params, list(choices))
     for told in advice(pieces):
         say(f"warning: {told}")
-    say(f"{out}: {params['data']['source']}, students {', '.join(params['students'])}; now run: dvc repro")
+    say(f"{params}: {composed['data']['source']}, students {', '.join(composed['students'])}; now run: dvc repro")
 
 
 if __name__ == "__main__":

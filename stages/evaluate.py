@@ -9,6 +9,7 @@ from pipeline.runtime.config import load, load_each
 from pipeline.runtime.machine import distributed, rank, workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
+from pipeline.runtime.work import Work
 from stages import params_option, shards_option, work_option
 
 
@@ -31,13 +32,14 @@ def main(name: str, params: Path, work: Path, shards: Path | None, as_text: bool
     chosen = load(params, f"students.{name}", StudentConfig)
     recipe = load(params, f"recipes.{chosen.recipe}", Recipe)
     configs = load_each(params, "test_sets", SetConfig, optional=True)
-    out = work / "eval" / name
+    place = Work(work, shards)
+    out = place.scores(name)
     require_own(out, write_scores.MARKS)
     with timed(out, f"evaluate:{name}") as notes, distributed():
-        sets = open_sets(work, shards or work / "shards", configs, recipe)
-        found = evaluate(work / "students" / name, sets, workers())
+        sets = open_sets(place, configs, recipe)
+        found = evaluate(place.student(name), sets, workers())
         if rank() == 0:
-            scored, size = write_scores.write(work, name, found, configs, sets)
+            scored, size = write_scores.write(place, name, found, configs, sets)
             notes |= found.speed
             best = scored["sets"]["val"]["heads"][scored["sets"]["val"]["best"]]
             low, high = best["interval"]

@@ -6,9 +6,9 @@ from typing import Literal
 
 import click
 
-from pipeline.runtime.config import load, peek
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage
+from pipeline.runtime.work import Work
 from stages import FOLDER, params_option, work_option
 
 
@@ -23,32 +23,25 @@ from stages import FOLDER, params_option, work_option
 def main(name: str, kind: Literal["onnx", "pt2", "hub-folder"], params: Path, work: Path, out: Path | None,
          as_text: bool) -> None:  # fmt: skip
     from pipeline.base.files import whole_directory, write_durably
-    from pipeline.cache.layout import CacheConfig
     from pipeline.data.shards import Shards
     from pipeline.report.card import card
-    from pipeline.student import formats
-    from pipeline.student.config import StudentConfig
-    from pipeline.student.export import load as load_student
-    from pipeline.student.export import require_trained_for
-    from pipeline.views.recipe import Recipe
+    from pipeline.student import export, formats
+    from pipeline.student.inputs import NamedStudent
     from pipeline.views.validation import views_of_rows
 
     formats.require_tools(kind)
-    chosen = load(params, f"students.{name}", StudentConfig)
-    recipe = load(params, f"recipes.{chosen.recipe}", Recipe)
-    cache = peek(params, f"caches.{chosen.cache}", CacheConfig)
-    directory, val = work / "students" / name, Shards.open(work / "shards" / "val")
-    student = load_student(directory)
-    require_trained_for(directory, val.classes, recipe)
-    images = views_of_rows(val, range(min(100, val.samples)), recipe)
-    place = out or work / "exports" / name / kind
-    with whole_directory(place, ("README.md",)) as fresh:
-        file, worst = formats.write(student, directory, kind, images, fresh)
-        write_durably(fresh / "README.md", card(work, name, chosen, recipe, cache, kind).encode())
-    found = {"path": str(place / file), "images": len(images), "largest_difference": worst}
-    say(
-        json.dumps(found) if as_text else f"{place / file}: differs by at most {worst:.2g} on {len(images)} real images"
-    )
+    student, place = NamedStudent.load(params, name), Work(work)
+    directory, val = place.student(name), Shards.open(place.split("val"))
+    model = export.load(directory)
+    export.require_trained_for(directory, val.classes, student.recipe)
+    images = views_of_rows(val, range(min(100, val.samples)), student.recipe)
+    out = out or work / "exports" / name / kind
+    with whole_directory(out, ("README.md",)) as fresh:
+        file, worst = formats.write(model, directory, kind, images, fresh)
+        write_durably(fresh / "README.md", card(student, place, kind).encode())
+    found = {"path": str(out / file), "images": len(images), "largest_difference": worst}
+    told = f"{out / file}: differs by at most {worst:.2g} on {len(images)} real images"
+    say(json.dumps(found) if as_text else told)
 
 
 if __name__ == "__main__":

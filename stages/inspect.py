@@ -8,6 +8,7 @@ import click
 from pipeline.runtime.config import load, write_yaml
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage
+from pipeline.runtime.work import Work
 from stages import FOLDER, params_option, work_option
 
 
@@ -35,7 +36,7 @@ def views(name: str, cache: str | None, split: str, params: Path, work: Path, bl
     from pipeline.views.recipe import Recipe, of_split
 
     recipe = of_split(load(params, f"recipes.{name}", Recipe), split)
-    shards, opened = Shards.open(work / "shards" / split), work / "caches" / cache if cache else None
+    shards, opened = Shards.open(Work(work).split(split)), Work(work).cache(cache) if cache else None
     rows = pictures.views(shards, recipe, opened, block, samples, range(first_view, first_view + count))
     page.write_views(out, rows, name, recipe.size)
     say(f"views: {out}")

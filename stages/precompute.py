@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from pipeline.runtime.config import load
-from pipeline.runtime.machine import pool_root, workers, world_size
+from pipeline.runtime.machine import pool_root, workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
+from pipeline.runtime.work import Work
 from stages import params_option, shards_option, work_option
 
 
@@ -28,28 +28,18 @@ from stages import params_option, shards_option, work_option
 @stage
 def main(name: str, params: Path, work: Path, shards: Path | None, share: str, only_shards: str | None,
          only_views: str | None, new_cache: bool) -> None:  # fmt: skip
-    from pipeline.cache.layout import CacheConfig
     from pipeline.cache.publish import publish
-    from pipeline.data.shards import Shards
-    from pipeline.teacher import precompute
-    from pipeline.teacher.config import TeacherConfig
-    from pipeline.views.recipe import Recipe
+    from pipeline.teacher.precompute import LabelledCache, Share, run
 
-    cache = load(params, f"caches.{name}", CacheConfig)
-    recipe = load(params, f"recipes.{cache.recipe}", Recipe)
-    teacher = load(params, f"teachers.{cache.teacher}", TeacherConfig)
-    mine = precompute.Share.parse(share, only_shards, only_views)
-    out = work / "caches" / name if mine.whole and world_size() == 1 else None
-    weights = work / "teachers" / cache.teacher / "model.safetensors"
-    split = Shards.open((shards or work / "shards") / "train")
+    made, place = LabelledCache.load(params, name), Work(work, shards)
+    mine = Share.parse(share, only_shards, only_views)
+    out = place.cache(name) if mine.whole else None
     with timed(out, f"precompute:{name}"):
-        pool, _ = precompute.run(
-            pool_root(), split, recipe, cache, teacher, weights, mine, new_cache, workers(), out
-        )  # fmt: skip
+        pool, _ = run(made, place, pool_root(), mine, new_cache, workers())
         if out is None:
             say(f"pool: {pool.path}; when all jobs are done, publish: python -m stages.precompute --cache {name}")
             return
-        publish(pool, out, cache.views, cache.publish_max)
+        publish(pool, out, made.cache.config.views, made.cache.config.publish_max)
     say(f"teacher cache: {out}")
 
 

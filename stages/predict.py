@@ -8,6 +8,7 @@ import click
 from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage
+from pipeline.runtime.work import Work
 from stages import FOLDER, work_option
 
 
@@ -23,7 +24,7 @@ def main(path: Path, name: str, work: Path, as_text: bool) -> None:
     from pipeline.student import predict
     from pipeline.student.export import load
 
-    directory, val = work / "students" / name, work / "shards" / "val"
+    directory, val = Work(work).student(name), Work(work).split("val")
     files, student = predict.files_of(path), load(directory)
     rule = Shards.open(val).rule if val.is_dir() else STORED  # images are decoded as those that it was trained on
     said = []

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from pipeline.runtime.config import load, load_each
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage
+from pipeline.runtime.work import Work
 from stages import FOLDER, params_option, work_option
 
 
@@ -31,24 +31,10 @@ def main(params: Path, work: Path, show: Path | None, as_text: bool) -> None:
             raise UsageError(f"{show}: not a summary of stages.report ({error!r}); write it with: dvc repro") from None
         say(f"\n{text}\n\nreport: {show.parent / 'index.html'}")
         return
-    from pipeline.cache.layout import CacheConfig
-    from pipeline.data.sources import DataConfig
-    from pipeline.data.test_sets import SetConfig
     from pipeline.report.study import Study
     from pipeline.report.write import write
-    from pipeline.student.config import StudentConfig
-    from pipeline.teacher.config import TeacherConfig
-    from pipeline.views.recipe import Recipe
 
-    study = Study(
-        data=load(params, "data", DataConfig),
-        recipes=load_each(params, "recipes", Recipe),
-        teachers=load_each(params, "teachers", TeacherConfig),
-        caches=load_each(params, "caches", CacheConfig),
-        students=load_each(params, "students", StudentConfig),
-        test_sets=load_each(params, "test_sets", SetConfig, optional=True),
-    )
-    found = write(work, study, params, work / "report")
+    found = write(Work(work), Study.load(params), params, work / "report")
     say(json.dumps(found, indent=1) if as_text else f"report: {work / 'report' / 'index.html'}")
 
 

@@ -9,6 +9,7 @@ from pipeline.runtime.config import load
 from pipeline.runtime.machine import workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
+from pipeline.runtime.work import Work
 from stages import params_option, work_option
 
 
@@ -25,7 +26,7 @@ def main(name: str, params: Path, work: Path) -> None:
     from pipeline.data.shards import Shards
 
     config = load(params, f"test_sets.{name}", test_sets.SetConfig)
-    out, val = work / "test_sets" / name, Shards.open(work / "shards" / "val")
+    out, val = Work(work).test_set(name), Shards.open(Work(work).split("val"))
     with timed(out, f"test_set:{name}"):
         if config.source == test_sets.VAL:
             if config.labels == "real":

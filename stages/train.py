@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from pipeline.runtime.config import load, peek
-from pipeline.runtime.machine import distributed, pool_root, rank, workers, world_size
+from pipeline.runtime.machine import distributed, pool_root, rank, workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage, timed
+from pipeline.runtime.work import Work
 from stages import params_option, shards_option, work_option
 
 
@@ -18,37 +18,20 @@ from stages import params_option, shards_option, work_option
 @shards_option
 @stage
 def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
-    from pipeline.base.files import require_own
-    from pipeline.cache.layout import CacheConfig
     from pipeline.runtime.code import code_of
     from pipeline.student import train
-    from pipeline.student.config import StudentConfig
-    from pipeline.student.inputs import open_inputs, run_key
-    from pipeline.teacher.config import TeacherConfig
-    from pipeline.training import journal
-    from pipeline.training.config import TrainConfig
-    from pipeline.training.schedule import lanes_of
-    from pipeline.views.recipe import Recipe
+    from pipeline.student.inputs import NamedStudent, open_inputs, run_key
 
-    chosen = load(params, f"students.{name}", StudentConfig)
-    how = load(params, f"trainings.{chosen.training}", TrainConfig)
-    recipe = load(params, f"recipes.{chosen.recipe}", Recipe)
-    cache = peek(params, f"caches.{chosen.cache}", CacheConfig)
-    maker = cache.teacher if cache is not None else chosen.teacher
-    teacher = peek(params, f"teachers.{maker}", TeacherConfig)
-    out = work / "students" / name
-    require_own(out, train.MARKS)
-    lanes_of(
-        rank(), world_size(), how.lanes, f"trainings.{chosen.training}.lanes"
-    )  # refused before the ranks wait for each other
-    with timed(out, f"train:{name}") as notes, distributed():
-        inputs = open_inputs(work, shards or work / "shards", chosen, recipe, how, cache, teacher)
-        runs = pool_root() / "runs" / run_key(how, chosen, inputs, code_of("train"))[:16]
-        trained = train.train_student(name, how, chosen, inputs, runs, workers())
+    student, place = NamedStudent.load(params, name), Work(work, shards)
+    train.require_start(student, place)
+    with timed(place.student(name), f"train:{name}") as notes, distributed():
+        inputs = open_inputs(student, place)
+        run = pool_root() / "runs" / run_key(student, inputs, code_of("train"))[:16]
+        trained = train.train_student(student, inputs, run, workers())
         if rank() == 0:
-            train.write_student(trained, how, chosen, inputs.train.classes, recipe, out)
-            notes["speed"] = journal.read_speed(runs)
-    say(f"student: {out}")
+            train.write_student(trained, student, inputs.train.classes, place.student(name))
+            notes["speed"] = trained.speed
+    say(f"student: {place.student(name)}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.machine import pool_root, workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage
+from pipeline.runtime.work import Work
 from stages import FOLDER
 
 
@@ -19,7 +20,7 @@ from stages import FOLDER
 @click.option("--repair", "drop", is_flag=True, help="Take damaged parts out of a pool; the next run makes them anew.")
 @click.option("--gc", is_flag=True, help="Remove what dead jobs left in a pool.")
 @click.option("--older-than", type=click.IntRange(0), default=3600, show_default=True, help="Age for --gc, in seconds.")
-@click.option("--audit", "--predict", "parts", type=click.IntRange(0), default=0,
+@click.option("--audit", "parts", type=click.IntRange(0), default=0,
               help="Ask the teacher again about so many random parts.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Draws the parts for --audit.")
 @click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True, help="For --audit.")
@@ -40,10 +41,11 @@ def main(path: Path, drop: bool, gc: bool, older_than: int, parts: int, seed: in
         damaged += [finding.reason for finding in left]
         show(text)
     if parts and not damaged:
-        from pipeline.teacher import audit
+        from pipeline.teacher.audit import audit
+        from pipeline.teacher.precompute import LabelledCache
 
-        maker = audit.maker_of(params, name or path.resolve().name)
-        found = audit.audit(path, work, maker, parts, seed, workers())
+        made = LabelledCache.load(params, name or path.resolve().name)
+        found = audit(path, made, Work(work), parts, seed, workers())
         results[0]["audit"], damaged = asdict(found), found.problems
         show(f"  audit: {found}")
     if as_text:

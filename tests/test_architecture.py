@@ -2,12 +2,14 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pipeline.runtime.code import ROOT, code_of, imported
+from pipeline.runtime.code import ROOT, code_of, imported, path_of
+from pipeline.runtime.work import Work
 
 # From top to bottom: a room imports from its own and from those on later lines; rooms of one line are blind to each other.
 ROOMS = (
@@ -146,17 +148,48 @@ def test_a_stage_depends_on_exactly_the_folders_that_it_reaches(stage: str) -> N
     assert named == {reached[0], *(path.rpartition("/")[0] for path in reached[1:])}
 
 
+def read_of_params(path: Path, scope: ast.AST | None = None) -> Iterator[str]:
+    """The entries of params.yaml that ``scope`` (None: all) of a Python file reads, in the words of dvc.yaml:
+    ``load(params, f"recipes.{config.recipe}", ...)`` is ``recipes.${item.recipe}``; ``NamedCache.load(params, name)`` is what
+    that reads. ``peek(NamedCache.load, ...)`` is a check that can only refuse, and counts for nothing."""
+    tree = ast.parse(path.read_text())
+    homes = {a.name: n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module for a in n.names}
+    for call in (node for node in ast.walk(scope or tree) if isinstance(node, ast.Call)):
+        name, _, method = ast.unparse(call.func).partition(".")
+        if method == "load" and homes.get(name, "").startswith("pipeline."):
+            assert [ast.unparse(given) for given in call.args[1:]] in ([], ["name"]), (
+                "DVC can't name a piece of a piece"
+            )
+            home = path_of(homes[name].removeprefix("pipeline."))
+            yield from read_of_params(home, loader_of(home, name))
+        elif name in ("load", "load_each", "names") and not method:
+            key = ast.unparse(call.args[1]).removeprefix("f").strip("'\"")
+            pattern = r"\{(?:[\w.]+\.)?(\w+)\}"
+            key = re.sub(pattern, lambda found: "${key}" if found[1] == "name" else f"${{item.{found[1]}}}", key)
+            yield key.removesuffix(".fit")
+
+
+def loader_of(path: Path, name: str) -> ast.FunctionDef:
+    """The method ``load`` of class ``name``."""
+    (of,) = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef) and node.name == name)
+    (load,) = (node for node in of.body if isinstance(node, ast.FunctionDef) and node.name == "load")
+    return load
+
+
 @pytest.mark.parametrize("stage", sorted(DVC))
 def test_a_stage_reads_exactly_the_entries_of_params_that_it_declares(stage: str) -> None:
-    """``load(params, f"recipes.{chosen.recipe}", ...)`` is declared as ``recipes.${item.recipe}``."""
-    read = set()
-    for node in ast.walk(ast.parse((ROOT / "stages" / f"{script_of(stage)}.py").read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("load", "load_each", "names"):
-            key = ast.unparse(node.args[1]).removeprefix("f").strip("'\"")
-            pattern = r"\{(?:\w+\.)?(\w+)\}"
-            read.add(re.sub(pattern, lambda found: "${key}" if found[1] == "name" else f"${{item.{found[1]}}}", key))
-    declared = {str(param) for param in entry(stage)["params"]}
-    assert {key.removesuffix(".fit") for key in read} == declared
+    read = set(read_of_params(ROOT / "stages" / f"{script_of(stage)}.py"))
+    assert read == {str(param) for param in entry(stage)["params"]}
+
+
+def test_what_is_on_disk_is_a_table_and_code_that_agree() -> None:
+    """Every folder of ``Work`` stands in ARCHITECTURE.md's table, by the same word for a piece's name."""
+    table = set(re.findall(r"`work/([\w/<>]+)`", (ROOT / "ARCHITECTURE.md").read_text()))
+    places = [member for name, member in vars(Work).items() if not name.startswith("_") and callable(member)]
+    assert len(places) >= 8
+    for place in places:
+        path = place(Work(Path()), "<name>").as_posix().removesuffix("/model.safetensors")
+        assert path in table or path.replace("<name>", "<split>") in table, path
 
 
 def test_no_out_is_persisted_or_kept_from_the_cache() -> None:

@@ -38,14 +38,14 @@ from pipeline.runtime import config
 from pipeline.runtime.config import validate
 from pipeline.runtime.machine import device
 from pipeline.runtime.stage import stage
-from pipeline.teacher.config import TeacherConfig
-from pipeline.teacher.fit import fit_teacher, write_teacher
+from pipeline.runtime.work import Work
+from pipeline.teacher import fit
+from pipeline.teacher.config import NamedTeacher
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
 from pipeline.training.config import FitConfig
 from pipeline.views.chance import Draws
 from pipeline.views.drawn import draw_visit
-from pipeline.views.recipe import Recipe
 from tests.support import fake_teacher as fake
 from tests.support.logits import divergence, log_softmax, peaked, smoothed
 
@@ -72,30 +72,30 @@ def no_rest(logits: np.ndarray, k: int) -> np.ndarray:
     return np.where(logits >= np.partition(logits, -k, -1)[:, -k, None], logits, -np.inf)
 
 
-def answers(shards: Shards, weights: Path, chosen: TeacherConfig, recipe: Recipe) -> np.ndarray:
+def answers(shards: Shards, weights: Path, named: NamedTeacher) -> np.ndarray:
     """A teacher's answers on three views of its shards, in full precision."""
-    teacher = Teacher.load(chosen, weights, len(shards.classes), recipe, shards.block_size, device())
+    recipe = named.recipe
+    teacher = Teacher.load(named.config, weights, len(shards.classes), recipe, shards.block_size, device())
     drawn = (draw_visit(shards, recipe, block, 0, 3) for block in shards.blocks)
     return np.concatenate([label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn])
 
 
-def teacher_of_params() -> tuple[str, TeacherConfig, Recipe]:
-    """Name, configuration and recipe of the first teacher of params.yaml."""
-    name, chosen = next(iter(config.load_each(PARAMS, "teachers", TeacherConfig).items()))
-    return name, chosen, config.load(PARAMS, f"recipes.{chosen.recipe}", Recipe)
+def teacher_of_params() -> NamedTeacher:
+    """The first teacher of params.yaml."""
+    return NamedTeacher.load(PARAMS, config.names(PARAMS, "teachers")[0])
 
 
 def fitted(data: DataConfig, source: Path, folder: Path) -> np.ndarray:
     """Packs a source, fits the teacher of params.yaml on it as the demo does, and asks it."""
-    name, chosen, recipe = teacher_of_params()
-    how = config.load(PARAMS, f"teachers.{name}.fit", FitConfig)
+    teacher = teacher_of_params()
+    how = config.load(PARAMS, f"teachers.{teacher.name}.fit", FitConfig)
     classes, splits = read_splits(data, source, scan(data, source))
     write_shards(data, classes, splits, folder / "shards", 1)
     train, val = Shards.open(folder / "shards" / "train"), Shards.open(folder / "shards" / "val")
-    model, top1 = fit_teacher(chosen, how, recipe, train, val, folder / "run", 0)
-    print(f"a teacher of {len(classes)} classes: {top1:.1%} top-1 on its validation split")
-    write_teacher(model, chosen, recipe, classes, "fitted", 100 * top1, folder / "teacher")
-    return answers(train, folder / "teacher" / "model.safetensors", chosen, recipe)
+    trained = fit.fit_teacher(teacher, how, fit.Inputs(train, val, None), folder / "run", 0)
+    print(f"a teacher of {len(classes)} classes: {trained.top1:.1f} % top-1 on its validation split")
+    fit.write_teacher(trained, teacher, folder / "teacher")
+    return answers(train, folder / "teacher" / "model.safetensors", teacher)
 
 
 def write_numbers(root: Path, per_class: int = 30) -> None:
@@ -202,9 +202,9 @@ def main(source: Path | None, rows: int, rounds: int, figures: bool) -> None:
     elif source.suffix == ".npy":
         table(source.name, np.load(source, allow_pickle=False).astype(np.float32)[:rows], rounds)
     else:
-        (name, chosen, recipe), shards = teacher_of_params(), Shards.open(source / "shards" / "train")
-        weights = source / "teachers" / name / "model.safetensors"
-        table(name, answers(shards, weights, chosen, recipe)[:rows], rounds)
+        teacher, work = teacher_of_params(), Work(source)
+        found = answers(Shards.open(work.split("train")), work.teacher_weights(teacher.name), teacher)
+        table(teacher.name, found[:rows], rounds)
 
 
 if __name__ == "__main__":

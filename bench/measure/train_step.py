@@ -31,7 +31,7 @@ from pipeline.student.model import create
 from pipeline.student.supervision import FromTeacher, sources
 from pipeline.student.train import make_compute, make_schedule
 from pipeline.teacher import fit
-from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.config import NamedTeacher, TeacherConfig
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.model import create as create_teacher
 from pipeline.training.batches import Batch, batches
@@ -93,7 +93,8 @@ def live_teacher(root: Path, world: World, arch: str, precision: str) -> tuple[F
     """A teacher of new weights, which compute as trained ones do, and its FLOPs per view."""
     config = validate(TeacherConfig, {"recipe": "r", "fit": {}, "arch": arch, "precision": precision}, "teacher")
     model = create_teacher(config, 10, pretrained=False)
-    fit.write_teacher(model, config, world.recipe, world.shards.classes, "fitted", None, root / arch)
+    fitted = fit.Fitted(model, world.shards.classes, "fitted", None)
+    fit.write_teacher(fitted, NamedTeacher(arch, config, world.recipe), root / arch)
     weights = root / arch / "model.safetensors"
     teacher = Teacher.load(config, weights, 10, world.recipe, world.shards.block_size, device())
     one = torch.zeros(1, 3, world.recipe.size, world.recipe.size, device=device())

@@ -13,6 +13,7 @@ final weights.
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ from pipeline.cache.reader import open_cache
 from pipeline.student import train
 from pipeline.student.export import live_fraction
 from pipeline.student.inputs import Inputs
-from tests.support.world import World, make_world, student, training
+from tests.support.world import World, make_world, named, student, training
 
 KINDS: tuple[tuple[str, CodecName], ...] = (
     ("hard", "none"),
@@ -43,11 +44,15 @@ def losses(
     chosen = student(supervision, kind, tau=3.0)
     opened = None if supervision == "live" else open_cache(cache, views=views)
     live = None if supervision == "cached" else world.live(codec)
-    inputs = Inputs(world.shards, world.val, world.recipe, views, opened, live, None)
+    inputs = Inputs(world.shards, world.val, views, opened, live, None)
     seen: list[str] = []
     with tempfile.TemporaryDirectory() as runs:
         trained = train.train_student(
-            f"{kind} {supervision}", how, chosen, inputs, Path(runs), workers, lambda _, loss: seen.append(loss.hex())
+            replace(named(world, how, chosen), name=f"{kind} {supervision}"),
+            inputs,
+            Path(runs),
+            workers,
+            lambda _, loss: seen.append(loss.hex()),
         )
     print(f"  live_fraction {live_fraction(trained.rows):.2f}")
     return seen, weights.state_hash(trained.model.state_dict())

@@ -13,8 +13,9 @@ from pipeline.base import files
 from pipeline.base.constraints import require_groups
 from pipeline.cache.codec import CodecName, require_codec
 from pipeline.data.shards import Shards
-from pipeline.runtime.config import Config
+from pipeline.runtime.config import Config, load
 from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.views.recipe import Recipe
 
 Part = tuple[int, int]  # (view group g, shard s)
 
@@ -104,6 +105,20 @@ class CacheConfig(Config):
     def _whole_groups(self) -> "CacheConfig":
         require_groups(self.views, self.group)
         return self
+
+
+@dataclass(frozen=True)
+class NamedCache:
+    """A cache of params.yaml with the recipe of its views; its teacher, of a room above, is a name here."""
+
+    name: str
+    config: CacheConfig
+    recipe: Recipe
+
+    @classmethod
+    def load(cls, params: Path, name: str) -> "NamedCache":
+        config = load(params, f"caches.{name}", CacheConfig)
+        return cls(name, config, load(params, f"recipes.{config.recipe}", Recipe))
 
 
 def layout_of(shards: Shards, config: CacheConfig) -> Layout:

@@ -1,7 +1,6 @@
 """The test sets of a run, opened: images, and the recipe that a model sees them under."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,21 +9,20 @@ from pipeline.data.shards import Shards
 from pipeline.data.test_sets import VAL, SetConfig, real_labels
 from pipeline.evaluation.metrics import wilson
 from pipeline.evaluation.predictions import Predictions
+from pipeline.runtime.work import Work
 from pipeline.views.recipe import Recipe, evaluation
 
 
-def open_sets(
-    work: Path, shards: Path, configs: Mapping[str, SetConfig], recipe: Recipe
-) -> dict[str, tuple[Shards, Recipe]]:
+def open_sets(work: Work, configs: Mapping[str, SetConfig], recipe: Recipe) -> dict[str, tuple[Shards, Recipe]]:
     """Images and recipe of the validation split and of each test set that asks for answers of its own, by name.
 
     Raises UsageError where a set is not packed.
     """
-    val = Shards.open(shards / VAL)
+    val = Shards.open(work.split(VAL))
     found = {VAL: (val, evaluation(recipe))}
     for name, config in configs.items():
         if not config.same_views:
-            split = val if config.source == VAL else Shards.open(work / "test_sets" / name / VAL)
+            split = val if config.source == VAL else Shards.open(work.test_set(name) / VAL)
             found[name] = (split, seen_under(config, recipe))
     return found
 

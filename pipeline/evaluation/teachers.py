@@ -6,16 +6,14 @@ from pipeline.data.shards import Shards
 from pipeline.evaluation.answering import answers_of
 from pipeline.evaluation.predictions import Predictions
 from pipeline.runtime.machine import device as pick_device
-from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.config import NamedTeacher
 from pipeline.teacher.model import Teacher
 from pipeline.views.recipe import Recipe
 
 
-def answers(
-    config: TeacherConfig, weights: Path, name: str, split: Shards, recipe: Recipe, workers: int
-) -> Predictions:
+def answers(teacher: NamedTeacher, weights: Path, split: Shards, recipe: Recipe, workers: int) -> Predictions:
     """The teacher's answers on ``split`` under ``recipe`` without chance. Raises UsageError, IntegrityError."""
-    teacher = Teacher.load(config, weights, len(split.classes), recipe, split.block_size, pick_device())
+    model = Teacher.load(teacher.config, weights, len(split.classes), recipe, split.block_size, pick_device())
     return answers_of(
-        lambda images: {"class": teacher.predict(images)}, teacher.weights_hash, name, split, recipe, workers
+        lambda images: {"class": model.predict(images)}, model.weights_hash, teacher.name, split, recipe, workers
     )

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.base.files import whole_directory, write_durably
@@ -13,6 +12,7 @@ from pipeline.evaluation import predictions
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.sets import on_real_labels
 from pipeline.evaluation.students import Evaluated, headline, scores_json
+from pipeline.runtime.work import Work
 from pipeline.student.export import read_log
 
 MARKS = ("metrics.json",)  # by which a directory of scores is known
@@ -20,7 +20,7 @@ CURVES = ("epoch", "loss", "task", "distill", "lr", "val_top1")
 
 
 def write(
-    work: Path, name: str, found: Evaluated, configs: Mapping[str, SetConfig], sets: Mapping[str, Any]
+    work: Work, name: str, found: Evaluated, configs: Mapping[str, SetConfig], sets: Mapping[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """``eval/<name>`` (``<set>.npz``, ``<set>.ema.npz`` or ``<set>.last.npz``, ``metrics.json``), ``metrics/<name>.json``,
     ``curves/<name>.csv`` and ``confusion/<name>.csv`` below ``work``; the scores, and the bytes of the answers."""
@@ -31,16 +31,18 @@ def write(
             scored["sets"][label] = on_real_labels(of, sets["val"][0])
         elif config.same_views:
             scored["sets"][label] = scored["sets"]["val"]
-    with whole_directory(work / "eval" / name, MARKS) as fresh:
+    with whole_directory(work.scores(name), MARKS) as fresh:
         for label, answers in found.answers.items():
             size += predictions.write(fresh / f"{label}.npz", answers)
         for label, answers in found.others.items():
             size += predictions.write(fresh / f"{label}.{found.beside}.npz", answers)
         write_durably(fresh / "metrics.json", _json(scored))
-    write_durably(work / "metrics" / f"{name}.json", _json(headline(scored)))
-    log = read_log(work / "students" / name)
-    write_durably(work / "curves" / f"{name}.csv", _csv(CURVES, ([row.get(key, "") for key in CURVES] for row in log)))
-    write_durably(work / "confusion" / f"{name}.csv", _csv(("label", "answer"), _confusion(found.answers["val"])))
+    write_durably(work.root / "metrics" / f"{name}.json", _json(headline(scored)))
+    log = read_log(work.student(name))
+    write_durably(
+        work.root / "curves" / f"{name}.csv", _csv(CURVES, ([row.get(key, "") for key in CURVES] for row in log))
+    )
+    write_durably(work.root / "confusion" / f"{name}.csv", _csv(("label", "answer"), _confusion(found.answers["val"])))
     return scored, size
 
 

@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache.layout import CacheConfig
 from pipeline.cache.reader import find_store
-from pipeline.runtime.config import NONE, write_yaml
+from pipeline.runtime.config import write_yaml
 from pipeline.runtime.errors import PipelineError
-from pipeline.student.config import StudentConfig
-from pipeline.views.recipe import Recipe
+from pipeline.runtime.work import Work
+from pipeline.student.inputs import NamedStudent
 
 _LOAD = {
     "onnx": """import onnxruntime
@@ -26,17 +25,18 @@ class_logits, distillation_logits = model.head(tokens[:, 0]), model.head_dist(to
 }
 
 
-def card(work: Path, name: str, chosen: StudentConfig, recipe: Recipe, cache: CacheConfig | None, kind: str) -> str:
+def card(student: NamedStudent, work: Work, kind: str) -> str:
     """The card as Markdown with the hub's header; what was not evaluated, or is not here, is said to be so."""
-    maker = cache.teacher if cache is not None else chosen.teacher
-    identity = _identity(work / "caches" / chosen.cache) if cache is not None else "no cache"
+    chosen, recipe = student.config, student.recipe
+    maker = student.teacher.name if student.teacher is not None else "none"
+    identity = _identity(work.cache(chosen.cache)) if student.cache is not None else "no cache"
     head = "---\nlibrary_name: timm\npipeline_tag: image-classification\ntags: [image-classification, distillation, deit]\n---\n"
     parts = [
         head,
-        f"# {name}\n",
+        f"# {student.name}\n",
         f"A {chosen.arch} ({chosen.distillation} distillation, targets: {chosen.supervision}).\n",
-        f"- teacher: {maker if maker != NONE else 'none'}\n- teacher cache: {identity}\n",
-        f"## Answers\n\n{_scores(work / 'eval' / name / 'metrics.json')}\n",
+        f"- teacher: {maker}\n- teacher cache: {identity}\n",
+        f"## Answers\n\n{_scores(work.scores(student.name) / 'metrics.json')}\n",
         f"## Loading\n\n```python\n{_LOAD[kind]}\n```\n",
         f"Images: {recipe.size} px, the middle of the shorter side scaled to size / {recipe.crop_fraction:g} "
         f"({recipe.interpolation}), then (x / 255 - mean) / std with mean {list(recipe.mean)}, std {list(recipe.std)}.\n",

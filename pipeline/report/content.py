@@ -15,6 +15,7 @@ from pipeline.report import paper, pictures
 from pipeline.report.figures import Series
 from pipeline.report.inspect_cache import inspect
 from pipeline.report.study import Study
+from pipeline.runtime.work import Work
 from pipeline.student.export import load, read_log
 from pipeline.views.validation import views_of_rows
 
@@ -35,9 +36,9 @@ _MORE_CURVES = {  # of trainings with score: all
 }
 
 
-def facts(work: Path, study: Study, settings: Path) -> dict[str, Any]:
+def facts(work: Work, study: Study, settings: Path) -> dict[str, Any]:
     """What summary.json holds besides scores: what was run, caches, versions, commit, the papers' figures."""
-    train, val = (Shards.open(work / "shards" / split) for split in ("train", "val"))
+    train, val = (Shards.open(work.split(split)) for split in ("train", "val"))
     return {
         "run": {
             "source": study.data.source,
@@ -50,7 +51,7 @@ def facts(work: Path, study: Study, settings: Path) -> dict[str, Any]:
             },
         },
         "interval": 95,
-        "caches": {name: cache_card(work / "caches" / name, train) for name in study.caches},
+        "caches": {name: cache_card(work.cache(name), train) for name in study.caches},
         "paper": {"tokens": paper.TOKENS, "disagreement": paper.DISAGREEMENT},
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _LIBRARIES},
@@ -91,10 +92,10 @@ def command_of(settings: Path) -> str:
     return first.removeprefix("# Written by: ") if first.startswith("# Written by: ") else "python -m stages.configure"
 
 
-def curves(work: Path, study: Study, seconds: Mapping[str, Any]) -> dict[str, Series]:
+def curves(work: Work, study: Study, seconds: Mapping[str, Any]) -> dict[str, Series]:
     """The figures of ``log.csv`` and, where the training noted it, the share of time spent waiting for data: by title,
     then by student, points (epoch, value)."""
-    logs = {name: read_log(work / "students" / name) for name in study.students}
+    logs = {name: read_log(work.student(name)) for name in study.students}
     columns = {column for rows in logs.values() for column in rows[0]}
     more = {title: key for title, key in _MORE_CURVES.items() if key in columns}
     found: dict[str, Series] = {
@@ -115,20 +116,20 @@ def curves(work: Path, study: Study, seconds: Mapping[str, Any]) -> dict[str, Se
     return found
 
 
-def views(work: Path, study: Study) -> dict[str, Any]:
+def views(work: Work, study: Study) -> dict[str, Any]:
     """Pictures of the training images: ``views`` as the teacher saw them, and ``augmented``, each augmentation by itself."""
     name, cache = study.recipe_shown()
-    train, recipe = Shards.open(work / "shards" / "train"), study.recipes[name]
-    rows = pictures.views(train, recipe, work / "caches" / cache if cache is not None else None, 0, 3, range(6))
+    train, recipe = Shards.open(work.split("train")), study.recipes[name]
+    rows = pictures.views(train, recipe, work.cache(cache) if cache is not None else None, 0, 3, range(6))
     return {"views": [view for row in rows for view in row], "augmented": pictures.augmentations(train, recipe)}
 
 
-def images(work: Path, study: Study, worst: list[dict[str, Any]], best: str) -> dict[str, list[str]]:
+def images(work: Work, study: Study, worst: list[dict[str, Any]], best: str) -> dict[str, list[str]]:
     """Pictures of the ``worst`` samples, and of the first ones with where the class token of student ``best`` looks."""
-    val, recipe = Shards.open(work / "shards" / "val"), study.recipes[study.students[best].recipe]
+    val, recipe = Shards.open(work.split("val")), study.recipes[study.students[best].recipe]
     shown = views_of_rows(val, [entry["row"] for entry in worst], recipe)
     first = views_of_rows(val, range(min(6, val.samples)), recipe)
-    maps = attention.of_class_token(load(work / "students" / best).model, first).numpy()
+    maps = attention.of_class_token(load(work.student(best)).model, first).numpy()
     pixels = [pictures.to_pixels(image, recipe) for image in first]
     return {
         "worst": [pictures.data_uri(pictures.to_pixels(image, recipe)) for image in shown],

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
 from pipeline.data.test_sets import SetConfig
-from pipeline.runtime.config import NONE
+from pipeline.runtime.config import NONE, load, load_each
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import TeacherConfig
 from pipeline.views.recipe import Recipe
@@ -22,6 +23,17 @@ class Study:
     caches: Mapping[str, CacheConfig]
     students: Mapping[str, StudentConfig]
     test_sets: Mapping[str, SetConfig]
+
+    @classmethod
+    def load(cls, params: Path) -> "Study":
+        return cls(
+            data=load(params, "data", DataConfig),
+            recipes=load_each(params, "recipes", Recipe),
+            teachers=load_each(params, "teachers", TeacherConfig),
+            caches=load_each(params, "caches", CacheConfig),
+            students=load_each(params, "students", StudentConfig),
+            test_sets=load_each(params, "test_sets", SetConfig, optional=True),
+        )
 
     def teacher_of(self, name: str) -> str | None:
         """Who teaches a student; None for an undistilled one."""

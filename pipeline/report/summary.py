@@ -13,6 +13,7 @@ from pipeline.evaluation.predictions import Predictions
 from pipeline.report.study import Study
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import say
+from pipeline.runtime.work import Work
 from pipeline.student.export import BESIDE
 
 _PAIRS, _WORST = 12, 12  # shown
@@ -26,20 +27,20 @@ class Answers:
     students: Mapping[str, Predictions]
 
 
-def read_answers(work: Path, study: Study) -> Answers:
+def read_answers(work: Work, study: Study) -> Answers:
     """The answers of all teachers and students. Raises UsageError for what was not evaluated, IntegrityError for damage
     and for other pixels, IdentityError for answers of another model or of other images."""
     teachers, students = {}, {}
     for name in study.teachers:
         again = f"python -m stages.answers --teacher {name}"
-        path, weights = work / "answers" / name / "val.npz", work / "teachers" / name / "model.safetensors"
+        path, weights = work.answers(name) / "val.npz", work.teacher_weights(name)
         teachers[name] = predictions.read(path, again)
         if weights.is_file():  # else there is nobody to compare with
             predictions.require_of(teachers[name], state_hash(read_state(weights)), path, again)
     for name in study.students:
-        again, path = f"python -m stages.evaluate --student {name}", work / "eval" / name / "val.npz"
+        again, path = f"python -m stages.evaluate --student {name}", work.scores(name) / "val.npz"
         students[name] = predictions.read(path, again)
-        described = read_json(work / "students" / name / "config.json", f"python -m stages.train --student {name}")
+        described = read_json(work.student(name) / "config.json", f"python -m stages.train --student {name}")
         predictions.require_of(students[name], str(described.get("weights_hash")), path, again)
     everybody = [*((f"teacher {name}", of) for name, of in teachers.items()), *students.items()]
     for (one, first), (other, second) in combinations(everybody, 2):
@@ -57,7 +58,7 @@ def read_json(path: Path, again: str) -> Any:
         raise IntegrityError(f"{path}: damaged ({error}); write it again with: {again}") from None
 
 
-def summarise(work: Path, study: Study, answers: Answers) -> dict[str, Any]:
+def summarise(work: Work, study: Study, answers: Answers) -> dict[str, Any]:
     """``summary.json`` but for what is shown as pictures: all numbers, each from the files of the stages or computed of
     their answers. Percentages, but for ``disagreement`` (shares), ``tokens`` (cosines) and ``calibration`` (shares)."""
     students = {name: _student(work, study, answers, name) for name in study.students}
@@ -83,9 +84,9 @@ def _teacher(study: Study, of: Predictions, name: str) -> dict[str, Any]:
     }
 
 
-def _student(work: Path, study: Study, answers: Answers, name: str) -> dict[str, Any]:
+def _student(work: Work, study: Study, answers: Answers, name: str) -> dict[str, Any]:
     """A student's row of the result table."""
-    path = work / "eval" / name / "metrics.json"
+    path = work.scores(name) / "metrics.json"
     again = f"python -m stages.evaluate --student {name}"
     chosen, own = study.students[name], answers.students[name]
     scored = read_json(path, again)
@@ -144,12 +145,12 @@ def pairs(answers: Answers) -> list[dict[str, Any]]:
     ]
 
 
-def _seconds(work: Path, study: Study) -> dict[str, Any]:
+def _seconds(work: Work, study: Study) -> dict[str, Any]:
     """Seconds, memory and speed of the stages' last runs; "train:soft" counts while there is a student soft. A file that
     is cut or another's is left out with a word, since no output depends on it."""
     known = ("", *study.students, *study.teachers, *study.caches, *study.test_sets)
     found = {}
-    for path in sorted((work / "seconds").glob("*.json")):
+    for path in sorted((work.root / "seconds").glob("*.json")):
         try:
             time = parse_json(path.read_bytes())
             name = str(time.pop("stage"))

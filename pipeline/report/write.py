@@ -11,12 +11,13 @@ from pipeline.report.page import render
 from pipeline.report.pictures import SMALL
 from pipeline.report.study import Study
 from pipeline.report.table import markdown
+from pipeline.runtime.work import Work
 
 _WHOLE = 30  # classes: up to so many the confusion table is shown whole
 MARKS = ("summary.json",)  # by which a report's directory is known
 
 
-def write(work: Path, study: Study, settings: Path, out: Path) -> dict[str, Any]:
+def write(work: Work, study: Study, settings: Path, out: Path) -> dict[str, Any]:
     """Writes the report of what lies below ``work`` to the directory ``out``; its numbers. ``settings``: params.yaml.
 
     Raises UsageError for what was not run, IntegrityError for damage, IdentityError for answers of another student.
@@ -35,7 +36,7 @@ def write(work: Path, study: Study, settings: Path, out: Path) -> dict[str, Any]
     found["confusion"] = disagreement.confusion(of, of.best) if few else None
     found = json.loads(json.dumps(found))  # as it will be read: tuples are lists
     page = render(
-        work,
+        work.root,
         found,
         curves=content.curves(work, study, found["seconds"]),
         **shown,

@@ -1,4 +1,4 @@
-"""What a student learns from, opened and checked before any work, and the key of its run in the work pool."""
+"""A student with all that it names, what it learns from, opened and checked before any work, and the key of its run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,22 +10,45 @@ from pipeline.base.files import digest
 from pipeline.base.weights import state_hash
 from pipeline.cache.fidelity import warning
 from pipeline.cache.identity import cache_identity, require_identity, require_maker, require_views, require_weights
-from pipeline.cache.layout import CacheConfig, layout_of
+from pipeline.cache.layout import NamedCache, layout_of
 from pipeline.cache.reader import Cache, open_cache
 from pipeline.cache.teacher_answers_canary import other_arithmetic
 from pipeline.data.shards import Shards
+from pipeline.runtime.config import load, peek
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import say
+from pipeline.runtime.work import Work
 from pipeline.student.config import SHOWN, StudentConfig
 from pipeline.student.initial import initial_state
 from pipeline.student.supervision import FromTeacher
 from pipeline.teacher.canary import canary
-from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.config import NamedTeacher
 from pipeline.teacher.model import Teacher
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import code_hashes
 from pipeline.views.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class NamedStudent:
+    """A student of params.yaml with the pieces that it names. ``teacher``: the maker of its cache, or the live one."""
+
+    name: str
+    config: StudentConfig
+    training: TrainConfig
+    recipe: Recipe
+    cache: NamedCache | None
+    teacher: NamedTeacher | None
+
+    @classmethod
+    def load(cls, params: Path, name: str) -> "NamedStudent":
+        config = load(params, f"students.{name}", StudentConfig)
+        training = load(params, f"trainings.{config.training}", TrainConfig)
+        recipe = load(params, f"recipes.{config.recipe}", Recipe)
+        cache = peek(NamedCache.load, params, config.cache)
+        maker = cache.config.teacher if cache is not None else config.teacher
+        return cls(name, config, training, recipe, cache, peek(NamedTeacher.load, params, maker))
 
 
 @dataclass(frozen=True)
@@ -35,72 +58,61 @@ class Inputs:
 
     train: Shards
     val: Shards
-    recipe: Recipe
     coverage: int
     cache: Cache | None
     live: FromTeacher | None
     initial: Mapping[str, Tensor] | None
 
 
-def open_inputs(
-    work: Path,
-    shards: Path,
-    chosen: StudentConfig,
-    recipe: Recipe,
-    training: TrainConfig,
-    entry: CacheConfig | None,
-    maker: TeacherConfig | None,
-) -> Inputs:
-    """Opens what ``chosen`` needs below ``work``, and only that. ``entry`` and ``maker`` are what params.yaml says of its
-    cache and of the teacher, None where it has neither.
+def open_inputs(student: NamedStudent, work: Work) -> Inputs:
+    """Opens what ``student`` needs below ``work``, and only that.
 
     Raises UsageError for what is missing, IdentityError for a cache of another recipe, data set, image library or teacher
     than params.yaml says.
     """
-    codec = entry.codec if entry is not None else chosen.codec
+    chosen, recipe, cache, maker = student.config, student.recipe, student.cache, student.teacher
+    codec = cache.config.codec if cache is not None else chosen.codec
     if chosen.distillation == "soft" and codec is not None and (told := warning(codec, chosen.tau)):
         say(f"warning: {told}")
-    device, train = pick_device(), Shards.open(shards / "train")
-    opened, live, path = None, None, work / "caches" / chosen.cache
+    device, train = pick_device(), Shards.open(work.split("train"))
+    opened, live, path = None, None, work.cache(chosen.cache)
     # The cache is of these views and this maker.
-    if entry is not None:
+    if cache is not None:
         opened = open_cache(path)
         require_views(opened, train, recipe, device, path)
         if maker is not None:
-            require_maker(opened, layout_of(train, entry), maker.model_dump(mode="json"), path)
-        require_weights(opened, work / "teachers" / entry.teacher / "model.safetensors", path)
-        if chosen.supervision == "cached" and training.period is None and opened.views != entry.views:
+            require_maker(opened, layout_of(train, cache.config), maker.config.model_dump(mode="json"), path)
+        require_weights(opened, work.teacher_weights(cache.config.teacher), path)
+        if chosen.supervision == "cached" and student.training.period is None and opened.views != cache.config.views:
             raise UsageError(
-                f"{path}: holds V = {opened.views} views, params.yaml says {entry.views}; run: python -m stages.precompute "
-                f"--cache {chosen.cache}"
+                f"{path}: holds V = {opened.views} views, params.yaml says {cache.config.views}; run: "
+                f"python -m stages.precompute --cache {chosen.cache}"
             )
     # The live teacher is the one that made the cache, whose codec its logits pass.
     if chosen.supervision in ("live", "auto") and maker is not None:
-        weights = work / "teachers" / chosen.teacher / "model.safetensors"
-        model = Teacher.load(maker, weights, len(train.classes), recipe, train.block_size, device)
+        weights = work.teacher_weights(chosen.teacher)
+        model = Teacher.load(maker.config, weights, len(train.classes), recipe, train.block_size, device)
         live = FromTeacher(model, recipe, codec)
-        if opened is not None and entry is not None:
-            require_identity(
-                opened, cache_identity(train, recipe, layout_of(train, entry), model.identity(), device), path
-            )
+        if opened is not None and cache is not None:
+            layout = layout_of(train, cache.config)
+            require_identity(opened, cache_identity(train, recipe, layout, model.identity(), device), path)
             if told := other_arithmetic(opened.path, canary(model, recipe)):
                 say(f"warning: {told}")
     return Inputs(
         train=train,
-        val=Shards.open(shards / "val"),
-        recipe=recipe,
+        val=Shards.open(work.split("val")),
         coverage=opened.views if opened is not None else 0,
         cache=opened,
         live=live,
-        initial=initial_state(chosen, work / "students" / chosen.parent),
+        initial=initial_state(chosen, work.student(chosen.parent)),
     )
 
 
-def run_key(config: TrainConfig, chosen: StudentConfig, inputs: Inputs, code: list[str]) -> str:
+def run_key(student: NamedStudent, inputs: Inputs, code: list[str]) -> str:
     """Hash of all that decides a run's result; names its checkpoints, so that changed code or data starts anew and a
     killed or repeated run goes on. Of a cache that must be whole it holds the rows as well: labelled anew on other
     hardware they may differ in their last bits under the same identity. Raises IntegrityError for a damaged record."""
-    cache = inputs.cache
+    config, chosen, cache = student.training, student.config, inputs.cache
     rows = cache.records_hash(config.period or cache.views) if cache and chosen.supervision == "cached" else None
     names = {"recipe", "training", "cache", "teacher", "parent"}  # what they name is here by its content
     return digest(
@@ -108,7 +120,7 @@ def run_key(config: TrainConfig, chosen: StudentConfig, inputs: Inputs, code: li
             "training": config.model_dump(mode="json"),
             "student": chosen.model_dump(mode="json", exclude=names | SHOWN) | {"supervision": chosen.supervision},
             "initial": state_hash(inputs.initial) if inputs.initial is not None else None,
-            "recipe": inputs.recipe.model_dump(mode="json"),
+            "recipe": student.recipe.model_dump(mode="json"),
             "shards": [inputs.train.manifest_hash, inputs.val.manifest_hash],
             "coverage": inputs.coverage,
             "cache": [cache.hash, rows] if cache else None,

@@ -10,15 +10,16 @@ import torch
 from torch import nn
 
 from pipeline.base.constraints import require_repeats
-from pipeline.base.files import whole_directory, write_durably
+from pipeline.base.files import require_own, whole_directory, write_durably
 from pipeline.data.shards import Shards
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import device_name, rank, world_size
 from pipeline.runtime.progress import say
+from pipeline.runtime.work import Work
 from pipeline.student.config import StudentConfig
 from pipeline.student.export import export as export_student
 from pipeline.student.initial import load_initial
-from pipeline.student.inputs import Inputs
+from pipeline.student.inputs import Inputs, NamedStudent
 from pipeline.student.losses import distillation_loss, smoothed_mixed_target
 from pipeline.student.model import Student
 from pipeline.student.model import create as create_student
@@ -32,7 +33,6 @@ from pipeline.training.run_libraries import place_of
 from pipeline.training.schedule import Schedule, lanes_of, period
 from pipeline.training.state import Row
 from pipeline.training.step import Compute
-from pipeline.views.recipe import Recipe
 from pipeline.views.validation import top1, validation
 
 MARKS = ("config.json", "log.csv")  # by which a student's directory is known
@@ -77,22 +77,26 @@ def make_compute(config: TrainConfig, chosen: StudentConfig, classes: int) -> Co
     return compute
 
 
+def require_start(student: NamedStudent, work: Work) -> None:
+    """Refuses before the ranks wait for each other: another's output in its place, a number of ranks that does not fit."""
+    require_own(work.student(student.name), MARKS)
+    lanes_of(rank(), world_size(), student.training.lanes, f"trainings.{student.config.training}.lanes")
+
+
 def train_student(
-    name: str,
-    config: TrainConfig,
-    chosen: StudentConfig,
+    student: NamedStudent,
     inputs: Inputs,
     directory: Path,
     workers: int,
     observe: Callable[[int, float], None] | None = None,
 ) -> loop.Trained:
-    """Trains student ``name``; ``directory`` holds its checkpoints.
+    """Trains ``student``; ``directory``, or one beside it where other libraries made that, holds its checkpoints.
 
     Raises UsageError when targets are missing (what and how many), IntegrityError at the first view whose pixels are
     not the teacher's, RetryError when told to stop.
     """
+    name, chosen, config, recipe = student.name, student.config, student.training, student.recipe
     device = pick_device()
-    recipe = inputs.recipe
     # An undistilled student has nothing to learn from an image without a label; it trains as many steps on the others.
     shards = with_labels_of(inputs.train, config, only=chosen.supervision == "none")
     if inputs.cache is not None:
@@ -139,11 +143,10 @@ def train_student(
         return loop.run(name, model, compute, config, schedule, load, directory, device, score, observe)
 
 
-def write_student(
-    trained: loop.Trained, config: TrainConfig, chosen: StudentConfig, classes: Sequence[str], recipe: Recipe, out: Path
-) -> None:
+def write_student(trained: loop.Trained, student: NamedStudent, classes: Sequence[str], out: Path) -> None:
     """``model.safetensors`` + ``config.json`` (timm) of the weights that ``config.result`` names, the same of the others
     below (``ema/`` the average, or ``last/``), ``log.csv``."""
+    config, chosen, recipe = student.training, student.config, student.recipe
     text = io.StringIO()
     table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
     table.writeheader()
@@ -158,5 +161,5 @@ def write_student(
             average.load_state_dict(trained.average)
             averaged = config.result == "average"
             places = {fresh / "last": last, fresh: average} if averaged else {fresh / "ema": average, fresh: last}
-        for place, student in places.items():  # the result last
-            export_student(student, chosen, classes, recipe, place)
+        for place, made in places.items():  # the result last
+            export_student(made, chosen, classes, recipe, place)

@@ -7,22 +7,20 @@ import numpy as np
 
 from pipeline.cache.codec import through_codec
 from pipeline.cache.identity import cache_identity, require_identity
-from pipeline.cache.layout import CacheConfig
 from pipeline.cache.reader import open_cache
 from pipeline.cache.records import RELABEL
 from pipeline.cache.teacher_answers_canary import other_arithmetic
 from pipeline.data.shards import Shards
-from pipeline.runtime.config import load
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.units import number
+from pipeline.runtime.work import Work
 from pipeline.teacher.canary import canary
-from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
+from pipeline.teacher.precompute import LabelledCache
 from pipeline.views.chance import Draws
 from pipeline.views.choose import Visit
-from pipeline.views.recipe import Recipe
 from pipeline.views.workers import read_visits
 
 
@@ -57,25 +55,8 @@ class Audit:
         return found
 
 
-@dataclass(frozen=True)
-class Maker:
-    """What made a cache, by params.yaml: ``teacher`` is the name of the teacher ``config``, ``split`` what it labelled."""
-
-    teacher: str
-    config: TeacherConfig
-    recipe: Recipe
-    split: str
-
-
-def maker_of(params: Path, name: str) -> Maker:
-    """What made the cache ``name`` of params.yaml."""
-    cache = load(params, f"caches.{name}", CacheConfig)
-    teacher = load(params, f"teachers.{cache.teacher}", TeacherConfig)
-    return Maker(cache.teacher, teacher, load(params, f"recipes.{cache.recipe}", Recipe), "train")
-
-
-def audit(path: Path, work: Path, maker: Maker, parts: int, seed: int, workers: int) -> Audit:
-    """Labels ``parts`` parts of the cache at ``path`` again, drawn by ``seed``; shards and teachers are in ``work``.
+def audit(path: Path, made: LabelledCache, work: Work, parts: int, seed: int, workers: int) -> Audit:
+    """Labels ``parts`` parts of the cache at ``path`` again, drawn by ``seed``, as params.yaml says that it was ``made``.
 
     Equal hardware, libraries and precision give equal bits; another GPU may differ in the last ones, so the hard labels
     are counted apart. Raises IdentityError if the cache is of other views or another teacher, IntegrityError where it
@@ -84,9 +65,9 @@ def audit(path: Path, work: Path, maker: Maker, parts: int, seed: int, workers: 
     device = pick_device()
     cache = open_cache(path)
     shape = cache.layout
-    shards, recipe = Shards.open(work / "shards" / maker.split), maker.recipe
-    weights = work / "teachers" / maker.teacher / "model.safetensors"
-    teacher = Teacher.load(maker.config, weights, shape.classes, recipe, shape.block, device)
+    shards, recipe = Shards.open(work.split("train")), made.cache.recipe
+    weights = work.teacher_weights(made.cache.config.teacher)
+    teacher = Teacher.load(made.teacher, weights, shape.classes, recipe, shape.block, device)
     whole = cache_identity(shards, recipe, shape, teacher.identity(), device)
     require_identity(cache, whole, path)
     if told := other_arithmetic(cache.path, canary(teacher, recipe)):

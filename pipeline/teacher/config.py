@@ -1,13 +1,15 @@
 """Which model is the teacher and how it computes, as configuration."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.base.weights_name import Key
-from pipeline.runtime.config import NONE, ArchArgs, Config
-from pipeline.views.recipe import Triple
+from pipeline.runtime.config import NONE, ArchArgs, Config, load
+from pipeline.views.recipe import Recipe, Triple
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -69,3 +71,17 @@ class TeacherConfig(Config):
         if self.fitted_here and self.fit is None:
             raise ValueError("weights: null needs a section fit, which says how to train the teacher")
         return self
+
+
+@dataclass(frozen=True)
+class NamedTeacher:
+    """A teacher of params.yaml with its recipe: the views that it is fitted on, and the size of those that it answers."""
+
+    name: str
+    config: TeacherConfig
+    recipe: Recipe
+
+    @classmethod
+    def load(cls, params: Path, name: str) -> "NamedTeacher":
+        config = load(params, f"teachers.{name}", TeacherConfig)
+        return cls(name, config, load(params, f"recipes.{config.recipe}", Recipe))

@@ -3,7 +3,8 @@
 Either way the stage leaves ``model.safetensors``, so that everything downstream depends on bytes and not on a name.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +20,61 @@ from pipeline.runtime.config import NONE
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import device_name, rank, world_size
 from pipeline.runtime.progress import say
-from pipeline.teacher.config import TeacherConfig
-from pipeline.teacher.model import affine_of, create, start_from
+from pipeline.runtime.work import Work
+from pipeline.teacher.config import NamedTeacher
+from pipeline.teacher.model import affine_of, create, read_initial, start_from
 from pipeline.training import loop
 from pipeline.training.batches import Batch, batches, windows_size
 from pipeline.training.config import FitConfig
 from pipeline.training.labelled import with_labels_of
 from pipeline.training.run_libraries import place_of
 from pipeline.training.schedule import Schedule, lanes_of
-from pipeline.views.recipe import Recipe, in_timms_words
+from pipeline.views.recipe import in_timms_words
 from pipeline.views.validation import top1, validation
 
 MARKS = ("teacher.json",)  # by which a teacher's directory is known
 
 
-def fit_teacher(
-    config: TeacherConfig,
-    fit: FitConfig,
-    recipe: Recipe,
-    train: Shards,
-    val: Shards,
-    directory: Path,
-    workers: int,
-    initial: Mapping[str, torch.Tensor] | None = None,
-) -> tuple[nn.Module, float]:
-    """Trains the teacher of ``config`` from new weights or from ``initial``; its model and top-1 on ``val``.
-    It sees views normalised by its own ``mean`` and ``std``, as when it answers. ``directory``: checkpoints."""
+@dataclass(frozen=True)
+class Inputs:
+    """What a teacher is fitted on. ``initial``: the weights that it starts from, None for new ones."""
+
+    train: Shards
+    val: Shards
+    initial: Mapping[str, torch.Tensor] | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A teacher with its weights, and in words where these are from. ``top1``: percent on the validation split, None where
+    it was not fitted here."""
+
+    model: Any
+    classes: tuple[str, ...]
+    weights: str
+    top1: float | None
+
+
+def open_inputs(teacher: NamedTeacher, work: Work) -> Inputs:
+    """Raises UsageError or IntegrityError for shards and weights that are missing or damaged."""
+    train, val = Shards.open(work.split("train")), Shards.open(work.split("val"))
+    size = teacher.recipe.size
+    return Inputs(train, val, read_initial(teacher.config, size) if teacher.config.initial is not None else None)
+
+
+def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: Inputs, directory: Path, workers: int) -> Fitted:
+    """Trains ``teacher``. It sees views normalised by its own ``mean`` and ``std``, as when it answers. ``directory``, or one
+    beside it where other libraries made that, holds the checkpoints."""
+    config, recipe, initial = teacher.config, teacher.recipe, inputs.initial
     device = pick_device()
-    count, train = train.samples, with_labels_of(train, fit, only=True)
+    # The order of training.
+    count, train = inputs.train.samples, with_labels_of(inputs.train, fit, only=True)
     sizes = tuple(block.samples for block in train.blocks)
     schedule = Schedule(fit.seed, sizes, 1, 1_000_000_000, fit.lanes, fit.window, fit.batch, epoch_samples=count)
     lanes = lanes_of(rank(), world_size(), fit.lanes)
     say(f"fit_teacher: {schedule.steps(fit.epochs)} steps of {fit.batch}, on {device_name()}")
     say(f"fit_teacher: {windows_size(schedule, lanes, train, recipe, workers)}")  # refused here if there is no room
+    # The model, from new weights or from given ones, and its loss.
     torch.manual_seed(fit.seed)
     model = create(config, len(train.classes), pretrained=False, size=recipe.size)
     if initial is not None:
@@ -82,50 +105,40 @@ def fit_teacher(
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
     model.eval()
-    return model, top1(lambda images: model(normalised(images)), validation(val, recipe, device, workers), device)
+    share = top1(lambda images: model(normalised(images)), validation(inputs.val, recipe, device, workers), device)
+    say(f"teacher {teacher.name}: {100 * share:.2f} % top-1 on the validation split")
+    weights = "fitted" if initial is None else f"{config.initial}, fitted further"
+    return Fitted(model, train.classes, weights, 100 * share)
 
 
-def run_key(
-    config: TeacherConfig,
-    fit: FitConfig,
-    recipe: Recipe,
-    train: Shards,
-    initial: Mapping[str, torch.Tensor] | None,
-    code: list[str],
-) -> str:
+def run_key(teacher: NamedTeacher, fit: FitConfig, inputs: Inputs, code: list[str]) -> str:
     """Hash of all that decides a fit's result; names its checkpoints."""
-    chosen = config.model_dump(exclude={"recipe", "student", "fit", "initial", "initial_key"})
-    start = state_hash(initial) if initial is not None else None
+    chosen = teacher.config.model_dump(exclude={"recipe", "student", "fit", "initial", "initial_key"})
+    start = state_hash(inputs.initial) if inputs.initial is not None else None
     hashes = loop.code_hashes(code)
-    return digest([chosen, fit.model_dump(), recipe.model_dump(), train.manifest_hash, start, hashes])
+    return digest([chosen, fit.model_dump(), teacher.recipe.model_dump(), inputs.train.manifest_hash, start, hashes])
 
 
-def trained_elsewhere(config: TeacherConfig, recipe: Recipe, classes: int, student: Path) -> tuple[nn.Module, str]:
-    """The teacher of ``recipe``'s size with the weights that its config names, or with those of the trained ``student``; and
-    their name.
+def trained_elsewhere(teacher: NamedTeacher, work: Work) -> Fitted:
+    """``teacher`` with the weights that its config names, or with those of a trained student.
 
     Raises UsageError if they are missing, do not fit or have another number of classes, IntegrityError if damaged.
     """
+    config, size = teacher.config, teacher.recipe.size
+    classes = Shards.open(work.split("train")).classes
     if config.student == NONE:
-        return create(config, classes, pretrained=True, size=recipe.size), str(config.weights)
-    model = create(config, classes, pretrained=False, size=recipe.size)
-    load_strict(model, read_state(student / "model.safetensors"), f"teacher {config.arch}: student {config.student}")
-    return model, f"student {config.student}"
+        return Fitted(create(config, len(classes), pretrained=True, size=size), classes, str(config.weights), None)
+    model = create(config, len(classes), pretrained=False, size=size)
+    state = read_state(work.student(config.student) / "model.safetensors")
+    load_strict(model, state, f"teacher {config.arch}: student {config.student}")
+    return Fitted(model, classes, f"student {config.student}", None)
 
 
-def write_teacher(
-    model: Any,
-    config: TeacherConfig,
-    recipe: Recipe,
-    classes: Sequence[str],
-    weights: str,
-    top1: float | None,
-    out: Path,
-) -> None:
+def write_teacher(fitted: Fitted, teacher: NamedTeacher, out: Path) -> None:
     """``teacher.json`` (where the weights are from, how the teacher computes), ``model.safetensors`` and ``config.json``,
-    by which timm loads it, in ``out``, whole or not at all. ``top1``: percent on the validation split, None where it was
-    not fitted here."""
-    report = {"weights": weights, "computes": config.model_dump(mode="json", exclude={"recipe", "fit"})}
+    by which timm loads it, in ``out``, whole or not at all."""
+    config, recipe, model = teacher.config, teacher.recipe, fitted.model
+    report = {"weights": fitted.weights, "computes": config.model_dump(mode="json", exclude={"recipe", "fit"})}
     state, own = model.state_dict(), dict(model.pretrained_cfg)
     views = {
         **in_timms_words(recipe),
@@ -134,9 +147,11 @@ def write_teacher(
         **{name: own[name] for name in ("fixed_input_size", "first_conv", "classifier") if own.get(name) is not None},
     }
     arch_args = timm_models.sized(config.arch, config.arch_args, recipe.size)
-    described = timm_models.description(model, config.arch, arch_args, classes, state_hash(state), views)
+    described = timm_models.description(model, config.arch, arch_args, fitted.classes, state_hash(state), views)
     with whole_directory(out, MARKS) as fresh:
-        write_durably(fresh / "teacher.json", canonical_json(report | ({} if top1 is None else {"top1": top1})))
+        write_durably(
+            fresh / "teacher.json", canonical_json(report | ({} if fitted.top1 is None else {"top1": fitted.top1}))
+        )
         write_state(fresh / "model.safetensors", state)
         write_durably(fresh / "config.json", canonical_json(described))
     say(f"teacher: {out / 'model.safetensors'}")

@@ -18,16 +18,18 @@ from pipeline.base.constraints import require_view_range
 from pipeline.cache.codec import hard_labels, pack, stored_dtype, stored_width
 from pipeline.cache.commit import PartRows
 from pipeline.cache.identity import cache_identity
-from pipeline.cache.layout import CacheConfig, Layout, Part, Store, committed, is_committed, layout_of
+from pipeline.cache.layout import Layout, NamedCache, Part, Store, committed, is_committed, layout_of
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.publish import require_same_cache
 from pipeline.cache.teacher_answers_canary import note, other_arithmetic
 from pipeline.data.shards import Shards
+from pipeline.runtime.config import load
 from pipeline.runtime.errors import Interrupted, RetryError, UsageError
 from pipeline.runtime.machine import GRACE, StopSignal, device_name, rank, world_size
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.text import clipped, whole_number
+from pipeline.runtime.work import Work
 from pipeline.teacher.canary import canary
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit
@@ -37,6 +39,19 @@ from pipeline.views.drawn import DrawnVisit
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import ring_size
 from pipeline.views.workers import read_visits
+
+
+@dataclass(frozen=True)
+class LabelledCache:
+    """A cache of params.yaml and the teacher that labels it."""
+
+    cache: NamedCache
+    teacher: TeacherConfig
+
+    @classmethod
+    def load(cls, params: Path, name: str) -> "LabelledCache":
+        cache = NamedCache.load(params, name)
+        return cls(cache, load(params, f"teachers.{cache.config.teacher}", TeacherConfig))
 
 
 @dataclass(frozen=True)
@@ -59,8 +74,8 @@ class Share:
 
     @property
     def whole(self) -> bool:
-        """Whether this one job is for all parts, and so may publish."""
-        return self.count == 1 and self.shards is None and self.view_range is None
+        """Whether this one process is for all parts, and so may publish."""
+        return self.count == world_size() == 1 and self.shards is None and self.view_range is None
 
     def of_rank(self, rank: int, world: int) -> "Share":
         return replace(self, index=(self.index - 1) * world + rank + 1, count=self.count * world)
@@ -210,29 +225,22 @@ class _Part:
 
 
 def run(
-    pool_root: Path,
-    shards: Shards,
-    recipe: Recipe,
-    config: CacheConfig,
-    teacher_config: TeacherConfig,
-    weights: Path,
-    share: Share,
-    new_cache: bool,
-    workers: int,
-    out: Path | None = None,
+    made: LabelledCache, work: Work, pool_root: Path, share: Share, new_cache: bool, workers: int
 ) -> tuple[Store, Summary]:
     """Opens the pool's cache of this identity and fills this job's share of it. Raises before any work if something
-    stands in ``out`` that publishing would refuse to replace."""
-    device = pick_device()
+    stands in the cache's place that publishing would refuse to replace."""
+    recipe, config = made.cache.recipe, made.cache.config
+    device, shards = pick_device(), Shards.open(work.split("train"))
     layout = layout_of(shards, config)
     say(
         f"precompute: {ring_size(shards, recipe, views_per_visit(layout.group), workers)}"
     )  # refused here if there is no room
-    teacher = Teacher.load(teacher_config, weights, layout.classes, recipe, shards.block_size, device)
+    weights = work.teacher_weights(config.teacher)
+    teacher = Teacher.load(made.teacher, weights, layout.classes, recipe, shards.block_size, device)
     identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
     pool = open_pool(pool_root, identity, new_cache)
-    if out is not None:
-        require_same_cache(out, pool)
+    if share.whole:
+        require_same_cache(work.cache(made.cache.name), pool)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()))
     say(f"precompute: {len(mine)} parts on {device_name()}")
     if not committed(pool).issuperset(mine):

@@ -30,12 +30,13 @@ class Journal:
 
     def __init__(self, title: str, directory: Path, start: int) -> None:
         self.path = directory / "speed.csv"
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, float]] = []
         if self.path.is_file():
             try:
                 with self.path.open(encoding="utf-8", newline="") as file:
                     rows = list(csv.DictReader(file))
-                self.rows = [{name: row[name] for name in _COLUMNS} for row in rows if int(row["step"]) <= start]
+                there = [{name: float(row[name]) for name in _COLUMNS} | {"step": int(row["step"])} for row in rows]
+                self.rows = [row for row in there if row["step"] <= start]
             except (ValueError, KeyError, TypeError, csv.Error) as error:  # no output: a damaged one stops no training
                 say(f"warning: {self.path}: not the speeds of this run ({first_line(error)}); it begins anew")
         self.events = _events(directory / "tensorboard" / title, start) if rank() == 0 else None
@@ -73,15 +74,6 @@ class Journal:
     def close(self) -> None:
         if self.events is not None:
             self.events.close()
-
-
-def read_speed(directory: Path) -> list[dict[str, float]]:
-    """The rows of a run's ``speed.csv``, for the report; none where there is no file."""
-    path = directory / "speed.csv"
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{name: float(row[name]) for name in _COLUMNS} for row in csv.DictReader(file)]
 
 
 def _events(directory: Path, start: int) -> Any:

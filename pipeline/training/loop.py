@@ -40,11 +40,13 @@ from pipeline.training.step import Compute, Stepper, tensor_float32
 
 @dataclass(frozen=True)
 class Trained:
-    """``average`` is the state of the weights' moving average (None if off); one log row per epoch."""
+    """``average`` is the state of the weights' moving average (None if off); one log row per epoch, and of the speeds of
+    this run, which are no output, as many."""
 
     model: nn.Module
     average: dict[str, torch.Tensor] | None
     rows: list[Row]
+    speed: list[Row]
 
 
 def run(
@@ -138,7 +140,7 @@ def run(
             tick(1, note)
             if stopping and done < steps:
                 raise _stopped(title, stop, done, steps)
-    return Trained(model, average.module.state_dict() if average is not None else None, state.rows)
+    return Trained(model, average.module.state_dict() if average is not None else None, state.rows, journal.rows)
 
 
 def _rate(config: LoopConfig) -> str:

@@ -19,12 +19,13 @@ from pipeline.cache.reader import open_cache
 from pipeline.cache.teacher_answers_canary import canaries
 from pipeline.cache.verify import verify
 from pipeline.runtime.errors import IdentityError
+from pipeline.runtime.work import Work
 from pipeline.student.inputs import open_inputs
 from pipeline.teacher import precompute
-from pipeline.teacher.audit import Maker, audit
+from pipeline.teacher.audit import audit
 from stages.index import main as index
 from tests.support import fake_teacher as fake
-from tests.support.world import World, make_world, student, training
+from tests.support.world import World, make_world, named, student, training
 
 SHAPE = Layout(samples=90, classes=7, shard_size=32, block=16, group=3, codec="u8")
 CACHE = CacheConfig(recipe="r", teacher="t", views=3, group=3, codec="f16")
@@ -45,12 +46,9 @@ def clone(world: World, folder: Path, cache: Path | None = None) -> Path:
 
 
 def label(world: World, work: Path, views: int) -> precompute.Summary:
-    config = CACHE.model_copy(update={"views": views})
-    weights = work / "teachers" / "t" / "model.safetensors"
-    pool, summary = precompute.run(
-        work / "pool", world.shards, world.recipe, config, world.config, weights, precompute.Share(), False, 0
-    )
-    publish(pool, work / "caches" / "c", views, config.publish_max)
+    made = world.labelled(CACHE.model_copy(update={"views": views}))
+    pool, summary = precompute.run(made, Work(work), work / "pool", precompute.Share(), False, 0)
+    publish(pool, work / "caches" / "c", views, CACHE.publish_max)
     return summary
 
 
@@ -142,18 +140,17 @@ def test_other_arithmetic_than_the_caches_is_said_once_and_is_no_identity(
     assert json.loads((out / "canary.json").read_text()) == [made_with] and "canary.json" not in str(
         verify(out).findings
     )
-    identity, maker = open_cache(out).identity, Maker("t", world.config, world.recipe, "train")
+    identity = open_cache(out).identity
     assert made_with["logits"] not in json.dumps(identity)
 
     def mixed() -> str:
         capsys.readouterr()
-        chosen = student("auto", "soft")
-        open_inputs(work, work / "shards", chosen, world.recipe, training(world, 1), CACHE, world.config)
+        open_inputs(named(world, training(world, 1), student("auto", "soft"), CACHE), Work(work))
         return capsys.readouterr().out
 
     said = mixed()
     assert said.count("differ in their last bits") == 1 and made_with["on"] in said
-    audit(out, work, maker, 1, 0, 0)
+    audit(out, world.labelled(CACHE), Work(work), 1, 0, 0)
     assert capsys.readouterr().out.count("differ in their last bits") == 1
     summary = label(world, work, 6)  # the same cache goes on, which is said
     assert summary.views == 3 * world.shards.samples and open_cache(out).identity == identity
@@ -174,9 +171,7 @@ def test_another_teachers_whole_cache_is_refused_where_the_teacher_is_there(worl
     weights = work / "teachers" / "t" / "model.safetensors"
 
     def given() -> None:
-        open_inputs(
-            work, work / "shards", student("cached", "hard"), world.recipe, training(world, 1), CACHE, world.config
-        )
+        open_inputs(named(world, training(world, 1), student("cached", "hard"), CACHE), Work(work))
 
     given()
     state = read_state(weights)

@@ -25,7 +25,7 @@ CONFIGS = Path("configs")
 
 
 def test_the_committed_params_are_what_configure_writes_by_default(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["--out", str(tmp_path / "params.yaml")])
+    result = CliRunner().invoke(main, ["--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "params.yaml").read_text() == Path("params.yaml").read_text()
 
@@ -145,7 +145,7 @@ def test_a_constant_learning_rate_is_allowed_and_a_warm_up_of_no_epoch_has_no_ra
 
 def test_a_soft_student_at_a_temperature_where_its_codec_loses_much_is_warned_with_the_figure(tmp_path: Path) -> None:
     out, choices = tmp_path / "params.yaml", ["student=soft", "cache.codec=top4"]
-    result = CliRunner().invoke(main, ["--out", str(out), *choices, "student.tau=3.0"])
+    result = CliRunner().invoke(main, ["--params", str(out), *choices, "student.tau=3.0"])
     assert result.exit_code == 0, result.output
     told = (
         "warning: students.soft: codec top4 loses about 0.21 nats at tau = 3 .* top16 loses 0.051, u8 next to nothing"
@@ -153,7 +153,7 @@ def test_a_soft_student_at_a_temperature_where_its_codec_loses_much_is_warned_wi
     assert re.search(told, result.output)
     assert re.search(told, CliRunner().invoke(main, ["--check", "--params", str(out)]).output)
     for quiet in (["student.tau=20.0"], ["cache.codec=u8"], ["student=hard"]):
-        assert "warning" not in CliRunner().invoke(main, ["--out", str(out), *choices, *quiet]).output
+        assert "warning" not in CliRunner().invoke(main, ["--params", str(out), *choices, *quiet]).output
 
 
 TEACHER_BESIDE = [f"students.{name}.teacher=regnety_digits" for name in ("soft", "hard", "hard_token")]
@@ -251,7 +251,7 @@ def test_an_edited_params_file_is_checked_whole_before_any_work(tmp_path: Path) 
     (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text() + "stduents: {}\n")
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 2 and "stduents" in result.output
-    result = CliRunner().invoke(main, ["--out", str(tmp_path / "none" / "params.yaml")])
+    result = CliRunner().invoke(main, ["--params", str(tmp_path / "none" / "params.yaml")])
     assert result.exit_code == 2 and "No such file or directory; correct the path" in result.output
     params["trainings"]["digits"].pop("epochz")
     params["teachers"]["regnety_digits"]["weights"] = str(tmp_path / "none.pth")

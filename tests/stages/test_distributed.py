@@ -19,7 +19,7 @@ from pipeline.runtime.machine import distributed, rank
 from pipeline.student import train
 from pipeline.student.inputs import Inputs
 from pipeline.student.model import create
-from tests.support.world import World, make_world, open_world, student, training
+from tests.support.world import World, make_world, named, open_world, student, training
 
 STEPS = 8
 
@@ -29,9 +29,9 @@ def trained(world: World, folder: Path) -> list[dict[str, float]]:
     if not world.pool.exists():  # the one process, which comes first
         world.label("none", 3, "1/2")
     cache = open_cache(next((world.pool / "caches").iterdir()), views=3)
-    inputs = Inputs(world.shards, world.val, world.recipe, 3, cache, world.live("none"), None)
+    inputs = Inputs(world.shards, world.val, 3, cache, world.live("none"), None)
     config = training(world, STEPS, window=1, checkpoint_steps=3, accumulate=2)
-    return train.train_student("s", config, student("auto", "hard", drop_path=0.0), inputs, folder, 0).rows
+    return train.train_student(named(world, config, student("auto", "hard", drop_path=0.0)), inputs, folder, 0).rows
 
 
 def answered(world: World) -> predictions.Predictions:

@@ -19,7 +19,7 @@ from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import evaluation
 from pipeline.views.workers import read_visits
-from tests.support.world import World, make_world, student, training
+from tests.support.world import World, make_world, named, student, training
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +101,9 @@ def test_a_cache_that_holds_too_few_views_or_parts_is_refused_with_what_is_missi
 
 def test_auto_counts_what_the_live_teacher_labelled(world: World) -> None:
     cache = open_cache(world.label("f16", 6).path)
-    inputs = Inputs(world.shards, world.val, world.recipe, 6, cache, world.live("f16"), None)
+    inputs = Inputs(world.shards, world.val, 6, cache, world.live("f16"), None)
     config = training(world, 40, period=12, repeats=1, window=1)
-    trained = train.train_student("auto", config, student("auto", "hard"), inputs, world.root / "runs", 0)
+    trained = train.train_student(named(world, config, student("auto", "hard")), inputs, world.root / "runs", 0)
     shares = [row["live_fraction"] for row in trained.rows]
     assert 0 < sum(shares) / len(shares) < 1  # views 0-5 from the cache, 6-11 live
 

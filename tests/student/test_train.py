@@ -1,5 +1,6 @@
 """Training: it learns, resumes to the same bits, stops when told to, and refuses what does not fit."""
 
+import csv
 import dataclasses
 import errno
 import json
@@ -25,11 +26,11 @@ from pipeline.runtime.errors import IdentityError, IntegrityError, Interrupted, 
 from pipeline.runtime.libraries import lowest, require_libraries, versions
 from pipeline.runtime.machine import device
 from pipeline.student import train
-from pipeline.student.inputs import Inputs, run_key
+from pipeline.student.inputs import Inputs, NamedStudent, run_key
 from pipeline.student.losses import smoothed_mixed_target
 from pipeline.training import loop
 from pipeline.training.batches import Batch, batches
-from tests.support.world import World, make_world, student, training
+from tests.support.world import World, make_world, named, student, training
 
 HERE = versions(device().type)
 
@@ -42,7 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def inputs(world: World) -> train.Inputs:
-    return Inputs(world.shards, world.val, world.recipe, 3, open_cache(world.label("none", 3).path), None, None)
+    return Inputs(world.shards, world.val, 3, open_cache(world.label("none", 3).path), None, None)
 
 
 def run(world: World, folder: Path, stop_at: int | None = None, **fields: object) -> tuple[list[str], str]:
@@ -55,7 +56,7 @@ def run(world: World, folder: Path, stop_at: int | None = None, **fields: object
             os.kill(os.getpid(), signal.SIGTERM)
 
     config = training(world, 12, **({"checkpoint_steps": 5} | fields))
-    trained = train.train_student("s", config, student("cached", "hard"), inputs(world), folder, 0, observe)
+    trained = train.train_student(named(world, config, student("cached", "hard")), inputs(world), folder, 0, observe)
     assert trained.average is not None
     return seen, weights.state_hash(trained.model.state_dict()) + weights.state_hash(trained.average)
 
@@ -90,6 +91,18 @@ def test_a_finished_run_is_handed_out_only_by_the_libraries_that_made_it(world: 
     written.unlink()
     assert run(world, tmp_path / "run") == ([], first[1])
     assert "it does not say with which libraries" in capsys.readouterr().out
+
+
+def test_the_speed_of_a_student_is_of_the_run_that_made_it(world: World, tmp_path: Path) -> None:
+    """Another machine's finished run of the same key lies in its place, with speeds of its own."""
+    config, chosen = training(world, 3), student("cached", "hard")
+    train.train_student(named(world, config, chosen), inputs(world), tmp_path / "run", 0)
+    (tmp_path / "run" / "libraries.json").write_text(json.dumps([{"step": 0, "libraries": HERE | {"torch": "2.14.0"}}]))
+    (tmp_path / "run" / "speed.csv").write_text("epoch,step,images_per_s,waiting\n0.5,3,99999.0,0.0\n")
+    trained = train.train_student(named(world, config, chosen), inputs(world), tmp_path / "run", 0)
+    made = list(csv.DictReader((tmp_path / "run-2" / "speed.csv").read_text().splitlines()))
+    assert [row["images_per_s"] for row in trained.speed] == [float(row["images_per_s"]) for row in made]
+    assert trained.speed and all(row["images_per_s"] < 99999 for row in trained.speed)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -135,7 +148,9 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(world: W
 
     config = training(world, 12, checkpoint_steps=5)
     with pytest.raises(Killed):
-        train.train_student("s", config, student("cached", "hard"), inputs(world), tmp_path / "killed", 0, observe)
+        train.train_student(
+            named(world, config, student("cached", "hard")), inputs(world), tmp_path / "killed", 0, observe
+        )
     assert run(world, tmp_path / "killed") == (whole[0][5:], whole[1])
 
 
@@ -199,17 +214,20 @@ def test_a_stop_during_a_score_loses_no_step_and_the_score_is_made_up_for(
 
 
 def test_run_key_changes_with_what_decides_the_result_and_with_nothing_else(world: World) -> None:
-    config, chosen, given = training(world, 12), student("cached", "hard"), inputs(world)
-    key = run_key(config, chosen, given, ["pipeline/student/losses.py"])
-    moved = chosen.model_copy(update={"cache": "of-another-name", "reference": 4.3, "note": "did not train"})
-    assert run_key(config, moved, given, ["pipeline/student/losses.py"]) == key
-    assert run_key(config, chosen, given, ["pipeline/student/losses.py", "pipeline/training/loop.py"]) != key
-    assert run_key(config.model_copy(update={"seed": 1}), chosen, given, ["pipeline/student/losses.py"]) != key
-    assert run_key(config, student("cached", "hard", alpha=0.4), given, ["pipeline/student/losses.py"]) != key
+    given, code = named(world, training(world, 12), student("cached", "hard")), ["pipeline/student/losses.py"]
+
+    def key(student: NamedStudent, code: list[str] = code) -> str:
+        return run_key(student, inputs(world), code)
+
+    moved = given.config.model_copy(update={"cache": "of-another-name", "reference": 4.3, "note": "did not train"})
+    assert key(dataclasses.replace(given, name="another", config=moved)) == key(given)
+    assert key(given, [*code, "pipeline/training/loop.py"]) != key(given)
+    assert key(dataclasses.replace(given, training=given.training.model_copy(update={"seed": 1}))) != key(given)
+    assert key(dataclasses.replace(given, config=student("cached", "hard", alpha=0.4))) != key(given)
 
 
 def test_rows_labelled_anew_under_the_same_identity_start_another_run(world: World, tmp_path: Path) -> None:
-    config, given = training(world, 12), inputs(world)
+    given = inputs(world)
     assert given.cache is not None
     shape, source = given.cache.layout, world.shards.hashes
     pool = open_pool(tmp_path, given.cache.identity)
@@ -218,9 +236,9 @@ def test_rows_labelled_anew_under_the_same_identity_start_another_run(world: Wor
         hard, pixels = np.ones((3, shape.rows(s)), np.uint16), np.full((3, blocks), "0" * 16)
         commit_part(pool, PartRows((g, s), hard, None, pixels, source[s]))
     moved = dataclasses.replace(given, cache=open_cache(pool.path))
-    cached, auto = student("cached", "hard"), student("auto", "hard")
-    assert run_key(config, cached, given, []) != run_key(config, cached, moved, [])
-    assert run_key(config, auto, given, []) == run_key(config, auto, moved, [])  # a growing cache
+    cached, auto = (named(world, training(world, 12), student(way, "hard")) for way in ("cached", "auto"))
+    assert run_key(cached, given, []) != run_key(cached, moved, [])
+    assert run_key(auto, given, []) == run_key(auto, moved, [])  # a growing cache
 
 
 def test_the_class_target_is_the_mixed_smoothed_label() -> None:
@@ -231,7 +249,7 @@ def test_the_class_target_is_the_mixed_smoothed_label() -> None:
 def test_a_period_beyond_the_cache_is_refused_before_any_step(world: World, tmp_path: Path) -> None:
     config = training(world, 12, period=6)
     with pytest.raises(UsageError, match="K = 6 views, and its cache holds V = 3"):
-        train.train_student("s", config, student("cached", "hard"), inputs(world), tmp_path, 0)
+        train.train_student(named(world, config, student("cached", "hard")), inputs(world), tmp_path, 0)
     assert not list(tmp_path.iterdir())
 
 

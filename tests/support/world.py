@@ -7,17 +7,19 @@ from typing import Any
 import torch
 
 from pipeline.cache.codec import CodecName
-from pipeline.cache.layout import CacheConfig, Store
+from pipeline.cache.layout import CacheConfig, NamedCache, Store
 from pipeline.data.listing import Split
 from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, find_root, read_splits, scan
 from pipeline.runtime.config import validate
 from pipeline.runtime.machine import device
+from pipeline.runtime.work import Work
 from pipeline.student.config import StudentConfig
+from pipeline.student.inputs import NamedStudent
 from pipeline.student.supervision import FromTeacher
 from pipeline.teacher import fit, precompute
-from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.config import NamedTeacher, TeacherConfig
 from pipeline.teacher.model import Teacher, create
 from pipeline.training.config import FitConfig, OptimizerConfig, TrainConfig
 from pipeline.views.recipe import Recipe
@@ -51,19 +53,27 @@ class World:
         return self.root / "pool"
 
     @property
+    def work(self) -> Work:
+        return Work(self.root, self.shards.root.parent)
+
+    @property
     def weights(self) -> Path:
-        return self.root / "teachers" / "t" / "model.safetensors"
+        return self.work.teacher_weights("t")
+
+    @property
+    def named_teacher(self) -> NamedTeacher:
+        return NamedTeacher("t", self.config, self.recipe)
+
+    def labelled(self, config: CacheConfig, recipe: Recipe | None = None) -> precompute.LabelledCache:
+        return precompute.LabelledCache(NamedCache("c", config, recipe or self.recipe), self.config)
 
     def label(
         self, codec: CodecName, views: int, share: str = "1/1", recipe: Recipe | None = None, workers: int = 0
     ) -> Store:
         """Labels one share of the parts of a cache in the pool."""
         config = CacheConfig(recipe="r", teacher="t", views=views, group=3, codec=codec)
-        pool, _ = precompute.run(
-            self.pool, self.shards, recipe or self.recipe, config, self.config, self.weights,
-            precompute.Share.parse(share), False, workers,
-        )  # fmt: skip
-        return pool
+        made = self.labelled(config, recipe)
+        return precompute.run(made, self.work, self.pool, precompute.Share.parse(share), False, workers)[0]
 
     def live(self, codec: str | None) -> FromTeacher:
         return FromTeacher(self.teacher, self.recipe, codec)
@@ -88,11 +98,12 @@ def make_world(
         validate(TeacherConfig, TEACHER | {"arch": arch}, "teacher"),
     )
     torch.manual_seed(0)
-    model = create(config, 10, pretrained=False)
+    teacher = NamedTeacher("t", config, chosen)
+    fitted = fit.Fitted(create(config, 10, pretrained=False), shards.classes, "fitted", None)
     if epochs:
         how = FitConfig(epochs=epochs, batch=64, optimizer=OptimizerConfig(lr=0.016, ema_decay=None))
-        model, _ = fit.fit_teacher(config, how, chosen, shards, val, root / "fit", 0)
-    fit.write_teacher(model, config, chosen, shards.classes, "fitted", None, root / "teachers" / "t")
+        fitted = fit.fit_teacher(teacher, how, fit.Inputs(shards, val, None), root / "fit", 0)
+    fit.write_teacher(fitted, teacher, root / "teachers" / "t")
     return open_world(root, arch, **recipe)
 
 
@@ -119,3 +130,9 @@ def student(supervision: str = "none", distillation: str = "none", token: bool =
 def training(world: World, steps: int, **fields: Any) -> TrainConfig:
     plain = {"batch": 64, "lanes": 2, "window": 2}
     return validate(TrainConfig, {"epochs": (steps + 0.5) * 64 / world.shards.samples, **plain, **fields}, "train")
+
+
+def named(world: World, how: TrainConfig, chosen: StudentConfig, cache: CacheConfig | None = None) -> NamedStudent:
+    """Student ``s`` with the pieces of ``world`` that it names."""
+    kept = world.labelled(cache).cache if cache is not None else None
+    return NamedStudent("s", chosen, how, world.recipe, kept, world.named_teacher)

@@ -16,7 +16,7 @@ from pipeline.runtime.config import validate
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.machine import device
 from pipeline.teacher import fit
-from pipeline.teacher.config import TeacherConfig
+from pipeline.teacher.config import NamedTeacher, TeacherConfig
 from pipeline.teacher.model import Teacher, computing, read_initial, start_from
 from pipeline.teacher.model import create as create_teacher
 from pipeline.views.recipe import Recipe
@@ -346,7 +346,7 @@ def test_timm_loads_the_teacher_as_the_pipeline_computes_it(tmp_path, arch):
     model = create_teacher(chosen, 10, pretrained=False, size=32)
     for parameter in model.parameters():  # timm's heads start at zero: every answer would be equal
         nn.init.normal_(parameter, std=0.1)
-    fit.write_teacher(model, chosen, seen, names, "fitted", None, tmp_path / "t")
+    fit.write_teacher(fit.Fitted(model, names, "fitted", None), NamedTeacher("t", chosen, seen), tmp_path / "t")
     found = timm.create_model(f"local-dir:{tmp_path / 't'}", pretrained=True).eval()
     own = {name: value for name, value in chosen.model_dump().items() if name not in ("mean", "std")}
     plain = config(**own, mean=seen.mean, std=seen.std)

@@ -20,7 +20,7 @@ from pipeline.report.inspect_cache import inspect
 from pipeline.runtime.errors import IdentityError, RetryError, UsageError
 from pipeline.runtime.machine import StopSignal, device
 from pipeline.teacher import precompute
-from pipeline.teacher.audit import Maker, audit
+from pipeline.teacher.audit import audit
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.precompute import Share, fill, select
 from tests.support.world import World, make_world
@@ -139,13 +139,13 @@ def test_a_write_that_fails_ends_the_job_and_its_workers(world: World, tmp_path:
 
 def test_the_teacher_is_asked_again_only_if_it_made_the_cache(world: World) -> None:
     path = world.label("none", 3).path
-    maker = Maker("t", world.config, world.recipe, "train")
-    found = audit(path, world.root, maker, 1, 0, 0)
+    made = world.labelled(CacheConfig(recipe="r", teacher="t", views=3, group=3, codec="none"))
+    found = audit(path, made, world.work, 1, 0, 0)
     assert found.problems == [] and found.equal == found.hard_equal == found.rows > 0
     assert replace(found, pixels_equal=0).problems and replace(found, hard_equal=found.rows // 2).problems
     with pytest.raises(IdentityError, match=r"teacher.precision: expected 'bf16', found 'fp32'"):
         other = world.config.model_copy(update={"precision": "bf16"})
-        audit(path, world.root, replace(maker, config=other), 1, 0, 0)
+        audit(path, replace(made, teacher=other), world.work, 1, 0, 0)
 
 
 def test_a_cache_is_not_judged_by_other_shards(world: World) -> None:
@@ -157,12 +157,11 @@ def test_a_cache_is_not_judged_by_other_shards(world: World) -> None:
 
 def test_an_output_that_would_be_refused_is_refused_before_the_work(world: World, tmp_path: Path) -> None:
     here = at(world, tmp_path / "fresh")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    here.work.cache("c").mkdir(parents=True)
+    (here.work.cache("c") / "thesis.tex").write_text("x")
     config = CacheConfig(recipe="r", teacher="t", views=3, group=3, codec="none")
     with pytest.raises(UsageError):
-        precompute.run(here.pool, here.shards, here.recipe, config, here.config, here.weights, Share(),
-                       False, 0, tmp_path / "mine")  # fmt: skip
+        precompute.run(here.labelled(config), here.work, here.pool, Share(), False, 0)
     assert not list(here.pool.glob("caches/*/commits/*/*.json"))
 
 

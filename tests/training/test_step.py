@@ -28,7 +28,7 @@ from pipeline.training.optimizer import make_average, make_optimizer, update_ave
 from pipeline.training.step import Stepper, parts, tensor_float32
 from pipeline.views.recipe import evaluation
 from pipeline.views.validation import validation
-from tests.support.world import MODEL, World, make_world, student, training
+from tests.support.world import MODEL, World, make_world, named, student, training
 
 PLAIN = {"lr": 0.01, "warmup_epochs": 0.0, "weight_decay": 0.0, "ema_decay": 0.9}
 
@@ -57,11 +57,11 @@ def run(world: World, folder: Path, kill_at: int | None = None, **fields: object
         if step == kill_at:
             raise Killed
 
-    inputs = Inputs(world.shards, world.val, world.recipe, 3, open_cache(world.label("none", 3).path), None, None)
+    inputs = Inputs(world.shards, world.val, 3, open_cache(world.label("none", 3).path), None, None)
     chosen = student("cached", "hard", arch_args={**MODEL, "proj_drop_rate": 0.1, "pos_drop_rate": 0.1})
     config = five_steps(world, **fields)
     try:
-        return seen, train.train_student("s", config, chosen, inputs, folder, 0, observe)
+        return seen, train.train_student(named(world, config, chosen), inputs, folder, 0, observe)
     except Killed:
         return seen, None
 
@@ -84,8 +84,8 @@ def test_a_killed_run_with_dropout_goes_on_to_the_same_bits(world: World, tmp_pa
 
 
 def write(world: World, trained: Trained, out: Path, **fields: object) -> None:
-    config, chosen = five_steps(world, **fields), student("cached", "hard")
-    train.write_student(trained, config, chosen, world.shards.classes, world.recipe, out)
+    made = named(world, five_steps(world, **fields), student("cached", "hard"))
+    train.write_student(trained, made, world.shards.classes, out)
 
 
 def test_the_average_of_the_weights_may_be_the_student(world: World, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pipeline.views import validation, workers
 from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
 from pipeline.views.ring import ring_size
-from tests.support.world import World, make_world, student, training
+from tests.support.world import World, make_world, named, student, training
 
 GUARD = 600.0  # seconds until a test that hangs is given up
 
@@ -149,13 +149,13 @@ def test_a_worker_that_ends_while_others_start_ends_the_run_as_well(
 
 
 def trained(world: World, folder: Path, number: int = 1, observe: Any = None) -> loop.Trained:
-    inputs = train.Inputs(world.shards, world.val, world.recipe, 3, None, None, None)
-    return train.train_student("s", training(world, 12), student(token=False), inputs, folder, number, observe)
+    inputs = train.Inputs(world.shards, world.val, 3, None, None, None)
+    return train.train_student(named(world, training(world, 12), student(token=False)), inputs, folder, number, observe)
 
 
 def fitted(world: World, folder: Path) -> Any:
     how = FitConfig(epochs=0.5, batch=64)
-    return fit.fit_teacher(world.config, how, world.recipe, world.shards, world.val, folder, 1)
+    return fit.fit_teacher(world.named_teacher, how, fit.Inputs(world.shards, world.val, None), folder, 1)
 
 
 def labelled(world: World, folder: Path) -> Any:
