@@ -1,11 +1,9 @@
 """Writes shards: WebDataset tars, indices and the manifest. Two runs give identical bytes."""
 
-import functools
 import hashlib
 import io
 import itertools
 import multiprocessing
-import operator
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,10 +20,10 @@ from pipeline.base import files
 from pipeline.data import tars
 from pipeline.data.images import Rule, Undecodable, compile_resize, prepare
 from pipeline.data.listing import Entry, Problems, Split, difference_in
-from pipeline.data.pack_notes import NOTHING, Seen, say_seen, say_twins
-from pipeline.data.shards import INDEX_DTYPES, Manifest, Quarantined, ShardRecord, index_path, shard_name
+from pipeline.data.manifest import Manifest, Quarantined, ShardRecord, index_path, shard_name
+from pipeline.data.pack_notes import NO_NOTES, PackNotes, say_notes, say_twins
+from pipeline.data.shards import INDEX_DTYPES
 from pipeline.data.sources import DataConfig, require_few_quarantined
-from pipeline.data.wds import TarWriter
 from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.progress import progress
 
@@ -60,9 +58,9 @@ def pack(
                 problems.usage(f"{name}: no images")
             with progress(f"shard {name}", len(entries), "images") as tick:
                 allowed = config.max_quarantined - len(quarantined)
-                records, unusable, seen = _write_shards(config, entries, directory / name, workers, allowed, tick)
-            say_seen(name, seen, config.orientation)
-            digests[name] = seen.digests
+                records, unusable, notes = _write_shards(config, entries, directory / name, workers, allowed, tick)
+            say_notes(name, notes, config.orientation)
+            digests[name] = notes.digests
             quarantined += unusable
             if len(quarantined) > config.max_quarantined:
                 continue  # the other split's unusable files are to be listed as well
@@ -96,12 +94,12 @@ def order(entries: list[Entry], seed: int) -> list[Entry]:
 
 def _write_shards(
     config: DataConfig, entries: list[Entry], directory: Path, workers: int, allowed: int, tick: Callable[..., None]
-) -> tuple[list[ShardRecord], list[tuple[str, str]], Seen]:
+) -> tuple[list[ShardRecord], list[tuple[str, str]], PackNotes]:
     """Writes the shards of ``entries`` without the unusable ones, which are returned with their reasons. Gives up, with
     whatever is written by then, where these are more than ``allowed``."""
     (directory / "index").mkdir(parents=True)
     records: list[ShardRecord] = []
-    total = [NOTHING]
+    total = NO_NOTES
     quarantined: list[tuple[str, str]] = []
     size = config.shard_size
     if config.resize is not None:
@@ -113,11 +111,11 @@ def _write_shards(
         ]
         bad: list[tuple[str, str]] = []
         with _mapper(workers if len(entries) >= _INLINE else 1) as mapper:
-            for task, (record, reasons, seen) in zip(tasks, mapper(_write_shard, tasks)):
+            for task, (record, reasons, notes) in zip(tasks, mapper(_write_shard, tasks)):
                 bad += reasons
                 if record is not None and not bad:
                     records.append(record)
-                    total.append(seen)
+                    total += notes
                 elif record is not None:  # samples after an unusable one move up, so their shards are written again
                     task.tar.unlink()
                     index_path(directory, task.tar.name).unlink()
@@ -127,7 +125,7 @@ def _write_shards(
             break
         left_out = {path for path, _ in bad}
         entries = [entry for entry in entries if entry.path not in left_out]
-    return records, quarantined, functools.reduce(operator.add, total)
+    return records, quarantined, total
 
 
 def _write_manifest(
@@ -169,13 +167,13 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator]]:
         pool.shutdown(cancel_futures=True)  # a full disk must not wait for all the other shards
 
 
-def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]], Seen]:
+def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]], PackNotes]:
     """Writes one tar and its index. Without a record, but with the reasons, if any image is unusable."""
     bad: list[tuple[str, str]] = []
     digests: list[int] = []
     rotated = 0
     sizes: list[tuple[int, int]] = []  # of converted images, before and after
-    with task.tar.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as writer:
+    with task.tar.open("wb") as file, tars.TarWriter(file, encoder=False, mtime=0) as writer:
         for entry in task.entries:
             try:
                 original = read_entry(entry)
@@ -194,9 +192,9 @@ def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]]
                     writer.write({"__key__": entry.key} | member)
     if bad:
         task.tar.unlink()
-        return None, bad, NOTHING
+        return None, bad, NO_NOTES
     found, packed = (sum(size) for size in zip(*sizes)) if sizes else (0, 0)
-    return _index(task), [], Seen(np.array(digests, np.uint64), rotated, len(sizes), found, packed)
+    return _index(task), [], PackNotes(np.array(digests, np.uint64), rotated, len(sizes), found, packed)
 
 
 def read_entry(entry: Entry) -> bytes:

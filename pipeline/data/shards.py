@@ -10,66 +10,22 @@ import functools
 import hashlib
 import io
 import itertools
-import json
 import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import google_crc32c
 import numpy as np
-from pydantic import Field
 
 from pipeline.base import files
-from pipeline.data.images import MAX_PIXELS, Rule
-from pipeline.runtime.config import Config, validate
+from pipeline.data.images import Rule
+from pipeline.data.manifest import REPAIR, Manifest, ShardRecord, index_path, read_manifest
 from pipeline.runtime.errors import IntegrityError, UsageError, first_line
 
 INDEX_DTYPES = {"keys": "S", "kinds": "S4", "labels": "<i4", "offsets": "<i8", "sizes": "<i8", "checksums": "<u4"}
 _KEPT_INDICES = 16  # about 50 kB each for 1,024 samples
-_REPAIR = "write the shards again: dvc repro -f shard (or python -m stages.shard)"
-
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class ShardRecord(Config):
-    name: str = Field(pattern=r"^\d{6}\.tar$")
-    samples: int = Field(ge=1)
-    bytes: int = Field(ge=1)
-    sha256: Sha256
-    index_sha256: Sha256
-
-
-class Quarantined(Config):
-    path: str
-    reason: str
-
-
-class Manifest(Config):
-    """``manifest.json``: what one split holds."""
-
-    format: Literal["offline-deit shards"] = "offline-deit shards"
-    version: Literal[1] = 1
-    split: Literal["train", "val"]
-    classes: tuple[str, ...]
-    samples: int = Field(ge=1)
-    shard_size: int = Field(ge=2)
-    block: int = Field(ge=2)
-    shards: tuple[ShardRecord, ...]
-    quarantined: tuple[Quarantined, ...]
-    orientation: Literal["stored", "upright"] = "stored"
-    max_pixels: int = Field(MAX_PIXELS, ge=1)
-    val_share: float | None = Field(None, gt=0, lt=1)  # of each class, held out by a keyed hash; None: a val of its own
-
-    def content(self) -> bytes:
-        """The file's bytes. The last three fields stand there only where they are not the default, so that a manifest,
-        and all that is named after it, does not change with the code."""
-        fields = self.model_dump(mode="json")
-        for name in ("orientation", "max_pixels", "val_share"):
-            if fields[name] == type(self).model_fields[name].default:
-                del fields[name]
-        return (json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
+UNKNOWN = -1  # the label of a sample whose label a training may not see
 
 
 @dataclass(frozen=True)
@@ -91,14 +47,27 @@ class Sample:
 
 
 class Shards:
-    """The reader of one split. Holds no open file, so it can be pickled to loader processes and forked."""
+    """The reader of one split. Holds no open file, so it can be pickled to loader processes and forked.
 
-    def __init__(self, root: Path, manifest: Manifest, manifest_hash: str) -> None:
+    ``labelled`` bool (N,): which samples have their label; the others have ``UNKNOWN``. ``only``: blocks hold the labelled
+    samples alone, at most b each and equally many but for one, and each sample is a read of its own.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        manifest: Manifest,
+        manifest_hash: str,
+        labelled: np.ndarray | None = None,
+        only: bool = False,
+    ) -> None:
         self.root, self.manifest, self.manifest_hash = root, manifest, manifest_hash
+        self.labelled, self.only = labelled, only
         self._index = functools.lru_cache(_KEPT_INDICES)(self._read_index)
 
-    def __reduce__(self) -> tuple[type["Shards"], tuple[Path, Manifest, str]]:
-        return Shards, (self.root, self.manifest, self.manifest_hash)  # the indices are read again
+    def __reduce__(self) -> tuple[type["Shards"], tuple[object, ...]]:
+        # The indices are read again.
+        return Shards, (self.root, self.manifest, self.manifest_hash, self.labelled, self.only)
 
     @classmethod
     def open(cls, root: Path) -> "Shards":
@@ -110,10 +79,14 @@ class Shards:
             raise UsageError(f"{path}: {error.strerror}; write the shards with: python -m stages.shard") from None
         return cls(root, read_manifest(content, path), hashlib.sha256(content).hexdigest())
 
+    def with_labels(self, labelled: np.ndarray, only: bool) -> "Shards":
+        """The same split with the labels of ``labelled`` alone, or (``only``) with those samples alone."""
+        return Shards(self.root, self.manifest, self.manifest_hash, labelled, only)
+
     @property
     def samples(self) -> int:
-        """N."""
-        return self.manifest.samples
+        """N, or how many samples are labelled where ``only`` they are read."""
+        return int(self.labelled.sum()) if self.only and self.labelled is not None else self.manifest.samples
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -146,17 +119,32 @@ class Shards:
 
     @functools.cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """Every block of the split, in order; the last one of the last shard may be short and odd."""
+        """Every block of the split, in order; the last one of the last shard may be short and odd. ``row``, ``shard`` and
+        ``first`` of a block of labelled samples are those of its first sample."""
+        if self.only:
+            return tuple(self._block(index, int(rows[0]), len(rows)) for index, rows in enumerate(self._labelled_rows))
         numbers = itertools.count()
         return tuple(
-            Block(next(numbers), shard, first, shard * self.shard_size + first, min(self.block_size, samples - first))
+            self._block(next(numbers), shard * self.shard_size + first, min(self.block_size, samples - first))
             for shard, samples in enumerate(record.samples for record in self.manifest.shards)
             for first in range(0, samples, self.block_size)
         )
 
+    def _block(self, index: int, row: int, samples: int) -> Block:
+        return Block(index, *divmod(row, self.shard_size), row, samples)
+
+    @functools.cached_property
+    def _labelled_rows(self) -> list[np.ndarray]:
+        """The rows over the split of each block of labelled samples."""
+        assert self.labelled is not None, "with_labels gives both"
+        rows = np.flatnonzero(self.labelled)
+        return np.array_split(rows, max(1, -(-len(rows) // self.block_size)))
+
     def read(self, block: Block) -> list[Sample]:
         """The block's samples, by one contiguous read. Raises IntegrityError (damage), RetryError (shards replaced)."""
         with files.retry_if_replaced(self.root / "manifest.json", self.manifest_hash):
+            if self.only:
+                return [self._read(self._block(0, int(row), 1))[0] for row in self._labelled_rows[block.index]]
             return self._read(block)
 
     def _read(self, block: Block) -> list[Sample]:
@@ -171,13 +159,15 @@ class Shards:
             end, offset, size = int(ends[row]) - start, int(index["offsets"][row]) - start, int(index["sizes"][row])
             key = index["keys"][row].decode("ascii")
             if google_crc32c.value(data[at:end]) != index["checksums"][row]:
-                raise IntegrityError(f"{path}: sample {key!r} (row {row}): its bytes have changed; {_REPAIR}")
-            samples.append(Sample(key, int(index["labels"][row]), data[offset : offset + size]))
+                raise IntegrityError(f"{path}: sample {key!r} (row {row}): its bytes have changed; {REPAIR}")
+            known = self.labelled is None or self.labelled[block.row + row - block.first]
+            label = int(index["labels"][row]) if known else UNKNOWN
+            samples.append(Sample(key, label, data[offset : offset + size]))
             at = end
         return samples
 
     def labels(self, block: Block) -> np.ndarray:
-        """Labels int64 (n,) of the block's samples, without reading the tar."""
+        """The true labels int64 (n,) of a block of consecutive samples, without reading the tar."""
         return self._index(block.shard)["labels"][block.first : block.first + block.samples].astype(np.int64)
 
     def keys(self, block: Block) -> list[str]:
@@ -185,31 +175,19 @@ class Shards:
         keys = self._index(block.shard)["keys"][block.first : block.first + block.samples]
         return [key.decode("ascii") for key in keys]
 
-    def verify(self, shard: int) -> None:
-        """Hashes the whole tar and its index. Raises IntegrityError."""
-        record = self.manifest.shards[shard]
-        self._index(shard)
-        path = self.root / record.name
-        try:
-            found = files.sha256_file(path)
-        except OSError as error:
-            raise IntegrityError(f"{path}: {error.strerror}; {_REPAIR}") from None
-        if found != record.sha256:
-            raise IntegrityError(f"{path}: sha256 is {found}, the manifest says {record.sha256}; {_REPAIR}")
-
     def _read_index(self, shard: int) -> dict[str, np.ndarray]:
         record = self.manifest.shards[shard]
         path = index_path(self.root, record.name)
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise IntegrityError(f"{path}: {error.strerror}; {_REPAIR}") from None
+            raise IntegrityError(f"{path}: {error.strerror}; {REPAIR}") from None
         if (found := hashlib.sha256(content).hexdigest()) != record.index_sha256:
-            raise IntegrityError(f"{path}: sha256 is {found}, the manifest says {record.index_sha256}; {_REPAIR}")
+            raise IntegrityError(f"{path}: sha256 is {found}, the manifest says {record.index_sha256}; {REPAIR}")
         try:
             return _parse_index(content, record, len(self.classes))
         except Exception as error:  # numpy and zipfile fail in many ways on bytes that are no .npz
-            raise IntegrityError(f"{path}: not the index of {record.name}: {first_line(error)}; {_REPAIR}") from None
+            raise IntegrityError(f"{path}: not the index of {record.name}: {first_line(error)}; {REPAIR}") from None
 
 
 def _parse_index(content: bytes, record: ShardRecord, classes: int) -> dict[str, np.ndarray]:
@@ -238,32 +216,6 @@ def _parse_index(content: bytes, record: ShardRecord, classes: int) -> dict[str,
     return index
 
 
-def index_path(root: Path, name: str) -> Path:
-    """``index/000000.npz`` for the shard ``000000.tar``."""
-    return root / "index" / f"{name.removesuffix('.tar')}.npz"
-
-
-def read_manifest(content: bytes, path: Path) -> Manifest:
-    """Checks form, version and sums of a manifest. Raises IntegrityError that names the field."""
-    try:
-        manifest = validate(Manifest, files.parse_json(content), str(path))
-    except ValueError as error:
-        raise IntegrityError(f"{path}: not a manifest: {error}; {_REPAIR}") from None
-    except UsageError as error:
-        raise IntegrityError(f"{error}; {_REPAIR}") from None
-    counts = [record.samples for record in manifest.shards]
-    full = all(count == manifest.shard_size for count in counts[:-1])
-    if sum(counts) != manifest.samples or not full or max(counts, default=0) > manifest.shard_size:
-        raise IntegrityError(f"{path}: {manifest.samples} samples, but the shards hold {sum(counts)}; {_REPAIR}")
-    if [record.name for record in manifest.shards] != [shard_name(i) for i in range(len(counts))]:
-        raise IntegrityError(f"{path}: shards are not 000000.tar, 000001.tar, ... in order; {_REPAIR}")
-    return manifest
-
-
-def shard_name(shard: int) -> str:
-    return f"{shard:06d}.tar"
-
-
 def _read_range(path: Path, expected: int, start: int, length: int) -> bytes:
     """``length`` bytes from ``start`` of a file of ``expected`` bytes."""
     try:
@@ -272,9 +224,9 @@ def _read_range(path: Path, expected: int, start: int, length: int) -> bytes:
             file.seek(start)
             data = file.read(length)
     except OSError as error:
-        raise IntegrityError(f"{path}: {error.strerror}; {_REPAIR}") from None
+        raise IntegrityError(f"{path}: {error.strerror}; {REPAIR}") from None
     if found != expected:
-        raise IntegrityError(f"{path}: {found} bytes, the manifest says {expected}; {_REPAIR}")
+        raise IntegrityError(f"{path}: {found} bytes, the manifest says {expected}; {REPAIR}")
     if len(data) != length:
-        raise IntegrityError(f"{path}: ends at byte {start + len(data)}, before byte {start + length}; {_REPAIR}")
+        raise IntegrityError(f"{path}: ends at byte {start + len(data)}, before byte {start + length}; {REPAIR}")
     return data

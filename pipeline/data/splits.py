@@ -20,7 +20,7 @@ def hold_out(whole: Split, share: float, seed: int) -> dict[str, Split]:
 
 
 def _rank(key: str, seed: int) -> bytes:
-    # A person of its own, else validation would be the first samples of the order in which training reads.
+    # blake2b's ``person`` keeps this order independent of ``pack.order``.
     salt = seed.to_bytes(16, "little")
     return hashlib.blake2b(key.encode("ascii"), digest_size=16, salt=salt, person=b"validation").digest()
 

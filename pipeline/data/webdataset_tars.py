@@ -14,8 +14,7 @@ from pipeline.base.files import parse_json
 from pipeline.data.images import PACKED_SUFFIXES, SUFFIXES
 from pipeline.data.label_lists import difference_of, lookalikes, read_class_names
 from pipeline.data.listing import Entry, File, Problems, Split, changed, content_key, list_files, suffix
-from pipeline.data.tars import REGULAR, Member, TarDamage, walk
-from pipeline.data.wds import group_by_keys, tar_file_expander
+from pipeline.data.tars import REGULAR, Member, TarDamage, group_by_keys, tar_file_expander, walk
 from pipeline.runtime.progress import progress
 from pipeline.runtime.text import clipped
 

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.base import weights
 from pipeline.cache.reader import open_cache
-from pipeline.data.shards import Shards
+from pipeline.data.shards import UNKNOWN, Shards
 from pipeline.runtime.machine import device
 from pipeline.student import train
 from pipeline.student.inputs import Inputs
@@ -21,7 +21,7 @@ from pipeline.teacher.config import NamedTeacher
 from pipeline.teacher.model import Teacher
 from pipeline.training.batches import batches
 from pipeline.training.config import FitConfig, OptimizerConfig
-from pipeline.training.labelled import UNKNOWN, OnlyLabelled, PartlyLabelled, choose_labelled, with_labels_of
+from pipeline.training.labelled import choose_labelled, with_labels_of
 from pipeline.views.drawn import draw_visit
 from pipeline.views.validation import top1, validation
 from tests.support.world import World, make_world, named, student, training
@@ -47,8 +47,7 @@ def test_the_choice_is_stratified_nested_and_keyed(world: World) -> None:
 
 def test_unlabelled_images_are_drawn_without_their_label(world: World) -> None:
     kept = choose_labelled(world.shards, 5, 0)
-    partly = pickle.loads(pickle.dumps(PartlyLabelled(world.shards, kept)))
-    assert isinstance(partly, PartlyLabelled)
+    partly = pickle.loads(pickle.dumps(world.shards.with_labels(kept, only=False)))
     before, after = everything(world.shards), everything(partly)
     assert list(before) == list(after)
     known = {key for key, label in after.items() if label != UNKNOWN}
@@ -60,7 +59,7 @@ def test_unlabelled_images_are_drawn_without_their_label(world: World) -> None:
 
 def test_labelled_images_alone_are_blocks_of_their_own(world: World) -> None:
     kept = choose_labelled(world.shards, 5, 0)
-    only = pickle.loads(pickle.dumps(OnlyLabelled(world.shards, kept)))
+    only = pickle.loads(pickle.dumps(world.shards.with_labels(kept, only=True)))
     before, after = everything(world.shards), everything(only)
     assert after == {key: before[key] for key, known in zip(before, kept) if known}
     assert [block.samples for block in only.blocks] == [25, 25]  # 50 in blocks of at most 32: none is left alone
