@@ -21,8 +21,9 @@ from stages import params_option, shards_option, work_option
 def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     from pipeline.base.files import require_own, whole_directory
     from pipeline.data.test_sets import SetConfig
-    from pipeline.evaluation import predictions, teachers
+    from pipeline.evaluation.answers import write_answers
     from pipeline.evaluation.sets import open_sets
+    from pipeline.evaluation.teachers import teacher_answers
     from pipeline.teacher.config import NamedTeacher
 
     teacher, place = NamedTeacher.load(params, name), Work(work, shards)
@@ -31,10 +32,10 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
     require_own(out, ("val.npz",))
     with timed(out, f"answers:{name}"), distributed():
         sets = open_sets(place, configs, teacher.recipe)
-        found = {label: teachers.answers(teacher, weights, *of, workers()) for label, of in sets.items()}
+        found = {label: teacher_answers(teacher, weights, *of, workers()) for label, of in sets.items()}
         if rank() == 0:
             with whole_directory(out, ("val.npz",)) as fresh:
-                size = sum(predictions.write(fresh / f"{label}.npz", of) for label, of in found.items())
+                size = sum(write_answers(fresh / f"{label}.npz", of) for label, of in found.items())
     say(f"answers: {out} ({size / 1e6:.1f} MB)")
 
 

@@ -23,9 +23,9 @@ from pipeline.data.listing import Entry, Split
 from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig
-from pipeline.evaluation import predictions
 from pipeline.evaluation.answering import answers_of
-from pipeline.evaluation.students import scores
+from pipeline.evaluation.answers import write_answers
+from pipeline.evaluation.students import by_head
 from pipeline.student.model import Student
 from pipeline.views.chance import Draws
 from pipeline.views.recipe import Recipe
@@ -65,8 +65,8 @@ def main(images: int, size: int, rounds: int) -> None:
         some = next(validation(split, recipe, device, 0)).images
 
         def whole() -> None:
-            found = answers_of(lambda batch: scores(model, batch), "m", "evaluate", split, recipe, 0)
-            sizes.append(predictions.write(out, found))
+            found = answers_of(lambda batch: by_head(model, batch), "m", "evaluate", split, recipe, 0)
+            sizes.append(write_answers(out, found))
 
         def drawing() -> None:
             for _ in validation(split, recipe, device, 0):

@@ -19,7 +19,7 @@ import click
 import numpy as np
 import torch
 from PIL import Image
-from scipy import stats  # type: ignore[import-untyped]  # SciPy ships no types; it comes with scikit-learn
+from scipy import stats
 from timm.data import auto_augment as timm_augment
 from timm.data.mixup import Mixup, cutmix_bbox_and_lam
 from timm.data.random_erasing import RandomErasing

@@ -220,7 +220,7 @@ def _read_label_list(root: Path, lists: list[File], problems: Problems) -> dict[
 
 def _devkit_wnids(root: Path, file: File, problems: Problems) -> dict[int, str] | None:
     """ILSVRC2012_ID to wnid of the 1,000 leaf synsets in the devkit's ``meta.mat``; None if it is damaged."""
-    from scipy.io import loadmat  # type: ignore[import-untyped]  # SciPy ships no types; it comes with scikit-learn
+    from scipy.io import loadmat
 
     if reason := changed(root, file):
         problems.damage(f"{file.path!r}: {reason}")

@@ -7,8 +7,8 @@ import numpy as np
 
 from pipeline.data.shards import Shards
 from pipeline.data.test_sets import VAL, SetConfig, real_labels
-from pipeline.evaluation.metrics import wilson
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.answers import Answers
+from pipeline.evaluation.scores import wilson
 from pipeline.runtime.work import Work
 from pipeline.views.recipe import Recipe, evaluation
 
@@ -34,13 +34,13 @@ def seen_under(config: SetConfig, recipe: Recipe) -> Recipe:
     return Recipe.model_validate(evaluation(recipe).model_dump() | changed)
 
 
-def on_real_labels(predictions: Predictions, split: Shards) -> dict[str, Any]:
+def on_real_labels(answers: Answers, split: Shards) -> dict[str, Any]:
     """Percent right by head with ImageNet-ReaL's labels: an answer is right if it is one of them; samples without any do
     not count. ``samples`` that count."""
     labels = real_labels(split)
     counts = np.array([bool(those) for those in labels])
     heads = {}
-    for head in predictions.heads:
-        right = np.array([int(answer) in those for answer, those in zip(predictions.hard[head], labels)])[counts]
+    for head in answers.heads:
+        right = np.array([int(answer) in those for answer, those in zip(answers.hard[head], labels)])[counts]
         heads[head] = {"top1": 100.0 * float(right.mean()), "interval": list(wilson(int(right.sum()), len(right)))}
-    return {"samples": int(counts.sum()), "best": predictions.best, "heads": heads}
+    return {"samples": int(counts.sum()), "best": answers.best, "heads": heads}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from pipeline.base.weights import state_hash
 from pipeline.data.shards import Shards
-from pipeline.evaluation import metrics, size, tokens
+from pipeline.evaluation import inside
 from pipeline.evaluation.answering import answers_of
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.answers import Answers
+from pipeline.evaluation.scores import scores_of
 from pipeline.runtime.machine import device as pick_device
 from pipeline.student.export import BESIDE, live_fraction, load, read_log, require_trained_for
 from pipeline.student.model import Student
@@ -25,9 +26,9 @@ class Evaluated:
     """Answers by test set; of the weights that are kept ``beside`` the student's (``export.BESIDE``, None where there are
     none) the ranks only. ``facts``: what metrics.json adds to the scores. ``speed``: of this machine, and so no output."""
 
-    answers: Mapping[str, Predictions]
+    answers: Mapping[str, Answers]
     beside: str | None
-    others: Mapping[str, Predictions]
+    others: Mapping[str, Answers]
     facts: Mapping[str, Any]
     speed: Mapping[str, Any]
 
@@ -38,41 +39,38 @@ def evaluate(directory: Path, sets: Mapping[str, tuple[Shards, Recipe]], workers
 
     Raises UsageError (nothing there), IdentityError (a student of other classes or views), IntegrityError (damage).
     """
-    model = load(directory)
+    device = pick_device()
+    model = load(directory).to(device)
     split, recipe = next(iter(sets.values()))
     require_trained_for(directory, split.classes, recipe)
     beside = next((name for name in BESIDE if (directory / name).is_dir()), None)
     other = load(directory / beside) if beside is not None else None
-    device = pick_device()
-    answers, others, similar = dict[str, Predictions](), dict[str, Predictions](), dict[str, Any]()
+    answers, others, facts = dict[str, Answers](), dict[str, Answers](), dict[str, Any]()
+    batch = torch.zeros(split.block_size, 3, recipe.size, recipe.size, device=device)
+    facts["live_fraction"] = live_fraction(read_log(directory))
+    facts["parameters"] = sum(value.numel() for value in model.parameters())
+    facts["gflops"] = inside.gflops(lambda: model(batch[:1]))
     for name, (images, seen) in sets.items():
-        first = not answers
-        with tokens.watched(model.model) if model.distilled and first else nullcontext() as sums:
+        with inside.token_sums(model.model) if model.distilled and not answers else nullcontext() as sums:
             answers[name] = student_answers(model, directory.name, images, seen, workers)
         if sums is not None:
-            similar = {"tokens": tokens.similarities(model.model, sums)}
+            facts["tokens"] = inside.similarities(model.model, sums)
         if other is not None:
             whole = student_answers(other, f"{directory.name}, {beside}", images, seen, workers)
-            others[name] = Predictions(whole.identity, whole.labels, whole.digests, {}, whole.ranks, whole.hard)
-    images_ = torch.zeros(split.block_size, 3, recipe.size, recipe.size, device=device)
-    facts = {
-        "live_fraction": live_fraction(read_log(directory)),
-        "parameters": size.parameters(model),
-        "gflops": size.gflops(lambda: model(images_[:1])),
-    }
-    speed = {"images_per_second": size.images_per_second(model, images_), "batch": len(images_), "device": str(device)}
-    return Evaluated(answers, beside, others, facts | similar, speed)
+            others[name] = replace(whole, logits={})
+    speed = {"images_per_second": inside.images_per_second(model, batch), "batch": len(batch), "device": str(device)}
+    return Evaluated(answers, beside, others, facts, speed)
 
 
-def student_answers(model: Student, name: str, split: Shards, recipe: Recipe, workers: int) -> Predictions:
+def student_answers(model: Student, name: str, split: Shards, recipe: Recipe, workers: int) -> Answers:
     """A student's answers on a split by head, as ``answering.answers_of`` gives and refuses them."""
     weights = state_hash(model.model.state_dict())
     model.to(pick_device()).eval()
-    return answers_of(lambda images: scores(model, images), weights, name, split, recipe, workers)
+    return answers_of(lambda images: by_head(model, images), weights, name, split, recipe, workers)
 
 
-def scores(model: Student, images: Tensor) -> dict[str, Tensor]:
-    """Scores by head (``predictions.HEADS``) for finished images float32 (n, 3, R, R)."""
+def by_head(model: Student, images: Tensor) -> dict[str, Tensor]:
+    """What each of ``answers.HEADS`` says of finished images float32 (n, 3, R, R)."""
     heads = model(images)
     found = {"class": heads.class_logits.float()}
     if heads.distillation_logits is not None:
@@ -85,11 +83,11 @@ def scores_json(found: Evaluated) -> dict[str, Any]:
     """``metrics.json``: ``sets.<set>.{samples,best,heads.<head>,ema.<head>}`` (or ``last``) and the facts."""
     sets = {}
     for name, answers in found.answers.items():
-        heads = {head: metrics.of_head(answers, head) for head in answers.heads}
+        heads = {head: scores_of(answers, head) for head in answers.heads}
         sets[name] = {"samples": len(answers.labels), "best": answers.best, "heads": heads}
         if found.beside is not None:
             other = found.others[name]
-            sets[name][found.beside] = {head: metrics.of_head(other, head) for head in other.heads}
+            sets[name][found.beside] = {head: scores_of(other, head) for head in other.heads}
     return {"sets": sets, **found.facts}
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from pipeline.base.files import whole_directory, write_durably
 from pipeline.data.test_sets import SetConfig
-from pipeline.evaluation import predictions
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.answers import Answers, write_answers
 from pipeline.evaluation.sets import on_real_labels
 from pipeline.evaluation.students import Evaluated, headline, scores_json
 from pipeline.runtime.work import Work
@@ -33,9 +32,9 @@ def write(
             scored["sets"][label] = scored["sets"]["val"]
     with whole_directory(work.scores(name), MARKS) as fresh:
         for label, answers in found.answers.items():
-            size += predictions.write(fresh / f"{label}.npz", answers)
+            size += write_answers(fresh / f"{label}.npz", answers)
         for label, answers in found.others.items():
-            size += predictions.write(fresh / f"{label}.{found.beside}.npz", answers)
+            size += write_answers(fresh / f"{label}.{found.beside}.npz", answers)
         write_durably(fresh / "metrics.json", _json(scored))
     write_durably(work.root / "metrics" / f"{name}.json", _json(headline(scored)))
     log = read_log(work.student(name))
@@ -46,7 +45,7 @@ def write(
     return scored, size
 
 
-def _confusion(answers: Predictions) -> Iterable[Sequence[str]]:
+def _confusion(answers: Answers) -> Iterable[Sequence[str]]:
     names = answers.classes
     return ((names[label], names[hard]) for label, hard in zip(answers.labels, answers.hard[answers.best]))
 

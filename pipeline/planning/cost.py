@@ -13,7 +13,7 @@ from pipeline.cache.codec import bytes_per_view, codecs_for, hard_labels, pack, 
 from pipeline.cache.layout import CacheConfig, Layout, layout_of
 from pipeline.cache.records import row_digest
 from pipeline.data.shards import Shards
-from pipeline.evaluation.size import gflops
+from pipeline.evaluation.inside import gflops
 from pipeline.planning.pieces import Pieces
 from pipeline.planning.speed import Speed, hours
 from pipeline.runtime import units

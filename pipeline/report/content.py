@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.cache.reader import find_store
 from pipeline.cache.verify import verify
 from pipeline.data.shards import Shards
-from pipeline.evaluation import attention
+from pipeline.evaluation.inside import attention_of_class_token
 from pipeline.report import paper, pictures
 from pipeline.report.figures import Series
 from pipeline.report.inspect_cache import inspect
@@ -129,7 +129,7 @@ def images(work: Work, study: Study, worst: list[dict[str, Any]], best: str) -> 
     val, recipe = Shards.open(work.split("val")), study.recipes[study.students[best].recipe]
     shown = views_of_rows(val, [entry["row"] for entry in worst], recipe)
     first = views_of_rows(val, range(min(6, val.samples)), recipe)
-    maps = attention.of_class_token(load(work.student(best)).model, first).numpy()
+    maps = attention_of_class_token(load(work.student(best)).model, first).numpy()
     pixels = [pictures.to_pixels(image, recipe) for image in first]
     return {
         "worst": [pictures.data_uri(pictures.to_pixels(image, recipe)) for image in shown],

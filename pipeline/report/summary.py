@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.base.files import parse_json
 from pipeline.base.weights import read_state, state_hash
-from pipeline.evaluation import disagreement, metrics, predictions
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation import disagreement, scores
+from pipeline.evaluation.answers import Answers, read_answers, require_answers_of, require_same_images
 from pipeline.report.study import Study
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import say
@@ -20,32 +20,32 @@ _PAIRS, _WORST = 12, 12  # shown
 
 
 @dataclass(frozen=True)
-class Answers:
+class AllAnswers:
     """Everybody's answers on the validation split, which are of the same images."""
 
-    teachers: Mapping[str, Predictions]
-    students: Mapping[str, Predictions]
+    teachers: Mapping[str, Answers]
+    students: Mapping[str, Answers]
 
 
-def read_answers(work: Work, study: Study) -> Answers:
+def read_all(work: Work, study: Study) -> AllAnswers:
     """The answers of all teachers and students. Raises UsageError for what was not evaluated, IntegrityError for damage
     and for other pixels, IdentityError for answers of another model or of other images."""
     teachers, students = {}, {}
     for name in study.teachers:
         again = f"python -m stages.answers --teacher {name}"
         path, weights = work.answers(name) / "val.npz", work.teacher_weights(name)
-        teachers[name] = predictions.read(path, again)
+        teachers[name] = read_answers(path, again)
         if weights.is_file():  # else there is nobody to compare with
-            predictions.require_of(teachers[name], state_hash(read_state(weights)), path, again)
+            require_answers_of(state_hash(read_state(weights)), teachers[name], path, again)
     for name in study.students:
         again, path = f"python -m stages.evaluate --student {name}", work.scores(name) / "val.npz"
-        students[name] = predictions.read(path, again)
+        students[name] = read_answers(path, again)
         described = read_json(work.student(name) / "config.json", f"python -m stages.train --student {name}")
-        predictions.require_of(students[name], str(described.get("weights_hash")), path, again)
+        require_answers_of(str(described.get("weights_hash")), students[name], path, again)
     everybody = [*((f"teacher {name}", of) for name, of in teachers.items()), *students.items()]
     for (one, first), (other, second) in combinations(everybody, 2):
-        predictions.require_same_images(first, second, (one, other))
-    return Answers(teachers, students)
+        require_same_images(first, second, (one, other))
+    return AllAnswers(teachers, students)
 
 
 def read_json(path: Path, again: str) -> Any:
@@ -58,7 +58,7 @@ def read_json(path: Path, again: str) -> Any:
         raise IntegrityError(f"{path}: damaged ({error}); write it again with: {again}") from None
 
 
-def summarise(work: Work, study: Study, answers: Answers) -> dict[str, Any]:
+def summarise(work: Work, study: Study, answers: AllAnswers) -> dict[str, Any]:
     """``summary.json`` but for what is shown as pictures: all numbers, each from the files of the stages or computed of
     their answers. Percentages, but for ``disagreement`` (shares), ``tokens`` (cosines) and ``calibration`` (shares)."""
     students = {name: _student(work, study, answers, name) for name in study.students}
@@ -70,21 +70,21 @@ def summarise(work: Work, study: Study, answers: Answers) -> dict[str, Any]:
         "tokens": {name: entry.pop("tokens") for name, entry in students.items() if "tokens" in entry},
         "per_class": {name: disagreement.per_class(of, of.best) for name, of in answers.students.items()},
         "confused": {name: disagreement.confused(of, of.best, _PAIRS) for name, of in answers.students.items()},
-        "calibration": {name: metrics.calibration(of, of.best) for name, of in answers.students.items()},
+        "calibration": {name: scores.calibration(of, of.best) for name, of in answers.students.items()},
         "seconds": _seconds(work, study),
     }
 
 
-def _teacher(study: Study, of: Predictions, name: str) -> dict[str, Any]:
+def _teacher(study: Study, of: Answers, name: str) -> dict[str, Any]:
     chosen = study.teachers[name]
     return {
         "arch": chosen.arch,
         "weights": chosen.weights or (f"{chosen.initial}, fitted further here" if chosen.initial else "fitted here"),
-        **metrics.of_head(of, of.best),
+        **scores.scores_of(of, of.best),
     }
 
 
-def _student(work: Work, study: Study, answers: Answers, name: str) -> dict[str, Any]:
+def _student(work: Work, study: Study, answers: AllAnswers, name: str) -> dict[str, Any]:
     """A student's row of the result table."""
     path = work.scores(name) / "metrics.json"
     again = f"python -m stages.evaluate --student {name}"
@@ -124,7 +124,7 @@ def _student(work: Work, study: Study, answers: Answers, name: str) -> dict[str,
     return found
 
 
-def disagreements(answers: Answers) -> dict[str, Any]:
+def disagreements(answers: AllAnswers) -> dict[str, Any]:
     """The paper's Table 4 over everybody: labels, teachers, students, of a student with two heads each and both."""
     some = next(iter(answers.students.values()))
     rows = {"labels": some.labels} | {name: of.hard[of.best] for name, of in answers.teachers.items()}
@@ -136,7 +136,7 @@ def disagreements(answers: Answers) -> dict[str, Any]:
     return {"names": list(rows), "matrix": disagreement.matrix(rows)}
 
 
-def pairs(answers: Answers) -> list[dict[str, Any]]:
+def pairs(answers: AllAnswers) -> list[dict[str, Any]]:
     """McNemar's test for each pair of students, by the head that counts."""
     right = {name: of.ranks[of.best] < 1 for name, of in answers.students.items()}
     return [
@@ -163,10 +163,10 @@ def _seconds(work: Work, study: Study) -> dict[str, Any]:
     return found
 
 
-def worst(answers: Answers) -> list[dict[str, Any]]:
+def worst(answers: AllAnswers) -> list[dict[str, Any]]:
     """The samples that the students answer worst: ``row``, ``label``, and every student's ``answers`` with probability."""
     rows = disagreement.worst(list(answers.students.values()), _WORST)
-    shares = {name: metrics.probabilities(of, of.best)[rows] for name, of in answers.students.items()}
+    shares = {name: scores.probabilities(of, of.best)[rows] for name, of in answers.students.items()}
     found = []
     for place, row in enumerate(rows):
         said = {

@@ -23,7 +23,7 @@ def write(work: Work, study: Study, settings: Path, out: Path) -> dict[str, Any]
     Raises UsageError for what was not run, IntegrityError for damage, IdentityError for answers of another student.
     """
     require_own(out, MARKS)
-    answers = summary.read_answers(work, study)
+    answers = summary.read_all(work, study)
     scored = summary.summarise(work, study, answers)
     found = content.facts(work, study, settings) | scored
     found["worst"] = summary.worst(answers)
@@ -33,7 +33,7 @@ def write(work: Work, study: Study, settings: Path, out: Path) -> dict[str, Any]
     found["best"] = best
     of, few = answers.students[best], len(found["per_class"][best]) <= _WHOLE
     found["classes"] = list(of.classes) if few else None
-    found["confusion"] = disagreement.confusion(of, of.best) if few else None
+    found["confusion"] = disagreement.confusion(of, of.best).tolist() if few else None
     found = json.loads(json.dumps(found))  # as it will be read: tuples are lists
     page = render(
         work.root,

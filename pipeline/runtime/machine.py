@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.runtime.control_groups import ROOT, cpu_quota
 from pipeline.runtime.errors import PipelineError, RetryError, UsageError, first_line
@@ -26,7 +26,7 @@ from pipeline.runtime.text import clipped, whole_number
 if TYPE_CHECKING:
     import torch
 
-
+T = TypeVar("T")
 _MOST_RANKS = 1_000_000
 _MOST_WORKERS = 4096
 _MOST_SECONDS = 30 * 24 * 3600  # a month; far larger numbers overflow in torch's clocks
@@ -131,6 +131,26 @@ def patience() -> int:
     """Seconds without a sign of life after which another rank or a loader process is given up: DISTIL_TIMEOUT, else
     600."""
     return _whole("DISTIL_TIMEOUT", 600, 1, _MOST_SECONDS)
+
+
+def from_all_ranks(value: T) -> list[T]:
+    """Every rank's ``value``, in the order of the ranks."""
+    import torch
+
+    found = [value] * world_size()
+    if world_size() > 1:
+        torch.distributed.all_gather_object(found, value)
+    return found
+
+
+def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """The sum of every rank's ``value``, which lies on the rank's device."""
+    import torch
+
+    total = value.clone()
+    if world_size() > 1:
+        torch.distributed.all_reduce(total)
+    return total
 
 
 def median_seconds(

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.runtime.errors import IntegrityError, UsageError
-from pipeline.runtime.machine import rank, world_size
+from pipeline.runtime.machine import from_all_ranks, rank, sum_over_ranks, world_size
 from pipeline.runtime.progress import say
 from pipeline.training import checkpoint
 from pipeline.training.batches import Batch
@@ -33,7 +33,7 @@ class State:
         """Takes over the newest whole checkpoint, and returns its step; 0 where there is none. Raises UsageError, on
         every rank, if the ranks found different steps."""
         step, state = checkpoint.latest(self.directory) or (0, None)
-        steps = _from_all_ranks(step)
+        steps = from_all_ranks(step)
         if len(set(steps)) > 1:
             raise UsageError(
                 f"{self.directory}: the ranks found checkpoints of different steps, {steps}; DISTIL_POOL must be one directory "
@@ -85,7 +85,7 @@ class State:
         totals = self._totals(step) if self.sums else {}
         if not all(bool(torch.isfinite(value).all()) for value in self.stepper.model.parameters()):
             raise _diverged(f"{self.title}: weights became nan or inf by step {step - 1}")
-        chance = _from_all_ranks(checkpoint.rng_state())
+        chance = from_all_ranks(checkpoint.rng_state())
         if rank() == 0:
             state = {
                 "model": self.stepper.model.state_dict(),
@@ -104,23 +104,11 @@ class State:
         """Sums over all ranks. Raises IntegrityError, on every rank, when the loss is not finite."""
         total = {}
         for name in sorted(self.sums):
-            value = self.sums[name].clone()
-            if world_size() > 1:
-                value = value.to(self.stepper.device)  # NCCL reduces on the GPU only
-                dist.all_reduce(value)
-            total[name] = float(value)
+            total[name] = float(sum_over_ranks(self.sums[name].to(self.stepper.device)))  # NCCL reduces on the GPU only
         if not math.isfinite(total["loss"]):
             first = done - int(total["steps"] / world_size())
             raise _diverged(f"{self.title}: the loss became nan or inf somewhere within steps {first}..{done - 1}")
         return total
-
-
-def _from_all_ranks(value: Any) -> list[Any]:
-    """Every rank's ``value``, in the order of the ranks."""
-    values = [value] * world_size()
-    if world_size() > 1:
-        dist.all_gather_object(values, value)
-    return values
 
 
 def _diverged(what: str) -> IntegrityError:

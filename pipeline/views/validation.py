@@ -8,7 +8,7 @@ import torch
 
 from pipeline.data.images import Rule
 from pipeline.data.shards import Block, Sample, Shards
-from pipeline.runtime.machine import rank, world_size
+from pipeline.runtime.machine import rank, sum_over_ranks, world_size
 from pipeline.views.choose import Visit
 from pipeline.views.draw import draw_block
 from pipeline.views.finish import finish, finish_plan
@@ -70,6 +70,5 @@ def top1(
     for block in split:
         counts[0] += (predict(block.images).argmax(1) == block.labels).sum()
         counts[1] += len(block.labels)
-    if world_size() > 1:
-        torch.distributed.all_reduce(counts)
-    return float(counts[0] / counts[1])
+    right, samples = sum_over_ranks(counts)
+    return float(right / samples)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.evaluation import disagreement, metrics
+from pipeline.evaluation import disagreement, scores
 from tests.support.answers import answered
 
 
@@ -25,7 +25,7 @@ def test_disagreement_agreement_and_divergence_are_their_definitions() -> None:
     one, other = answered(200, 9, seed=0, heads=1), answered(200, 9, seed=1)
     found = disagreement.matrix({"labels": one.labels, "a": one.hard["class"], "b": other.hard["fused"]})
     assert found == np.array(found).T.tolist() and [found[i][i] for i in range(3)] == [0, 0, 0]
-    assert 100 - 100 * found[0][1] == pytest.approx(metrics.of_head(one, "class")["top1"])
+    assert 100 - 100 * found[0][1] == pytest.approx(scores.scores_of(one, "class")["top1"])
     assert disagreement.agreement(one.hard["class"], other.hard["fused"]) == pytest.approx(100 - 100 * found[1][2])
     p = torch.from_numpy(one.logits["class"]).float().log_softmax(1)
     q = torch.from_numpy(other.logits["class"]).float().log_softmax(1)
@@ -42,5 +42,5 @@ def test_confusion_adds_up_and_its_worst_pairs_stand_first() -> None:
     off = sorted((table - np.diag(table.diagonal())).flatten(), reverse=True)
     assert [pair["samples"] for pair in pairs] == off[:5]
     rows = disagreement.worst([found], 300)
-    own = metrics.probabilities(found, "fused")[np.arange(300), found.labels]
+    own = scores.probabilities(found, "fused")[np.arange(300), found.labels]
     assert sorted(rows) == list(range(300)) and (np.diff(own[rows]) >= 0).all()

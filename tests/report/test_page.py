@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.evaluation import disagreement, metrics
+from pipeline.evaluation import disagreement, scores
 from pipeline.report import figures, page, pictures, summary, table
 from tests.support.answers import answered
 
@@ -29,8 +29,8 @@ def rendered(
     teacher = answered(2000, classes, seed=99, heads=1)
     one = answered(2000, classes, seed=0)
     students = dict.fromkeys(names, one)
-    heads = {head: metrics.of_head(one, head) for head in one.heads}
-    answers = summary.Answers({"teacher": teacher}, students)
+    heads = {head: scores.scores_of(one, head) for head in one.heads}
+    answers = summary.AllAnswers({"teacher": teacher}, students)
     chance = np.random.default_rng(0)
     found = {
         "run": {"source": "imagenet", "classes": classes, "train": 1281167, "val": 50000, "students": STUDENTS,
@@ -38,10 +38,10 @@ def rendered(
         "interval": 95, "caches": {}, "versions": {"python": "3.11"}, "commit": None, "command": "configure",
         "paper": {"tokens": {"input": 0.06, "last": 0.93, "two_class_tokens": 0.999},
                   "disagreement": {"class": 0.1, "distillation": 0.1, "undistilled": 0.1}},
-        "teachers": {"teacher": metrics.of_head(teacher, "class")},
+        "teachers": {"teacher": scores.scores_of(teacher, "class")},
         "students": {}, "tokens": {}, "seconds": {}, "classes": None, "confusion": None, "best": names[-1],
         "disagreement": summary.disagreements(answers), "pairs": summary.pairs(answers),
-        "worst": summary.worst(summary.Answers({}, {names[-1]: one})),
+        "worst": summary.worst(summary.AllAnswers({}, {names[-1]: one})),
     }  # fmt: skip
     found["views"] = [{"title": title, "answer": "a 0.50, b 0.40, c 0.10"}] * 18
     for name in students:
@@ -56,7 +56,7 @@ def rendered(
             "agreement": {"teacher": {"percent": 50.0, "divergence": 1.0}},
         }  # fmt: skip
     found["per_class"] = dict.fromkeys(students, disagreement.per_class(one, "fused"))
-    found["calibration"] = dict.fromkeys(students, metrics.calibration(one, "fused"))
+    found["calibration"] = dict.fromkeys(students, scores.calibration(one, "fused"))
     found["confused"] = dict.fromkeys(students, disagreement.confused(one, "fused", 12))
     curve = {name: [(float(e), float(chance.random())) for e in range(EPOCHS)] for name in students}
     noise = [pictures.data_uri(chance.integers(0, 256, (224, 224, 3), np.uint8)) for _ in range(4)]  # compresses badly

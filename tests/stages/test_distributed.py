@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from pipeline.cache.reader import open_cache
-from pipeline.evaluation import predictions, students
+from pipeline.evaluation import students
 from pipeline.evaluation.answering import answers_of
+from pipeline.evaluation.answers import Answers, write_answers
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import distributed, rank
 from pipeline.student import train
@@ -34,17 +35,17 @@ def trained(world: World, folder: Path) -> list[dict[str, float]]:
     return train.train_student(named(world, config, student("auto", "hard", drop_path=0.0)), inputs, folder, 0).rows
 
 
-def answered(world: World) -> predictions.Predictions:
+def answered(world: World) -> Answers:
     """A new student's answers on the validation split."""
     torch.manual_seed(0)
     model = create(student("auto", "hard", drop_path=0.0), len(world.val.classes)).eval()
-    return answers_of(lambda images: students.scores(model, images), "m", "s", world.val, world.recipe, 0)
+    return answers_of(lambda images: students.by_head(model, images), "m", "s", world.val, world.recipe, 0)
 
 
 def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
     world = make_world(tmp_path, shared_pairing=3)
     alone = trained(world, tmp_path / "alone")
-    predictions.write(tmp_path / "answers-alone.npz", answered(world))
+    write_answers(tmp_path / "answers-alone.npz", answered(world))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,7 +78,7 @@ if __name__ == "__main__":
             (root / "rows.json").write_text(json.dumps(rows))
         found = answered(open_world(root))
         if rank() == 0:
-            predictions.write(root / "answers-together.npz", found)
+            write_answers(root / "answers-together.npz", found)
         try:
             trained(open_world(root, shared_pairing=3), root / ("together" if rank() == 0 else "empty"))
         except UsageError as error:

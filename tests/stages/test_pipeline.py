@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.cache.reader import open_cache
 from pipeline.data.images import Rule
 from pipeline.data.shards import Shards
-from pipeline.evaluation import predictions
+from pipeline.evaluation.answers import read_answers
 from pipeline.student.export import load
 from pipeline.views.draw import draw_block
 from pipeline.views.recipe import Recipe
@@ -115,7 +115,7 @@ def test_scores_have_every_head_and_dvc_its_few_columns(work: Path) -> None:
 
 def test_answers_are_those_of_timms_model_on_the_same_views(work: Path) -> None:
     """The stored ranks and logits, against the exported model run by hand."""
-    found = predictions.read(work / "eval/photos_hard_token/val.npz", "x")
+    found = read_answers(work / "eval/photos_hard_token/val.npz", "x")
     model = timm.create_model(f"local-dir:{work / 'students/photos_hard_token'}", pretrained=True).eval()
     params = yaml.safe_load(Path("params.yaml").read_text())
     recipe = Recipe.model_validate_json(json.dumps(params["recipes"]["photos"]))
@@ -198,7 +198,7 @@ def test_tools_read_what_the_stages_wrote(work: Path) -> None:
 def test_predict_says_what_evaluate_scored_and_lists_bad_files(work: Path) -> None:
     val, manifest = Path("photos/val"), Shards.open(work / "shards/val")
     found = json.loads(run(predict.main, val, "--student", "photos_hard_token", "--json").stdout)
-    kept = predictions.read(work / "eval/photos_hard_token/val.npz", "x")
+    kept = read_answers(work / "eval/photos_hard_token/val.npz", "x")
     rows = {key: row for row, key in enumerate(key for block in manifest.blocks for key in manifest.keys(block))}
     assert len(found["images"]) == len(rows) == 10 and not found["unusable"]
     for image in found["images"]:
@@ -335,7 +335,7 @@ def test_damaged_scores_answers_of_another_student_and_a_pool_to_audit_are_refus
         ("metrics.json", b"{}", 3, "not the scores of a student (KeyError('sets'))"),
         ("metrics.json", b"{", 3, "metrics.json: damaged"),
         ("val.npz", (work / "eval/photos_hard_token/val.npz").read_bytes(), 4, "val.npz: answers of another model"),
-        ("val.npz", (work / "eval/photos_plain/val.npz").read_bytes()[:-100], 3, "not whole predictions"),
+        ("val.npz", (work / "eval/photos_plain/val.npz").read_bytes()[:-100], 3, "not whole answers"),
     ]:
         path = work / "eval/photos_plain" / name
         kept = path.read_bytes()

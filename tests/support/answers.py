@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from pipeline.base.scores import ranks
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.answers import Answers
 
 
-def answered(samples: int, classes: int, seed: int, heads: int = 2, model: str = "m", good: float = 2.0) -> Predictions:
+def answered(samples: int, classes: int, seed: int, heads: int = 2, model: str = "m", good: float = 2.0) -> Answers:
     """Normal scores, of which the label's is raised by ``good``; the labels are the same for every seed."""
     chance = np.random.default_rng(seed)
     labels = torch.arange(samples) * 7 % classes
@@ -26,7 +26,7 @@ def answered(samples: int, classes: int, seed: int, heads: int = 2, model: str =
         "classes": [f"class {c}" for c in range(classes)],
         "recipe": recipe,
     }
-    return Predictions(
+    return Answers(
         identity,
         labels.numpy().astype(np.uint16),
         np.array(["0123456789abcdef"]),

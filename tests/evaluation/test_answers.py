@@ -6,55 +6,53 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.evaluation import predictions
+from pipeline.evaluation.answers import HEADS, read_answers, require_answers_of, require_same_images, write_answers
 from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
 from tests.support.answers import answered
 
 
 def test_answers_come_back_whole_and_the_same_answers_are_the_same_bytes(tmp_path: Path) -> None:
     found = answered(50, 7, seed=0)
-    size = predictions.write(tmp_path / "a.npz", found)
-    predictions.write(tmp_path / "b.npz", found)
+    size = write_answers(tmp_path / "a.npz", found)
+    write_answers(tmp_path / "b.npz", found)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert size == (tmp_path / "a.npz").stat().st_size
-    back = predictions.read(tmp_path / "a.npz", "x")
-    assert back.identity == found.identity and back.heads == found.heads == predictions.HEADS
+    back = read_answers(tmp_path / "a.npz", "x")
+    assert back.identity == found.identity and back.heads == found.heads == HEADS
     for kind in ("logits", "ranks", "hard"):
         assert all(np.array_equal(getattr(back, kind)[head], of) for head, of in getattr(found, kind).items())
-    bare = predictions.read(tmp_path / "a.npz", "x", logits=False)
-    assert not bare.logits and np.array_equal(bare.ranks["fused"], found.ranks["fused"])
 
 
 def test_damaged_and_missing_answers_are_refused_with_the_command(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     with pytest.raises(UsageError, match="no such file; write it with: evaluate again"):
-        predictions.read(path, "evaluate again")
-    predictions.write(path, answered(50, 7, seed=0))
+        read_answers(path, "evaluate again")
+    write_answers(path, answered(50, 7, seed=0))
     whole = path.read_bytes()
     for cut in (0, 1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])
         with pytest.raises(IntegrityError, match="write them again with: evaluate again"):
-            predictions.read(path, "evaluate again")
+            read_answers(path, "evaluate again")
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     with pytest.raises(IntegrityError):
-        predictions.read(path, "x")
+        read_answers(path, "x")
     found = answered(50, 7, seed=0)
-    predictions.write(path, replace(found, ranks=found.ranks | {"class": found.ranks["class"][:-1]}))
+    write_answers(path, replace(found, ranks=found.ranks | {"class": found.ranks["class"][:-1]}))
     with pytest.raises(IntegrityError, match="head class"):
-        predictions.read(path, "x")
+        read_answers(path, "x")
 
 
 def test_answers_of_another_model_or_other_images_are_not_compared(tmp_path: Path) -> None:
     one = answered(50, 7, seed=0, model="m1")
     with pytest.raises(IdentityError, match="expected weights m2, found m1; write them again with: y"):
-        predictions.require_of(one, "m2", Path("x.npz"), "y")
-    predictions.require_same_images(one, answered(50, 7, seed=1), ("a", "b"))
+        require_answers_of("m2", one, Path("x.npz"), "y")
+    require_same_images(one, answered(50, 7, seed=1), ("a", "b"))
     other = replace(one, identity=one.identity | {"shards": ["b"]})
     with pytest.raises(IdentityError, match="a and b answered other images"):
-        predictions.require_same_images(one, other, ("a", "b"))
+        require_same_images(one, other, ("a", "b"))
     other = replace(one, digests=np.array(["0" * 16]))
     with pytest.raises(IntegrityError, match="a and b saw other pixels of the same images"):
-        predictions.require_same_images(one, other, ("a", "b"))
+        require_same_images(one, other, ("a", "b"))
     sized = replace(other, identity=one.identity | {"recipe": {"size": 16}})  # another size: other pixels are right
-    predictions.require_same_images(one, sized, ("a", "b"))
+    require_same_images(one, sized, ("a", "b"))

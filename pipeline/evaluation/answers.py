@@ -19,10 +19,11 @@ from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
 
 FORMAT = "offline-deit predictions 1"
 HEADS = ("class", "distillation", "fused", "mean")  # mean: timm's eval, which averages the logits
+_KINDS = ("logits", "ranks", "hard")  # of columns, each of which there is by head
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Answers:
     """N samples of a test set in natural order.
 
     ``identity``: who answered (``model``: its weights' hash), ``shards``, ``classes`` and the evaluation ``recipe`` of
@@ -38,6 +39,16 @@ class Predictions:
     ranks: Mapping[str, np.ndarray]
     hard: Mapping[str, np.ndarray]
 
+    @classmethod
+    def of_columns(cls, identity: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> "Answers":
+        """Answers from their columns as the file names them: ``labels``, ``digests`` and ``<kind>.<head>``."""
+        found: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in _KINDS}
+        for name, column in columns.items():
+            kind, _, head = name.partition(".")
+            if kind in found:
+                found[kind][head] = column
+        return cls(identity, columns["labels"], columns["digests"], **found)
+
     @property
     def heads(self) -> tuple[str, ...]:
         return tuple(head for head in HEADS if head in self.ranks)
@@ -52,21 +63,21 @@ class Predictions:
         return tuple(self.identity["classes"])
 
 
-def write(path: Path, predictions: Predictions) -> int:
+def write_answers(path: Path, answers: Answers) -> int:
     """Writes the ``.npz`` durably, the same bytes for the same answers; its size in bytes."""
-    arrays = {"labels": predictions.labels, "digests": predictions.digests.astype("S16")}
-    for kind in ("logits", "ranks", "hard"):
-        arrays |= {f"{kind}.{head}": values for head, values in getattr(predictions, kind).items()}
-    identity = canonical_json({"format": FORMAT, **predictions.identity})
+    columns = {"labels": answers.labels, "digests": answers.digests.astype("S16")}
+    for kind in _KINDS:
+        columns |= {f"{kind}.{head}": column for head, column in getattr(answers, kind).items()}
+    identity = canonical_json({"format": FORMAT, **answers.identity})
     buffer = io.BytesIO()
     # NumPy's types take an array by name for savez's own switch allow_pickle.
-    np.savez(buffer, identity=np.frombuffer(identity, np.uint8), **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, identity=np.frombuffer(identity, np.uint8), **columns)  # type: ignore[arg-type]
     write_durably(path, buffer.getvalue())
     return buffer.tell()
 
 
-def read(path: Path, again: str, logits: bool = True) -> Predictions:
-    """The answers in ``path``; without ``logits`` these are not read. ``again``: the command that writes them.
+def read_answers(path: Path, again: str) -> Answers:
+    """The answers in ``path``. ``again``: the command that writes them.
 
     Raises UsageError where there is no file, IntegrityError for damage.
     """
@@ -74,22 +85,18 @@ def read(path: Path, again: str, logits: bool = True) -> Predictions:
         raise UsageError(f"{path}: no such file; write it with: {again}")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            identity = parse_json(arrays["identity"].tobytes())
-            if identity.pop("format") != FORMAT:
-                raise ValueError(f"expected format {FORMAT!r}")
-            parts: dict[str, dict[str, np.ndarray]] = {"logits": {}, "ranks": {}, "hard": {}}
-            for name in arrays.files:
-                kind, _, head = name.partition(".")
-                if kind in parts and (logits or kind != "logits"):
-                    parts[kind][head] = arrays[name]
-            found = Predictions(identity, arrays["labels"], arrays["digests"].astype("U16"), **parts)
+            columns = {name: arrays[name] for name in arrays.files}
+        identity = parse_json(columns["identity"].tobytes())
+        if identity.pop("format") != FORMAT:
+            raise ValueError(f"expected format {FORMAT!r}")
+        found = Answers.of_columns(identity, columns | {"digests": columns["digests"].astype("U16")})
         _require_whole(found)
         return found
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise IntegrityError(f"{path}: not whole predictions ({error!r}); write them again with: {again}") from None
+        raise IntegrityError(f"{path}: not whole answers ({error!r}); write them again with: {again}") from None
 
 
-def _require_whole(found: Predictions) -> None:
+def _require_whole(found: Answers) -> None:
     """Raises ValueError for columns of other lengths or types."""
     samples, classes = len(found.labels), len(found.classes)
     for head in found.ranks:
@@ -101,16 +108,16 @@ def _require_whole(found: Predictions) -> None:
             raise ValueError(f"head {head}: expected float16 logits ({samples}, {classes}), found {column.shape}")
 
 
-def require_of(predictions: Predictions, model: str, where: Path, again: str) -> None:
+def require_answers_of(model: str, found: Answers, where: Path, again: str) -> None:
     """Raises IdentityError unless the model with weights of hash ``model`` gave these answers."""
-    found = predictions.identity["model"]
-    if found != model:
+    if found.identity["model"] != model:
         raise IdentityError(
-            f"{where}: answers of another model: expected weights {model}, found {found}; write them again with: {again}"
+            f"{where}: answers of another model: expected weights {model}, found {found.identity['model']}; write them "
+            f"again with: {again}"
         )
 
 
-def require_same_images(one: Predictions, other: Predictions, names: tuple[str, str]) -> None:
+def require_same_images(one: Answers, other: Answers, names: tuple[str, str]) -> None:
     """Raises IdentityError unless both answered the same images of the same classes, IntegrityError where the recipes are
     equal and the pixels are not: an image library has changed between them."""
     keys = ("shards", "classes")
