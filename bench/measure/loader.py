@@ -35,7 +35,7 @@ from pipeline.data.shards import Block, Shards
 from pipeline.data.sources import DataConfig
 from pipeline.runtime.config import validate
 from pipeline.runtime.machine import cores
-from pipeline.teacher import precompute
+from pipeline.teacher import label, precompute
 from pipeline.training import batches
 from pipeline.training.schedule import Schedule
 from pipeline.views import workers
@@ -123,7 +123,7 @@ def precomputed(folder: Path, shards: Shards, recipe: Recipe, number: int) -> fl
     identity = cache_identity(shards, recipe, layout, world.teacher.identity(), CPU)
     pool = open_pool(Path(tempfile.mkdtemp(dir=folder)), identity)
     free = torch.zeros(REPEATS, shards.block_size, 10)
-    with patch.object(precompute, "label_visit", lambda teacher, recipe, drawn: free[:, : drawn.block.samples]):
+    with patch.object(label, "ask_visit", lambda teacher, recipe, drawn: lambda: free[:, : drawn.block.samples]):
         parts = precompute.select(layout, REPEATS, precompute.Share())
         done = precompute.fill(pool, parts, shards, recipe, world.teacher, REPEATS, number)
     return done.views / done.total_s

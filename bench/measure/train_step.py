@@ -107,8 +107,12 @@ def live_over_cached(
     """A step with the teacher's labelling of its rows over the step alone: as measured, and as FLOPs predict; views/s of
     the labelling, images/s of the step alone. Visits of one block are labelled at the teacher's constant shape."""
     stepping = statistics.median(seconds(lambda: way.step(way.compute, way.batch)) for _ in range(7))
-    label(drawn[0])
-    labelling = statistics.median(seconds(partial(label, visit)) for visit in drawn)
+
+    def labelled(visit: DrawnVisit) -> None:
+        label(visit)()
+
+    labelled(drawn[0])
+    labelling = statistics.median(seconds(partial(labelled, visit)) for visit in drawn)
     rows = VIEWS * drawn[0].block.samples
     per_step = flops(lambda: way.step(way.compute, way.batch))
     views_per_s, images_per_s = rows / labelling, batch / stepping

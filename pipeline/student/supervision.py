@@ -4,6 +4,7 @@ The training loop cannot tell the ways apart: live logits pass through the cache
 visits. Missing rows go to the live teacher, counted; damaged rows are an error, never a silent fallback.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from pipeline.data.shards import Block, Shards
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.text import few
 from pipeline.student.config import Supervision
-from pipeline.teacher.label import label_visit
+from pipeline.teacher.label import ask_visit
 from pipeline.teacher.model import Teacher
 from pipeline.training.batches import Label
 from pipeline.views.chance import Draws
@@ -56,15 +57,20 @@ class FromCache:
 
 @dataclass(frozen=True)
 class FromTeacher:
-    """A ``Label``: runs the live teacher on a visit, through the codec of a cache; with None all bits are kept."""
+    """A ``Label``: starts the live teacher on a visit; its answers pass the codec of a cache, with None all bits are kept."""
 
     teacher: Teacher
     recipe: Recipe
     codec: str | None
 
-    def __call__(self, drawn: DrawnVisit) -> Targets:
-        logits = label_visit(self.teacher, self.recipe, drawn).numpy()
-        return Targets(hard_labels(logits), logits) if self.codec is None else through_codec(self.codec, logits)
+    def __call__(self, drawn: DrawnVisit) -> Callable[[], Targets]:
+        answers = ask_visit(self.teacher, self.recipe, drawn)
+
+        def targets() -> Targets:
+            logits = answers().numpy()
+            return Targets(hard_labels(logits), logits) if self.codec is None else through_codec(self.codec, logits)
+
+        return targets
 
 
 def sources(

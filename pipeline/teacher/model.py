@@ -188,6 +188,14 @@ class Teacher:
         The rows do not depend on n. Raises IntegrityError if the model is in train mode, its buffers have changed or a
         logit is not finite, and UsageError if it does not take this size or does not have C classes.
         """
+        logits, sound = self.start(images)
+        if not sound:
+            self.refuse(logits)
+        return logits
+
+    def start(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """``predict`` without a wait: the logits, and whether they may be used, bool (). On a GPU both are still being
+        computed. Where they may not, ``refuse`` says why."""
         name = self.config.arch
         n = images.shape[0]
         if not 0 < n <= self.batch:
@@ -203,8 +211,12 @@ class Teacher:
             if self.config.channels_last:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             logits = self._answer(inputs)[:n]
-            self._check(logits)
-        return logits.clone()  # outside inference mode: a tensor that a loss may save for its backward pass
+            if tuple(logits.shape[1:]) != (self.classes,):
+                raise UsageError(
+                    f"teacher {name}: expected {self.classes} logits per view, found {tuple(logits.shape[1:])}"
+                )
+            sound = torch.isfinite(logits).all() & (_bytes(self.model) == self.buffers).all()
+        return logits.clone(), sound  # outside inference mode: a tensor that a loss may save for its backward pass
 
     def _answer(self, inputs: Tensor) -> Tensor:
         try:
@@ -216,12 +228,9 @@ class Teacher:
                 f"{error}; set img_size in its arch_args or another size in the recipe"
             ) from None
 
-    def _check(self, logits: Tensor) -> None:
+    def refuse(self, logits: Tensor) -> None:
+        """Raises IntegrityError: these logits are not finite, else the model's buffers have changed."""
         name = self.config.arch
-        if tuple(logits.shape[1:]) != (self.classes,):
-            raise UsageError(
-                f"teacher {name}: expected {self.classes} logits per view, found {tuple(logits.shape[1:])}"
-            )
         rows = (~torch.isfinite(logits).all(dim=1)).nonzero().flatten().tolist()
         if rows:
             narrow = f", or {self.config.precision} is too narrow: try teacher.precision=fp32"
@@ -229,8 +238,7 @@ class Teacher:
                 f"teacher {name}: logits that are not finite for {len(rows)} of {logits.shape[0]} views (first: row "
                 f"{rows[0]}); its weights are damaged{'' if self.config.precision == 'fp32' else narrow}"
             )
-        if not torch.equal(_bytes(self.model), self.buffers):
-            raise IntegrityError(f"teacher {name}: its buffers (batch-norm statistics) changed since it was loaded")
+        raise IntegrityError(f"teacher {name}: its buffers (batch-norm statistics) changed since it was loaded")
 
 
 def _compiled(model: nn.Module) -> Any:

@@ -8,9 +8,10 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,13 +33,15 @@ from pipeline.runtime.text import clipped, whole_number
 from pipeline.runtime.work import Work
 from pipeline.teacher.canary import canary
 from pipeline.teacher.config import TeacherConfig
-from pipeline.teacher.label import label_visit
+from pipeline.teacher.label import label_visits
 from pipeline.teacher.model import Teacher
 from pipeline.views.choose import Visit
 from pipeline.views.drawn import DrawnVisit
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import ring_size
 from pipeline.views.workers import read_visits
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def fill(
 
     # Reading, predicting and writing, each timed apart.
     start = time.perf_counter()
-    read_wait = predict = write = 0.0
+    write = 0.0
     finished = views = 0
     current: _Part | None = None
     pending: Future[float] | None = None
@@ -165,21 +168,14 @@ def fill(
         ThreadPoolExecutor(1) as writer,
         closing(read_visits(shards, recipe, visits(), repeats, workers)) as drawn_visits,  # ends if a write fails
         progress("precompute", len(todo), "parts") as tick,
+        suppress(Interrupted),
     ):
-        while True:
-            before = time.perf_counter()
-            try:
-                drawn = next(drawn_visits, None)
-            except Interrupted:
-                break
-            read_wait += time.perf_counter() - before
-            if drawn is None:
-                break
+        read = _Timed(drawn_visits)
+        labelled = _Timed(label_visits(teacher, recipe, read))
+        for drawn, logits in labelled:
             # A visit goes into its part, a whole part to the writer.
             current = current or _Part(layout, coming.popleft(), repeats)
-            before = time.perf_counter()
-            current.put(drawn, label_visit(teacher, recipe, drawn).numpy())
-            predict += time.perf_counter() - before
+            current.put(drawn, logits)
             if current.visits_left == 0:
                 write += pending.result() if pending else 0.0
                 pending = writer.submit(current.commit, pool, shards.hashes[current.part[1]])
@@ -188,11 +184,25 @@ def fill(
                 tick()
             if stop and stop.waited() > GRACE:
                 break
-        write += pending.result() if pending else 0.0
+    write += pending.result() if pending else 0.0
     total = time.perf_counter() - start
     if stop and stop.name:
         raise RetryError(f"stopped by {stop.name} after {finished} whole parts; run the same command to go on")
-    return Summary(finished, views, read_wait, predict, write, total)
+    return Summary(finished, views, read.seconds, labelled.seconds - read.seconds, write, total)
+
+
+class _Timed(Iterator[T]):
+    """The items of ``source``; ``seconds``: how long they were waited for."""
+
+    def __init__(self, source: Iterator[T]) -> None:
+        self.source, self.seconds = source, 0.0
+
+    def __next__(self) -> T:
+        before = time.perf_counter()
+        try:
+            return next(self.source)
+        finally:
+            self.seconds += time.perf_counter() - before
 
 
 class _Part:

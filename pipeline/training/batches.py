@@ -25,7 +25,8 @@ from pipeline.views.recipe import Recipe
 from pipeline.views.ring import AHEAD, RingSize, ring_size
 from pipeline.views.workers import Lookup, VisitReader
 
-Label = Callable[[DrawnVisit], Targets]  # in the training process: targets from the live teacher
+# In the training process: starts the live teacher on a visit; the result waits for its targets.
+Label = Callable[[DrawnVisit], Callable[[], Targets]]
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,9 @@ class _Rows:
     drawn: DrawnVisit
 
 
-def _flatten(drawn: DrawnVisit, label: Label | None) -> _Rows:
+def _flatten(drawn: DrawnVisit, targets: Targets | None) -> _Rows:
     views, n = drawn.pixels.shape[:2]
-    plan, targets, live = drawn.plan, drawn.targets, False
-    if targets is None and label is not None:
-        targets, live = label(drawn), True
+    plan, live = drawn.plan, targets is not None and targets is not drawn.targets
     whole = {"pixels": drawn.pixels, "erase": plan.erase, "noise": plan.noise, "lam": plan.lam, "box": plan.box}
     if targets is not None:
         whole["hard"] = torch.from_numpy(targets.hard.astype("int64"))
@@ -71,6 +70,12 @@ def _flatten(drawn: DrawnVisit, label: Label | None) -> _Rows:
     fields = {name: value.flatten(0, 1) for name, value in whole.items()}
     fields["labels"] = drawn.labels.repeat(views)
     return _Rows(fields, drawn.pairs.numpy() + n * np.arange(views)[:, None, None], live, drawn)
+
+
+def _rows_of(visits: list[DrawnVisit], label: Label | None) -> list[_Rows]:
+    """The rows of a window's visits; those without targets are all asked for before the first answer is waited for."""
+    asked = [label(drawn) if label and drawn.targets is None else None for drawn in visits]
+    return [_flatten(drawn, wait() if wait else drawn.targets) for drawn, wait in zip(visits, asked)]
 
 
 class _Lane:
@@ -186,7 +191,7 @@ def batches(
                         assert window.lane == lane, "windows come in the order of need"
                         for used in held.rows:
                             reader.release(used.drawn)
-                        held.rows = [_flatten(next(reader), label) for _ in window.visits]
+                        held.rows = _rows_of([next(reader) for _ in window.visits], label)
                         held.order = window.order
                     missing -= held.give(missing, step)
             yield step.batch(recipe, device, reader.waited - waited)
@@ -209,7 +214,7 @@ def windows_size(
 def seconds_per_row(drawn: DrawnVisit, size: int, recipe: Recipe, device: torch.device) -> float:
     """Seconds of this process per row of a batch of ``size`` rows, gathered and finished: a median, with the
     pairs of ``drawn`` over and over. What a GPU does meanwhile is not waited for, but for its copy."""
-    rows, pool = _flatten(drawn, None), _Pool((size, 3, recipe.size, recipe.size), device)
+    rows, pool = _flatten(drawn, drawn.targets), _Pool((size, 3, recipe.size, recipe.size), device)
     flat = torch.from_numpy(np.resize(rows.pairs, size))
 
     def gather() -> None:

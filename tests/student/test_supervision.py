@@ -34,7 +34,7 @@ def test_live_targets_are_the_cached_ones_to_the_last_bit(world: World) -> None:
     live = world.live("u8")
     for block in world.shards.blocks:
         drawn = draw_visit(world.shards, world.recipe, block, 0, 3)
-        kept, found = cache.read(block, 0, 3), live(drawn)
+        kept, found = cache.read(block, 0, 3), live(drawn)()
         assert np.array_equal(kept.hard, found.hard)
         assert kept.logits is not None and found.logits is not None
         assert kept.logits.tobytes() == found.logits.tobytes()

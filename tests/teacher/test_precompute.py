@@ -19,9 +19,9 @@ from pipeline.cache.repair import collect
 from pipeline.report.inspect_cache import inspect
 from pipeline.runtime.errors import IdentityError, RetryError, UsageError
 from pipeline.runtime.machine import StopSignal, device
-from pipeline.teacher import precompute
+from pipeline.teacher import label, precompute
 from pipeline.teacher.audit import audit
-from pipeline.teacher.label import label_visit
+from pipeline.teacher.label import ask_visit
 from pipeline.teacher.precompute import Share, fill, select
 from tests.support.world import World, make_world
 
@@ -89,10 +89,10 @@ def test_told_to_stop_it_ends_the_part_in_work_if_that_is_quick(
 
     def label_and_signal(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        return label_visit(*arguments)
+        return ask_visit(*arguments)
 
     monkeypatch.setattr(precompute, "GRACE", grace)
-    monkeypatch.setattr(precompute, "label_visit", label_and_signal)
+    monkeypatch.setattr(label, "ask_visit", label_and_signal)
     with pytest.raises(RetryError, match=f"stopped by SIGTERM after {whole} whole parts"):
         here.label("none", 6)
     monkeypatch.undo()
