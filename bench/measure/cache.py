@@ -16,10 +16,8 @@ import click
 import numpy as np
 
 from bench.timing import head, interleaved, machine, medians, microseconds, ratio, row
-from pipeline.cache.codec import codecs_for, hard_labels, pack, stored_dtype, stored_width, unpack
-from pipeline.cache.commit import PartRows
+from pipeline.cache.codec import codecs_for, hard_labels, pack, unpack
 from pipeline.cache.layout import Layout
-from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache
 from pipeline.data.shards import Block
 from tests.support import fake_teacher as fake
@@ -27,26 +25,11 @@ from tests.support import fake_teacher as fake
 Read = Callable[[Block, int, int], object]
 
 
-def build(root: Path, shape: Layout, views: int) -> tuple[Path, np.ndarray, np.ndarray | None]:
-    """A cache in a pool, and the same rows as raw memory maps: hard (V, N), stored (V, N, W)."""
-    pool = open_pool(root / "pool", fake.identity(shape))
-    hard = np.memmap(root / f"{shape.codec}.hard", np.uint16, "w+", shape=(views, shape.samples))
-    dtype, width = stored_dtype(shape.codec), stored_width(shape.codec, shape.classes)
-    stored = None
-    if dtype is not None:
-        stored = np.memmap(root / f"{shape.codec}.logits", dtype, "w+", shape=(views, shape.samples, width))
-    for part in shape.parts(views):
-        rows = fake.logits(shape, part)
-        encoded = pack(shape.codec, rows)
-        commit_part(pool, PartRows(part, hard_labels(rows), encoded, fake.pixels(shape, part), "source"))
-        where = (
-            slice(part[0] * shape.group, (part[0] + 1) * shape.group),
-            slice(part[1] * shape.shard_size, part[1] * shape.shard_size + shape.rows(part[1])),
-        )
-        hard[where] = hard_labels(rows)
-        if stored is not None and encoded is not None:
-            stored[where] = encoded
-    return pool.path, hard, stored
+def mapped(path: Path, rows: np.ndarray | None) -> np.ndarray | None:
+    if rows is None:
+        return None
+    np.save(path, rows)
+    return np.load(path, mmap_mode="r")
 
 
 def per_row(read: Read, work: list[tuple[Block, int]], r: int) -> float:
@@ -55,18 +38,17 @@ def per_row(read: Read, work: list[tuple[Block, int]], r: int) -> float:
 
 
 def measure(root: Path, shape: Layout, views: int, rounds: int) -> None:
-    path, hard, stored = build(root / shape.codec, shape, views)
-    cache = open_cache(path)
+    cache = open_cache(fake.filled(root / "pool", shape, views).path)
+    groups, shards = range(views // shape.group), range(shape.shards)
+    logits = np.concatenate([np.concatenate([fake.logits(shape, (g, s)) for s in shards], 1) for g in groups])
+    maps = mapped(root / "hard.npy", hard_labels(logits)), mapped(root / "logits.npy", pack(shape.codec, logits))
 
-    def rows(array: np.ndarray, block: Block, view: int, r: int) -> np.ndarray:
-        return np.array(array[view : view + r, block.row : block.row + block.samples])
-
-    def raw(block: Block, view: int, r: int) -> object:
-        return rows(hard, block, view, r), None if stored is None else rows(stored, block, view, r)
+    def raw(block: Block, view: int, r: int) -> list[np.ndarray]:
+        where = slice(view, view + r), slice(block.row, block.row + block.samples)
+        return [np.array(rows[where]) for rows in maps if rows is not None]
 
     def decoded(block: Block, view: int, r: int) -> object:
-        labels = rows(hard, block, view, r)
-        return labels, None if stored is None else unpack(shape.codec, rows(stored, block, view, r), shape.classes)
+        return [unpack(shape.codec, rows, shape.classes) for rows in raw(block, view, r)[1:]]
 
     chance = np.random.default_rng(0)
     blocks = fake.blocks(shape)

@@ -26,7 +26,8 @@ import click
 import numpy as np
 import torch
 
-from bench.measure.views import RECIPE, jpegs, shards_of
+from bench.measure.views import RECIPE
+from bench.photo_shards import jpegs, photo_shards
 from bench.timing import head, machine, row, timed
 from pipeline.base import engine
 from pipeline.data.shards import Shards
@@ -209,7 +210,7 @@ def main(most: int | None) -> None:
     most = most or max(1, cores() - 1)
     counts = sorted({1, 2, 4, 8, most} & set(range(1, most + 1)))
     with tempfile.TemporaryDirectory() as folder:
-        shards = shards_of(jpegs(16), Path(folder))
+        shards = photo_shards(Path(folder), jpegs(16), samples=16, block=16)
         print(head("alone, us per image", "CPU", "clock"))
         for name, (cpu, wall) in steps(shards).items():
             print(row(name, f"{cpu:.0f}", f"{wall:.0f}"), flush=True)

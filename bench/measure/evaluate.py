@@ -18,11 +18,8 @@ import timm
 import torch
 from PIL import Image
 
+from bench.photo_shards import photo_shards
 from bench.timing import compared, interleaved, machine, seconds
-from pipeline.data.listing import Entry, Split
-from pipeline.data.pack import pack
-from pipeline.data.shards import Shards
-from pipeline.data.sources import DataConfig
 from pipeline.evaluation.answering import answers_of
 from pipeline.evaluation.answers import write_answers
 from pipeline.evaluation.students import by_head
@@ -36,17 +33,9 @@ CLASSES = 1000
 KEPT = 500  # different files; each stands for many samples
 
 
-def photographs(root: Path, count: int) -> Shards:
-    """A validation split of ``count`` samples in ``root``."""
+def photographs(root: Path) -> list[bytes]:
     pictures = [Image.open(path).convert("RGB") for path in PICTURES.values()]
-    files = [save(crop(pictures[i % 5], Draws("evaluate", i)), "jpeg", root / f"image_{i}") for i in range(KEPT)]
-    entries = [
-        Entry(f"{i}", f"{i:06d}", i * 7 % CLASSES, "jpg", files[i % KEPT].stat().st_size, str(files[i % KEPT]))
-        for i in range(count)
-    ]
-    config = DataConfig.model_validate({"source": "folder", "shard_size": 1024, "block": 256})
-    pack(config, tuple(f"{c:04d}" for c in range(CLASSES)), {"val": Split(entries)}, root / "shards", 2)
-    return Shards.open(root / "shards/val")
+    return [save(crop(pictures[i % 5], Draws("evaluate", i)), "jpeg", root / f"{i}").read_bytes() for i in range(KEPT)]
 
 
 @click.command(help=__doc__)
@@ -60,7 +49,7 @@ def main(images: int, size: int, rounds: int) -> None:
     model = Student(timm.create_model("deit_tiny_distilled_patch16_224", num_classes=CLASSES, **arguments)).eval()
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        split = photographs(Path(folder), images)
+        split = photo_shards(Path(folder) / "shards", photographs(Path(folder)), images, classes=CLASSES)
         out, sizes = Path(folder) / "val.npz", list[int]()
         some = next(validation(split, recipe, device, 0)).images
 

@@ -15,7 +15,6 @@ import csv
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -89,43 +88,32 @@ def _labelled(labels: str, seed: int) -> dict[str, int]:
     return {} if labels == ALL else {"labelled_per_class": int(labels), "labelled_seed": seed}
 
 
-class Runner:
-    """Runs the stages of ``work`` one by one as commands, in several threads; what a stage left is not run again."""
-
-    def __init__(self, work: Path, stages: int) -> None:
-        self.work, self.stages, self.done, self.lock = work, stages, 0, threading.Lock()
-
-    def __call__(self, stage: str, out: str, *arguments: str) -> None:
-        log = self.work / "logs" / f"{stage}-{Path(out).name}.txt"
-        if not (self.work / out).exists():
-            command = [sys.executable, "-m", f"stages.{stage}", "--params", str(self.work / "params.yaml"), *arguments]
-            environment = {
-                "DISTIL_POOL": str(self.work / "pool"),
-                "DISTIL_WORKERS": "0",
-                "DISTIL_DEVICE": "cpu",
-                **os.environ,
-            }
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("w") as file:
-                if subprocess.run(command, stdout=file, stderr=file, env=environment).returncode:
-                    raise click.ClickException(f"{' '.join(command)} failed: {log}")
-        with self.lock:
-            self.done += 1
-            print(f"[{self.done}/{self.stages}] {stage} {Path(out).name}", flush=True)
+def run(work: Path, stage: str, out: str, *arguments: str) -> None:
+    """Runs a stage as a command, unless it left ``out`` before."""
+    log = work / "logs" / f"{stage}-{Path(out).name}.txt"
+    if (work / out).exists():
+        return
+    command = [sys.executable, "-m", f"stages.{stage}", "--params", str(work / "params.yaml"), *arguments]
+    own = {"DISTIL_POOL": str(work / "pool"), "DISTIL_WORKERS": "0", "DISTIL_DEVICE": "cpu"}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        if subprocess.run(command, stdout=file, stderr=file, env={**own, **os.environ}).returncode:
+            raise click.ClickException(f"{' '.join(command)} failed: {log}")
+    print(f"{stage} {Path(out).name}", flush=True)
 
 
 def run_all(work: Path, todo: list[Trial], jobs: int) -> None:
     """All stages of ``todo``, ``jobs`` at a time: one chain for each teacher, its cache and its students."""
     makers = {trial.maker: [other for other in todo if other.maker == trial.maker] for trial in todo}
-    run = Runner(work, 2 + 2 * len(makers) + len(todo))
-    run("index", "index.tsv", "--out", str(work / "index.tsv"))
-    run("shard", "shards", "--index", str(work / "index.tsv"), "--out", str(work / "shards"))
+    print(f"{2 + 2 * len(makers) + len(todo)} stages", flush=True)
+    run(work, "index", "index.tsv", "--out", str(work / "index.tsv"))
+    run(work, "shard", "shards", "--index", str(work / "index.tsv"), "--out", str(work / "shards"))
 
     def chain(maker: str) -> None:
-        run("fit_teacher", f"teachers/{maker}", "--work", str(work), "--teacher", maker)
-        run("precompute", f"caches/{maker}", "--work", str(work), "--cache", maker)
+        run(work, "fit_teacher", f"teachers/{maker}", "--work", str(work), "--teacher", maker)
+        run(work, "precompute", f"caches/{maker}", "--work", str(work), "--cache", maker)
         for trial in makers[maker]:
-            run("train", f"students/{trial.name}", "--work", str(work), "--student", trial.name)
+            run(work, "train", f"students/{trial.name}", "--work", str(work), "--student", trial.name)
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(chain, makers))

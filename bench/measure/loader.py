@@ -24,16 +24,12 @@ import numpy as np
 import torch
 import xxhash
 
-from bench.measure.views import jpegs
+from bench.photo_shards import jpegs, photo_shards
 from bench.timing import compared, interleaved, machine, timed
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import CacheConfig, layout_of
 from pipeline.cache.pool import open_pool
-from pipeline.data.listing import Entry, Split
-from pipeline.data.pack import pack
 from pipeline.data.shards import Block, Shards
-from pipeline.data.sources import DataConfig
-from pipeline.runtime.config import validate
 from pipeline.runtime.machine import cores
 from pipeline.teacher import label, precompute
 from pipeline.training import batches
@@ -48,17 +44,6 @@ from tests.support.world import make_world, open_world
 
 CPU = torch.device("cpu")
 REPEATS = 3
-
-
-def photos(folder: Path, samples: int, size: int) -> tuple[Shards, Recipe]:
-    """``samples`` JPEGs of 500 x 375 px in one shard of blocks of 256, and DeiT's recipe at ``size`` px."""
-    files = jpegs(16)
-    entries = [
-        Entry(f"{i}", f"p{i:06d}", i % 10, "jpg", len(files[i % 16]), data=files[i % 16]) for i in range(samples)
-    ]
-    config = validate(DataConfig, {"source": "folder", "shard_size": 1024, "block": 256, "classes": 10}, "data")
-    pack(config, tuple("abcdefghij"), {"train": Split(entries), "val": Split(entries[:10])}, folder, 1)
-    return Shards.open(folder / "train"), Recipe(seed=0, size=size, mix=Mix(mixup=0.8, cutmix=1.0))
 
 
 def draw_nothing(
@@ -142,7 +127,8 @@ def main(parts: tuple[str, ...], steps: int, samples: int, size: int, rounds: in
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shards, recipe = photos(folder / "photos", samples, size)
+        shards = photo_shards(folder / "photos", jpegs(16), samples)
+        recipe = Recipe(seed=0, size=size, mix=Mix(mixup=0.8, cutmix=1.0))
         if "cpu" in wanted:
             found = [costs(shards, recipe, steps, 24, 2) for _ in range(rounds)]
             own, theirs = (statistics.median(column) for column in zip(*found))

@@ -12,7 +12,6 @@ generators saved, seeded and restored for every view so that it can be replayed,
 kernels, pil: ``draw_visit`` with r views of every image, digests and plans included. decode: one whole decode.
 """
 
-import io
 import os
 import random
 import tempfile
@@ -26,44 +25,21 @@ import torch
 import webdataset
 import xxhash
 import zarr
-from PIL import Image
 from timm.data import create_transform
 
+from bench.photo_shards import jpegs, photo_shards
 from bench.timing import Step, head, interleaved, machine, medians, microseconds, row
-from pipeline.data.listing import Entry, Split
-from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
-from pipeline.data.sources import DataConfig
-from pipeline.runtime.config import validate
 from pipeline.views.choose import choose
 from pipeline.views.draw import compile_kernels, decode, draw
 from pipeline.views.drawn import draw_visit
 from pipeline.views.finish import finish, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Mix, Recipe
-from tests.support.pictures import procedural
 
 CLASSES = 1000
 RECIPE = Recipe(seed=0, size=224, mix=Mix(mixup=0.8, cutmix=1.0))
 GOALS = {"kernels, r = 1": "0.23 of straightforward", "kernels, r = 3": "0.14 of straightforward, 1.15 of a decode"}
-
-
-def jpegs(count: int) -> list[bytes]:
-    generator = np.random.default_rng(0)
-    files = []
-    for _ in range(count):
-        buffer = io.BytesIO()
-        Image.fromarray(procedural(generator, 500, 375)).save(buffer, "JPEG", quality=94)
-        files.append(buffer.getvalue())
-    return files
-
-
-def shards_of(files: list[bytes], root: Path) -> Shards:
-    """One shard of one block."""
-    entries = [Entry(f"{i}.jpg", f"k/{i}", i % 2, "jpg", len(data), data=data) for i, data in enumerate(files)]
-    config = validate(DataConfig, {"source": "folder", "shard_size": len(files), "block": len(files)}, "data")
-    pack(config, ("a", "b"), {"train": Split(entries), "val": Split(entries)}, root / "shards", 1)
-    return Shards.open(root / "shards" / "train")
 
 
 def straightforward(shards: Shards, root: Path | None) -> Step:
@@ -154,7 +130,7 @@ def main(samples: int, rounds: int) -> None:
     warnings.simplefilter("ignore")  # of webdataset and timm
     files = jpegs(samples)
     with tempfile.TemporaryDirectory() as folder:
-        shards = shards_of(files, Path(folder))
+        shards = photo_shards(Path(folder) / "shards", files, samples, samples)
         n = shards.samples
         compile_kernels()
         steps = {
