@@ -101,7 +101,7 @@ def run(out: Path, views: int, size: int, order: str, workers: int, threads: int
     np.save(out, found.reshape(-1, 2)[:views])
 
 
-def launch(out: Path, views: int, size: int, variant: Variant, other: str) -> bool:
+def launch(out: Path, views: int, size: int, variant: Variant, other: str = "") -> bool:
     """Runs one variant in a process of its own; False if it crashed. ``other``: the command of another machine's Python."""
     _, order, workers, threads, at_once, seed, capability = variant
     flags = ["--views", views, "--size", size, "--order", order, "--workers", workers]
