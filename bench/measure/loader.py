@@ -70,7 +70,7 @@ def costs(shards: Shards, recipe: Recipe, steps: int, warm: int, number: int) ->
     schedule = Schedule(0, tuple(block.samples for block in shards.blocks), REPEATS, 300, 1, 4, 256)
     idle = patch.object(workers, "draw_visit", draw_nothing)
     with idle, patch.object(batches, "finish", lambda pixels, plan, recipe: pixels):
-        stream = batches.batches(schedule, range(1), 0, warm + steps, shards, recipe, CPU, number)
+        stream = batches.Loader(schedule, range(1), shards, recipe, CPU, number).batches(0, warm + steps)
         for _ in range(warm):
             next(stream)
         before = time.process_time(), _of_children()
@@ -110,7 +110,7 @@ def precomputed(folder: Path, shards: Shards, recipe: Recipe, number: int) -> fl
     free = torch.zeros(REPEATS, shards.block_size, 10)
     with patch.object(label, "ask_visit", lambda teacher, recipe, drawn: lambda: free[:, : drawn.block.samples]):
         parts = precompute.select(layout, REPEATS, precompute.Share())
-        done = precompute.fill(pool, parts, shards, recipe, world.teacher, REPEATS, number)
+        done = precompute.fill(pool, parts, shards, recipe, world.teacher, number)
     return done.views / done.total_s
 
 

@@ -42,7 +42,7 @@ def main(rounds: int, views: int, samples: int, codec: CodecName, workers: int) 
         def fill(commits: bool) -> precompute.Summary:
             pool = open_pool(Path(tempfile.mkdtemp(dir=folder)), identity)
             with nullcontext() if commits else dropped:
-                return precompute.fill(pool, parts, world.shards, world.recipe, world.teacher, 3, workers)
+                return precompute.fill(pool, parts, world.shards, world.recipe, world.teacher, workers)
 
         found = interleaved({"without commits": partial(fill, False), "with commits": partial(fill, True)}, rounds)
     speed = {way: [done.views / done.total_s for done in runs] for way, runs in found.items()}

@@ -14,7 +14,7 @@ Times are of the CPU where there is no GPU, and of the clock on a GPU. Drawing, 
 
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from pipeline.teacher import fit
 from pipeline.teacher.config import NamedTeacher, TeacherConfig
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.model import create as create_teacher
-from pipeline.training.batches import Batch, batches
+from pipeline.training.batches import Loader
 from pipeline.training.step import Stepper
 from pipeline.views.drawn import DrawnVisit, draw_visit
 from tests.support.world import World, make_world, student, training
@@ -53,12 +53,11 @@ class Way:
         config = training(world, 1, epochs=float(VIEWS), **fields)
         cache = open_cache(world.label("f16", VIEWS).path)
         supervision: Supervision = "none" if chosen.distillation == "none" else "cached"
-        lookup, _ = sources(supervision, VIEWS, 1.0, world.shards, cache, None)
+        targets = sources(supervision, VIEWS, 1.0, world.shards, cache, None)
         schedule = make_schedule(config, world.shards, VIEWS, world.recipe.shared_pairing)
         steps = schedule.pairs_per_cycle // (batch // 2)
-        self.batches: Iterator[Batch] = batches(
-            schedule, range(1), 0, steps, world.shards, world.recipe, device(), 0, lookup
-        )
+        loader = Loader(schedule, range(1), world.shards, world.recipe, device(), 0, *targets)
+        self.batches = loader.batches(0, steps)
         torch.manual_seed(0)
         model = create(chosen, 10, world.recipe.size).to(device()).train()
         self.step = Stepper(model, config, device())

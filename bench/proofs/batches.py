@@ -12,6 +12,7 @@ import multiprocessing
 import sys
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -22,7 +23,7 @@ import xxhash
 from pipeline.data.shards import Shards
 from pipeline.runtime.machine import device
 from pipeline.student.train import make_schedule
-from pipeline.training import batches
+from pipeline.training.batches import Loader
 from pipeline.training.schedule import Schedule, windows
 from pipeline.views import ring
 from pipeline.views.drawn import DrawnVisit, draw_visit
@@ -36,13 +37,14 @@ def wrong_bits(folder: Path, steps: int) -> int:
     world, lanes = make_world(folder), range(2)
     schedule = make_schedule(training(world, steps, lanes=2, window=2), world.shards, 6)
     expected = [digest(*step) for step in plainly(world.shards, world.recipe, schedule, steps)]
-    size = batches.windows_size(schedule, lanes, world.shards, world.recipe, 2)
+    loader = Loader(schedule, lanes, world.shards, world.recipe, device(), 2)
+    size = loader.ring()
     wrong = 0
     for number, short in ((0, False), (1, False), (2, False), (3, False), (2, True)):
         little = patch.object(ring, "free_memory", lambda: int((size.held + 1.5) * size.slot / 0.8))
         with little if short else nullcontext():
             # All are taken before one is looked at: no later batch may touch them, whatever a GPU has still to copy.
-            taken = list(batches.batches(schedule, lanes, 0, steps, world.shards, world.recipe, device(), number))
+            taken = list(replace(loader, workers=number).batches(0, steps))
         found = [digest(batch.images, batch.labels, batch.partner_labels, batch.lam) for batch in taken]
         wrong += abs(len(found) - len(expected)) + sum(a != b for a, b in zip(found, expected))
     return wrong

@@ -27,7 +27,7 @@ from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.model import computing
 from pipeline.teacher.model import create as create_teacher
 from pipeline.teacher.precompute import views_per_visit
-from pipeline.training.batches import Batch, seconds_per_row, windows_size
+from pipeline.training.batches import Batch, Loader, seconds_per_row
 from pipeline.training.config import TrainConfig
 from pipeline.training.schedule import lanes_of
 from pipeline.training.step import Stepper
@@ -76,7 +76,7 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
             }
             students[student]["hours_teacher_live"] = rows * teaching / 3600
             lanes = lanes_of(0, world_size(), training.lanes)
-            memory.append(str(windows_size(schedule, lanes, shards, recipe, workers, free=ENOUGH)))
+            memory.append(str(Loader(schedule, lanes, shards, recipe, device, workers).ring(ENOUGH)))
     cache_hours = views * max(drawn_at, teaching) / 3600
     parts = layout.groups(cache.views) * layout.shards
     return {

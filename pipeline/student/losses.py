@@ -20,6 +20,17 @@ Form = Literal["kl", "hinton"]
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """How a student learns from its teacher: ``alpha`` weighs the distillation term; the others are of the soft one."""
+
+    kind: Literal["none", "soft", "hard"]
+    alpha: float = 0.5
+    tau: float = 1.0
+    reduction: Reduction = "batchmean"
+    form: Form = "kl"
+
+
+@dataclass(frozen=True)
 class Loss:
     """Scalars, each a mean over the batch: ``total`` is what is minimised, the other two are its parts, unweighted."""
 
@@ -72,16 +83,7 @@ def soft_distillation(
 
 
 def distillation_loss(
-    heads: Heads,
-    target: Tensor,
-    hard: Tensor | None,
-    logits: Tensor | None,
-    *,
-    kind: Literal["none", "soft", "hard"],
-    alpha: float = 0.5,
-    tau: float = 1.0,
-    reduction: Reduction = "batchmean",
-    form: Form = "kl",
+    heads: Heads, target: Tensor, hard: Tensor | None, logits: Tensor | None, how: Distillation
 ) -> Loss:
     """The loss of one batch.
 
@@ -93,12 +95,12 @@ def distillation_loss(
     Raises UsageError when the targets hold no teacher output of the kind asked for.
     """
     task = soft_cross_entropy(heads.class_logits, target)
-    if kind == "none":
+    if how.kind == "none":
         if heads.distillation_logits is not None:
             task = 0.5 * task + 0.5 * soft_cross_entropy(heads.distillation_logits, target)
         return Loss(task, task, torch.zeros_like(task))
     student = heads.class_logits if heads.distillation_logits is None else heads.distillation_logits
-    if kind == "hard":
+    if how.kind == "hard":
         if hard is None:
             raise UsageError(
                 "distillation 'hard' needs the teacher's hard labels, found none; name a cache or a teacher"
@@ -110,5 +112,5 @@ def distillation_loss(
                 "distillation 'soft' needs the teacher's logits, found hard labels only (codec 'none'); "
                 "set the cache's codec to top16, u8 or f16, or the distillation to 'hard'"
             )
-        distill = soft_distillation(student, logits, tau, reduction, form)
-    return Loss(task * (1.0 - alpha) + distill * alpha, task, distill)
+        distill = soft_distillation(student, logits, how.tau, how.reduction, how.form)
+    return Loss(task * (1.0 - how.alpha) + distill * how.alpha, task, distill)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +20,13 @@ from pipeline.student.config import StudentConfig
 from pipeline.student.export import export as export_student
 from pipeline.student.initial import load_initial
 from pipeline.student.inputs import Inputs, NamedStudent
-from pipeline.student.losses import distillation_loss, smoothed_mixed_target
+from pipeline.student.losses import Distillation, distillation_loss, smoothed_mixed_target
 from pipeline.student.model import Student
 from pipeline.student.model import create as create_student
 from pipeline.student.scores import all_scores
 from pipeline.student.supervision import sources
 from pipeline.training import loop
-from pipeline.training.batches import Batch, batches, windows_size
+from pipeline.training.batches import Batch, Loader
 from pipeline.training.config import TrainConfig
 from pipeline.training.labelled import with_labels_of
 from pipeline.training.run_libraries import place_of
@@ -58,20 +58,11 @@ def make_schedule(config: TrainConfig, shards: Shards, coverage: int, shared_pai
 
 def make_compute(config: TrainConfig, chosen: StudentConfig, classes: int) -> Compute:
     """The loss of a batch, as the student's and its training's entries say."""
+    how = Distillation(chosen.distillation, chosen.alpha, chosen.tau, chosen.soft_reduction, chosen.soft_form)
 
     def compute(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         target = smoothed_mixed_target(batch.labels, batch.partner_labels, batch.lam, classes, config.smoothing)
-        loss = distillation_loss(
-            model(batch.images),
-            target,
-            batch.hard,
-            batch.logits,
-            kind=chosen.distillation,
-            alpha=chosen.alpha,
-            tau=chosen.tau,
-            reduction=chosen.soft_reduction,
-            form=chosen.soft_form,
-        )
+        loss = distillation_loss(model(batch.images), target, batch.hard, batch.logits, how)
         return {"loss": loss.total, "task": loss.task.detach(), "distill": loss.distill.detach()}
 
     return compute
@@ -105,21 +96,21 @@ def train_student(
     schedule = make_schedule(config, shards, inputs.coverage, recipe.shared_pairing)
     lanes = lanes_of(rank(), world_size(), config.lanes)
     verify = 1.0 if config.verify_views == "all" else config.verify_views
-    lookup, label = sources(chosen.supervision, schedule.period, verify, shards, inputs.cache, inputs.live)
+    targets = sources(chosen.supervision, schedule.period, verify, shards, inputs.cache, inputs.live)
+    loader = Loader(schedule, lanes, shards, recipe, device, workers, *targets)
     say(
         f"{name}: {schedule.steps(config.epochs)} steps of {config.batch}, K = {schedule.period} views, r = {config.repeats}, "
         f"on {device_name()}"
     )
-    say(f"{name}: {windows_size(schedule, lanes, shards, recipe, workers)}")  # refused here if there is no room
+    say(f"{name}: {loader.ring()}")  # refused here if there is no room
     # The model, new or from trained weights.
     torch.manual_seed(config.seed)
     model = create_student(chosen, len(shards.classes), recipe.size)
     if inputs.initial is not None:
         load_initial(model, inputs.initial)
     model.to(device)
-    compute = make_compute(config, chosen, len(shards.classes))
 
-    # What else the loop asks for: a score, batches.
+    # What else the loop asks for: a loss and a score.
     def score(last: nn.Module, average: nn.Module | None) -> Row:
         result = average if average is not None and config.result == "average" else last
         result.eval()
@@ -135,12 +126,10 @@ def train_student(
             found |= {f"{split}_{key}": value for key, value in scores.items()}
         return found
 
-    def load(start: int, stop: int) -> Generator[Batch, None, None]:
-        return batches(schedule, lanes, start, stop, shards, recipe, device, workers, lookup, label)
-
+    task = loop.Task(make_compute(config, chosen, len(shards.classes)), score, observe)
     directory = place_of(directory, schedule.steps(config.epochs), device)
     with loop.exclusive(directory):
-        return loop.run(name, model, compute, config, schedule, load, directory, device, score, observe)
+        return loop.run(name, model, task, config, loader, directory)
 
 
 def write_student(trained: loop.Trained, student: NamedStudent, classes: Sequence[str], out: Path) -> None:

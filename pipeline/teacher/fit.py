@@ -3,7 +3,7 @@
 Either way the stage leaves ``model.safetensors``, so that everything downstream depends on bytes and not on a name.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pipeline.runtime.work import Work
 from pipeline.teacher.config import NamedTeacher
 from pipeline.teacher.model import affine_of, create, read_initial, start_from
 from pipeline.training import loop
-from pipeline.training.batches import Batch, batches, windows_size
+from pipeline.training.batches import Batch, Loader
 from pipeline.training.config import FitConfig
 from pipeline.training.labelled import with_labels_of
 from pipeline.training.run_libraries import place_of
@@ -73,7 +73,8 @@ def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: Inputs, directory
     schedule = Schedule(fit.seed, sizes, 1, 1_000_000_000, fit.lanes, fit.window, fit.batch, epoch_samples=count)
     lanes = lanes_of(rank(), world_size(), fit.lanes)
     say(f"fit_teacher: {schedule.steps(fit.epochs)} steps of {fit.batch}, on {device_name()}")
-    say(f"fit_teacher: {windows_size(schedule, lanes, train, recipe, workers)}")  # refused here if there is no room
+    loader = Loader(schedule, lanes, train, recipe, device, workers)
+    say(f"fit_teacher: {loader.ring()}")  # refused here if there is no room
     # The model, from new weights or from given ones, and its loss.
     torch.manual_seed(fit.seed)
     model = create(config, len(train.classes), pretrained=False, size=recipe.size)
@@ -93,12 +94,9 @@ def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: Inputs, directory
         )
         return {"loss": (batch.lam * own + (1.0 - batch.lam) * other).mean()}
 
-    def load(start: int, stop: int) -> Generator[Batch, None, None]:
-        return batches(schedule, lanes, start, stop, train, recipe, device, workers)
-
     directory = place_of(directory, schedule.steps(fit.epochs), device)
     with loop.exclusive(directory):
-        trained = loop.run("fit_teacher", model, compute, fit, schedule, load, directory, device)
+        trained = loop.run("fit_teacher", model, loop.Task(compute), fit, loader, directory)
     if trained.average is not None:
         model.load_state_dict(trained.average)
     if world_size() > 1:  # each rank has batch-norm statistics of its own; those of rank 0 are kept, and scored

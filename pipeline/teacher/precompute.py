@@ -131,7 +131,6 @@ def fill(
     shards: Shards,
     recipe: Recipe,
     teacher: Teacher,
-    repeats: int,
     workers: int,
     stop: StopSignal | None = None,
 ) -> Summary:
@@ -141,7 +140,7 @@ def fill(
     IntegrityError for damaged shards or a teacher that gives NaN; OSError on a full disk.
     """
     # Which parts nobody has committed.
-    layout = pool.layout
+    layout, repeats = pool.layout, views_per_visit(pool.layout.group)
     done = committed(pool)
     todo = [part for part in parts if part not in done]
     if len(todo) < len(parts):
@@ -258,7 +257,7 @@ def run(
         if told := other_arithmetic(pool.path, own):
             say(f"warning: {told}")
         note(pool, [own])
-    summary = fill(pool, mine, shards, recipe, teacher, views_per_visit(layout.group), workers, StopSignal())
+    summary = fill(pool, mine, shards, recipe, teacher, workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "
         f"{summary.read_wait_s:.1f} s, teacher {summary.predict_s:.1f} s, writing {summary.write_s:.1f} s (overlapped)"

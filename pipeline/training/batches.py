@@ -154,61 +154,61 @@ class _Step:
         )
 
 
-def batches(
-    schedule: Schedule,
-    lanes: range,
-    start: int,
-    stop: int,
-    shards: Shards,
-    recipe: Recipe,
-    device: torch.device,
-    workers: int,
-    lookup: Lookup | None = None,
-    label: Label | None = None,
-) -> Generator[Batch, None, None]:
-    """The batches of steps ``start .. stop - 1`` for the given lanes, in order.
+@dataclass(frozen=True)
+class Loader:
+    """What this rank's batches are made of, by ``workers`` processes. ``lookup`` gives a visit's targets in its worker;
+    ``label`` gives them here for visits without."""
 
-    ``lookup`` gives a visit's targets in its worker; ``label`` gives them here for visits without. Raises a worker's refusal
-    (IntegrityError with shard, block and view), and RetryError as VisitReader does. A single process that is told to stop
-    ends its wait at once and can save; a rank waits GRACE seconds, since the other ranks need its share of the step.
-    """
-    coming, ahead = itertools.tee(windows(schedule, lanes, start, stop))
-    needed = (visit for window in ahead for visit in window.visits)
-    size = windows_size(schedule, lanes, shards, recipe, workers)
-    rows = 2 * schedule.pairs_per_step * len(lanes)
-    pool = _Pool((rows, 3, recipe.size, recipe.size), device)
-    state = {lane: _Lane() for lane in lanes}
-    waited = 0.0
-    with VisitReader(shards, recipe, needed, size, lookup, GRACE if world_size() > 1 else 0.0) as reader:
-        for _ in range(start, stop):
-            reader.check()
-            step = _Step(rows, pool)
-            for lane in lanes:
-                held, missing = state[lane], schedule.pairs_per_step
-                while missing:
-                    if not len(held.order):
-                        window = next(coming)
-                        assert window.lane == lane, "windows come in the order of need"
-                        for used in held.rows:
-                            reader.release(used.drawn)
-                        held.rows = _rows_of([next(reader) for _ in window.visits], label)
-                        held.order = window.order
-                    missing -= held.give(missing, step)
-            yield step.batch(recipe, device, reader.waited - waited)
-            waited = reader.waited
+    schedule: Schedule
+    lanes: range
+    shards: Shards
+    recipe: Recipe
+    device: torch.device
+    workers: int
+    lookup: Lookup | None = None
+    label: Label | None = None
 
+    def ring(self, free: int | None = None) -> RingSize:
+        """The ring for W visits per lane and those drawn ahead, within ``free`` bytes (None: as measured). Raises UsageError
+        where that is too little.
 
-def windows_size(
-    schedule: Schedule, lanes: range, shards: Shards, recipe: Recipe, workers: int, free: int | None = None
-) -> RingSize:
-    """The ring for W visits per lane and those drawn ahead, within ``free`` bytes (None: as measured). Raises UsageError
-    where that is too little.
+        All lanes may need their next window in the same step, so as many visits are drawn ahead as are held.
+        """
+        held = self.schedule.window * len(self.lanes)
+        ahead = max(AHEAD, -(-held // self.workers)) if self.workers else 0
+        return ring_size(self.shards, self.recipe, self.schedule.repeats, self.workers, held, ahead, free)
 
-    All lanes may need their next window in the same step, so as many visits are drawn ahead as are held.
-    """
-    held = schedule.window * len(lanes)
-    ahead = max(AHEAD, -(-held // workers)) if workers else 0
-    return ring_size(shards, recipe, schedule.repeats, workers, held, ahead, free)
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+        """The batches of steps ``start .. stop - 1`` for the given lanes, in order.
+
+        Raises a worker's refusal (IntegrityError with shard, block and view), and RetryError as VisitReader does. A single
+        process that is told to stop ends its wait at once and can save; a rank waits GRACE seconds, since the other ranks
+        need its share of the step.
+        """
+        pairs, size = self.schedule.pairs_per_step, self.recipe.size
+        coming, ahead = itertools.tee(windows(self.schedule, self.lanes, start, stop))
+        needed = (visit for window in ahead for visit in window.visits)
+        rows = 2 * pairs * len(self.lanes)
+        pool = _Pool((rows, 3, size, size), self.device)
+        state = {lane: _Lane() for lane in self.lanes}
+        waited, grace = 0.0, GRACE if world_size() > 1 else 0.0
+        with VisitReader(self.shards, self.recipe, needed, self.ring(), self.lookup, grace) as reader:
+            for _ in range(start, stop):
+                reader.check()
+                step = _Step(rows, pool)
+                for lane in self.lanes:
+                    held, missing = state[lane], pairs
+                    while missing:
+                        if not len(held.order):
+                            window = next(coming)
+                            assert window.lane == lane, "windows come in the order of need"
+                            for used in held.rows:
+                                reader.release(used.drawn)
+                            held.rows = _rows_of([next(reader) for _ in window.visits], self.label)
+                            held.order = window.order
+                        missing -= held.give(missing, step)
+                yield step.batch(self.recipe, self.device, reader.waited - waited)
+                waited = reader.waited
 
 
 def seconds_per_row(drawn: DrawnVisit, size: int, recipe: Recipe, device: torch.device) -> float:

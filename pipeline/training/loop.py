@@ -13,7 +13,7 @@ not finite ends the run as there, but with its steps named and a whole checkpoin
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +29,23 @@ from pipeline.runtime.machine import StopSignal, rank, world_size
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.units import number
 from pipeline.training import run_libraries
-from pipeline.training.batches import Batch
+from pipeline.training.batches import Loader
 from pipeline.training.config import LoopConfig
 from pipeline.training.journal import Journal
 from pipeline.training.optimizer import make_average, make_scheduler, update_average
-from pipeline.training.schedule import Schedule
 from pipeline.training.state import Row, State
 from pipeline.training.step import Compute, Stepper, tensor_float32
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is trained for. ``score`` is asked about the model and the average of its weights at the end of every
+    ``score_epochs``-th epoch, and its values join the log row; ``observe(step, loss)`` sees every step's loss, at the price
+    of a synchronisation each."""
+
+    compute: Compute
+    score: Callable[[nn.Module, nn.Module | None], Row] | None = None
+    observe: Callable[[int, float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,25 +59,11 @@ class Trained:
     speed: list[Row]
 
 
-def run(
-    title: str,
-    model: nn.Module,
-    compute: Compute,
-    config: LoopConfig,
-    schedule: Schedule,
-    batches: Callable[[int, int], Generator[Batch, None, None]],
-    directory: Path,
-    device: torch.device,
-    score: Callable[[nn.Module, nn.Module | None], Row] | None = None,
-    observe: Callable[[int, float], None] | None = None,
-) -> Trained:
-    """Trains ``model`` in place for ``schedule.steps(config.epochs)`` steps.
-
-    ``batches(start, stop)`` gives this rank's batches; ``directory`` holds the checkpoints; ``score`` is asked about
-    the model and the average of its weights at the end of every ``score_epochs``-th epoch, and its values join the log
-    row; ``observe(step, loss)`` sees every step's loss, at the price of a synchronisation each. Raises RetryError (75)
-    after saving when told to stop, IntegrityError on a loss or weights that are not finite.
-    """
+def run(title: str, model: nn.Module, task: Task, config: LoopConfig, loader: Loader, directory: Path) -> Trained:
+    """Trains ``model`` in place for ``schedule.steps(config.epochs)`` steps of the ``loader``; ``directory`` holds the
+    checkpoints. Raises RetryError (75) after saving when told to stop, IntegrityError on a loss or weights that are not
+    finite."""
+    schedule, device = loader.schedule, loader.device
     steps, per_epoch = schedule.steps(config.epochs), schedule.steps_per_epoch()
     # Optimiser, schedule and average, from the newest checkpoint on.
     torch.manual_seed(config.seed + rank())  # stochastic depth and dropout; views never use it
@@ -86,9 +82,9 @@ def run(
     def add_score(row: Row) -> None:
         """Scores the end of an epoch, the last ``row`` of the log, where that is due and was not done before a stop."""
         due = len(state.rows) % config.score_epochs == 0 or row["step"] == steps
-        if score is not None and due and not any(name.startswith("val_") for name in row):
+        if task.score is not None and due and not any(name.startswith("val_") for name in row):
             try:
-                row |= score(model, average.module if average is not None else None)
+                row |= task.score(model, average.module if average is not None else None)
             except Interrupted:
                 if world_size() == 1:  # the score is made up for when the run goes on
                     state.save(int(row["step"]))
@@ -97,7 +93,7 @@ def run(
             model.train()
 
     model.train()
-    loading = closing(batches(start, steps))
+    loading = closing(loader.batches(start, steps))
     with (
         loading as stream,
         progress(title, steps - start, "steps") as tick,
@@ -118,12 +114,12 @@ def run(
                 raise _stopped(title, stop, step, steps) from None
             # One step, and its share of the average and of the log.
             scheduler.step_update(step)
-            values = stepper(compute, batch)
+            values = stepper(task.compute, batch)
             if average is not None:
                 update_average(average, model, config.optimizer, step)
             state.add(values, batch)
-            if observe is not None:
-                observe(step, float(values["loss"]))
+            if task.observe is not None:
+                task.observe(step, float(values["loss"]))
             done, note = step + 1, ""
             # The end of an epoch: a row of the log, and a score.
             if done % per_epoch == 0 or done == steps:

@@ -19,7 +19,7 @@ from pipeline.student.export import export as export_student
 from pipeline.student.export import load as load_student
 from pipeline.student.heads import Heads
 from pipeline.student.initial import initial_state, load_initial, read_initial
-from pipeline.student.losses import distillation_loss
+from pipeline.student.losses import Distillation, distillation_loss
 from pipeline.student.model import Student
 from pipeline.student.model import create as create_student
 from pipeline.views.recipe import Recipe
@@ -92,7 +92,7 @@ def test_undistilled_students_have_the_class_head_only(arch):
 def test_every_parameter_learns_from_the_distillation_loss():
     model = make(drop_path=0.0).train()
     target = F.one_hot(torch.tensor([0, 1, 2, 3]), 10).float()
-    loss = distillation_loss(model(views()), target, torch.tensor([4, 5, 6, 7]), None, kind="hard")
+    loss = distillation_loss(model(views()), target, torch.tensor([4, 5, 6, 7]), None, Distillation("hard"))
     loss.total.backward()
     assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0] == []
 
@@ -100,7 +100,7 @@ def test_every_parameter_learns_from_the_distillation_loss():
 def test_two_class_tokens_without_a_teacher_learn_the_label_half_each():
     model = make(drop_path=0.0, distillation="none", cache="none").train()
     heads, target = model(views()), F.one_hot(torch.tensor([0, 1, 2, 3]), 10).float()
-    loss = distillation_loss(heads, target, None, None, kind="none")
+    loss = distillation_loss(heads, target, None, None, Distillation("none"))
     each = [F.cross_entropy(logits, target) for logits in (heads.class_logits, heads.distillation_logits)]
     assert torch.allclose(loss.total, (each[0] + each[1]) / 2) and each[0] != each[1]
     loss.total.backward()

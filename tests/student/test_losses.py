@@ -11,7 +11,13 @@ from timm.loss import SoftTargetCrossEntropy
 
 from pipeline.runtime.errors import UsageError
 from pipeline.student.heads import Heads
-from pipeline.student.losses import distillation_loss, smoothed_mixed_target, soft_cross_entropy, soft_distillation
+from pipeline.student.losses import (
+    Distillation,
+    distillation_loss,
+    smoothed_mixed_target,
+    soft_cross_entropy,
+    soft_distillation,
+)
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -47,10 +53,7 @@ def test_the_loss_with_the_token_is_deits(kind, alpha, tau):
         labels,
         teacher.argmax(1),
         teacher,
-        kind=kind,
-        alpha=alpha,
-        tau=tau,
-        reduction="elementmean",
+        Distillation(kind, alpha, tau, "elementmean"),
     )
     assert torch.equal(loss.total, deit_loss(outputs, outputs_kd, teacher, labels, kind, alpha, tau))
     assert torch.allclose(loss.total, (1 - alpha) * loss.task + alpha * loss.distill)
@@ -58,13 +61,13 @@ def test_the_loss_with_the_token_is_deits(kind, alpha, tau):
 
 def test_without_the_token_distillation_acts_on_the_class_head():
     outputs, teacher, labels = draw(4, 5), draw(4, 5, seed=1), draw(4, 5, seed=2).softmax(1)
-    loss = distillation_loss(Heads(outputs), labels, teacher.argmax(1), None, kind="hard")
+    loss = distillation_loss(Heads(outputs), labels, teacher.argmax(1), None, Distillation("hard"))
     assert torch.equal(loss.total, deit_loss(outputs, outputs, teacher, labels, "hard", 0.5, 1.0))
 
 
 def test_no_distillation_is_the_task_alone():
     outputs, labels = draw(4, 5), draw(4, 5, seed=2).softmax(1)
-    loss = distillation_loss(Heads(outputs), labels, None, None, kind="none", alpha=0.9)
+    loss = distillation_loss(Heads(outputs), labels, None, None, Distillation("none", 0.9))
     assert torch.equal(loss.total, SoftTargetCrossEntropy()(outputs, labels))
     assert loss.distill == 0
 
@@ -75,12 +78,12 @@ def test_values_worked_out_by_hand():
     target = torch.tensor([[0.5, 0.5]])
     teacher = torch.tensor([[math.log(3.0), 0.0]])
     task = -0.5 * math.log(1 / 4) - 0.5 * math.log(3 / 4)
-    hard = distillation_loss(heads, target, torch.tensor([0]), None, kind="hard", alpha=0.25)
+    hard = distillation_loss(heads, target, torch.tensor([0]), None, Distillation("hard", 0.25))
     assert hard.task.item() == pytest.approx(task, rel=1e-6)
     assert hard.distill.item() == pytest.approx(math.log(4), rel=1e-6)
     assert hard.total.item() == pytest.approx(0.75 * task + 0.25 * math.log(4), rel=1e-6)
     # KL((3/4, 1/4) || (1/4, 3/4)) = 3/4 ln 3 - 1/4 ln 3 = ln(3) / 2
-    soft = distillation_loss(heads, target, None, teacher, kind="soft", alpha=1.0)
+    soft = distillation_loss(heads, target, None, teacher, Distillation("soft", 1.0))
     assert soft.total.item() == pytest.approx(math.log(3) / 2, rel=1e-6)
     # At tau 1/2 the logits double, 9:1 against 1:9: KL = 8/10 ln 9, times tau**2 = 1/4.
     assert soft_distillation(heads.class_logits, teacher, 0.5, "batchmean").item() == pytest.approx(
@@ -173,7 +176,7 @@ def test_every_form_and_its_gradients_are_the_float64_formulas(token, kind, form
     leaves = [value.requires_grad_() for value in (outputs, outputs_kd) if value is not None]
     loss = distillation_loss(
         Heads(outputs, outputs_kd), labels, teacher.argmax(1), teacher,
-        kind=kind, alpha=alpha, tau=tau, reduction=reduction, form=form,
+        Distillation(kind, alpha, tau, reduction, form),
     )  # fmt: skip
     loss.total.backward()
     plain = [
@@ -205,11 +208,11 @@ def test_an_unknown_label_leaves_its_share_of_the_target_empty():
 def test_gradients_reach_the_heads_and_not_the_teacher():
     heads = Heads(draw(4, 5).requires_grad_(), draw(4, 5, seed=1).requires_grad_())
     teacher = draw(4, 5, seed=2)
-    distillation_loss(heads, draw(4, 5, seed=3).softmax(1), None, teacher, kind="soft").total.backward()
+    distillation_loss(heads, draw(4, 5, seed=3).softmax(1), None, teacher, Distillation("soft")).total.backward()
     assert heads.class_logits.grad is not None and heads.distillation_logits.grad is not None
 
 
 @pytest.mark.parametrize(("kind", "wanted"), [("hard", "hard labels"), ("soft", "codec")])
 def test_missing_teacher_outputs_are_refused(kind, wanted):
     with pytest.raises(UsageError, match=wanted):
-        distillation_loss(Heads(draw(2, 3)), draw(2, 3).softmax(1), None, None, kind=kind)
+        distillation_loss(Heads(draw(2, 3)), draw(2, 3).softmax(1), None, None, Distillation(kind))

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import tomllib
-from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from pipeline.student import train
 from pipeline.student.inputs import Inputs, NamedStudent, run_key
 from pipeline.student.losses import smoothed_mixed_target
 from pipeline.training import loop
-from pipeline.training.batches import Batch, batches
+from pipeline.training.batches import Batch, Loader
 from tests.support.world import World, make_world, named, student, training
 
 HERE = versions(device().type)
@@ -166,6 +165,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(world: 
 def test_weights_that_one_bad_gradient_made_nan_are_never_saved(world: World, tmp_path: Path) -> None:
     config = training(world, 12, checkpoint_steps=5)
     schedule = train.make_schedule(config, world.shards, 3)
+    loader = Loader(schedule, range(1), world.shards, world.recipe, device(), 0)
     calls = iter(range(12))
 
     def compute(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -173,11 +173,8 @@ def test_weights_that_one_bad_gradient_made_nan_are_never_saved(world: World, tm
         bad = next(calls) == 9  # the last step before a checkpoint: its loss is finite, its gradient is not
         return {"loss": loss + (0.0 * loss).sqrt() if bad else loss}
 
-    def load(start: int, stop: int) -> Generator[Batch, None, None]:
-        return batches(schedule, range(1), start, stop, world.shards, world.recipe, device(), 0)
-
     with pytest.raises(IntegrityError, match=r"weights became nan or inf by step 9; lower optimizer.lr"):
-        loop.run("s", torch.nn.Linear(3, 2).to(device()), compute, config, schedule, load, tmp_path, device())
+        loop.run("s", torch.nn.Linear(3, 2).to(device()), loop.Task(compute), config, loader, tmp_path)
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000005"]
 
 
@@ -187,13 +184,11 @@ def test_a_stop_during_a_score_loses_no_step_and_the_score_is_made_up_for(
 ) -> None:
     config = training(world, 21, batch=32)
     schedule = train.make_schedule(config, world.shards, 3)
+    loader = Loader(schedule, range(1), world.shards, world.recipe, device(), 0)
     asked: list[int] = []
 
     def compute(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         return {"loss": model(batch.images.mean((2, 3))).square().mean()}
-
-    def load(start: int, stop: int) -> Generator[Batch, None, None]:
-        return batches(schedule, range(1), start, stop, world.shards, world.recipe, device(), 0)
 
     def run(directory: Path, stop_at: int | None = None) -> list[dict[str, float]]:
         def score(model: torch.nn.Module, _: torch.nn.Module | None) -> dict[str, float]:
@@ -204,7 +199,7 @@ def test_a_stop_during_a_score_loses_no_step_and_the_score_is_made_up_for(
 
         torch.manual_seed(0)
         model = torch.nn.Linear(3, 2).to(device())
-        return loop.run("s", model, compute, config, schedule, load, directory, device(), score).rows
+        return loop.run("s", model, loop.Task(compute, score), config, loader, directory).rows
 
     whole = run(tmp_path / "whole")
     asked.clear()

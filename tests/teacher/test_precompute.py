@@ -76,9 +76,9 @@ def test_told_to_stop_it_stops_at_a_parts_boundary_with_whole_parts_only(world: 
     os.kill(os.getpid(), signal.SIGUSR1)
     parts = select(layout, 6, Share())
     with pytest.raises(RetryError, match="stopped by SIGUSR1 after 0 whole parts"):
-        fill(pool, parts, world.shards, world.recipe, world.teacher, 3, 0, stop)
+        fill(pool, parts, world.shards, world.recipe, world.teacher, 0, stop)
     assert committed(pool) == set()
-    assert fill(pool, parts, world.shards, world.recipe, world.teacher, 3, 0).parts == 6
+    assert fill(pool, parts, world.shards, world.recipe, world.teacher, 0).parts == 6
 
 
 @pytest.mark.parametrize(("grace", "whole"), [(60.0, 1), (0.0, 0)])

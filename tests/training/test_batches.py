@@ -13,7 +13,7 @@ import xxhash
 from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.machine import device
 from pipeline.student.train import make_schedule
-from pipeline.training.batches import Batch, batches
+from pipeline.training.batches import Batch, Loader
 from pipeline.training.schedule import Schedule
 from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
@@ -42,13 +42,14 @@ def three_cycles(world: World) -> tuple[Schedule, list[str]]:
 def load(
     world: World, schedule: Schedule, start: int, stop: int, workers: int = 0, lanes: range = range(4)
 ) -> list[Batch]:
-    return list(batches(schedule, lanes, start, stop, world.shards, world.recipe, device(), workers))
+    return list(Loader(schedule, lanes, world.shards, world.recipe, device(), workers).batches(start, stop))
 
 
 def digests(world: World, schedule: Schedule, workers: int, ranks: list[range]) -> list[str]:
     """Per step of three cycles the digest of images, labels and shares of all ranks' rows, in the order of ranks."""
     steps = 3 * schedule.pairs_per_cycle * 2 // schedule.batch
-    streams = [batches(schedule, lanes, 0, steps, world.shards, world.recipe, device(), workers) for lanes in ranks]
+    loaders = [Loader(schedule, lanes, world.shards, world.recipe, device(), workers) for lanes in ranks]
+    streams = [loader.batches(0, steps) for loader in loaders]
     found = []
     for parts in zip(*streams, strict=True):
         state = xxhash.xxh3_64()

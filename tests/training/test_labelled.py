@@ -19,7 +19,7 @@ from pipeline.student.losses import smoothed_mixed_target
 from pipeline.teacher import fit
 from pipeline.teacher.config import NamedTeacher
 from pipeline.teacher.model import Teacher
-from pipeline.training.batches import batches
+from pipeline.training.batches import Loader
 from pipeline.training.config import FitConfig, OptimizerConfig
 from pipeline.training.labelled import choose_labelled, with_labels_of
 from pipeline.views.drawn import draw_visit
@@ -72,7 +72,7 @@ def test_an_undistilled_student_trains_as_many_steps_on_labelled_images_only(wor
     schedule = train.make_schedule(config, only, 0)
     assert schedule.steps(config.epochs) == train.make_schedule(config, world.shards, 0).steps(config.epochs) == 25
     seen = Counter[int]()
-    for batch in batches(schedule, range(2), 0, 12, only, world.recipe, device(), 0):
+    for batch in Loader(schedule, range(2), only, world.recipe, device(), 0).batches(0, 12):
         assert (batch.labels >= 0).all() and (batch.partner_labels >= 0).all() and len(batch.labels) == 32
         seen.update(batch.labels.tolist())
     assert set(seen) == set(range(10)) and max(seen.values()) < 2 * min(seen.values())
@@ -94,7 +94,7 @@ def test_batches_hold_unknown_labels_and_the_target_leaves_them_out(world: World
     config = training(world, 4, labelled_per_class=5)
     partly = with_labels_of(world.shards, config, only=False)
     schedule = train.make_schedule(config, partly, 3)
-    for batch in batches(schedule, range(2), 0, 4, partly, world.recipe, device(), 0):
+    for batch in Loader(schedule, range(2), partly, world.recipe, device(), 0).batches(0, 4):
         target = smoothed_mixed_target(batch.labels, batch.partner_labels, batch.lam, 10, 0.1)
         known = batch.lam * (batch.labels >= 0) + (1 - batch.lam) * (batch.partner_labels >= 0)
         assert torch.allclose(target.sum(1), known, atol=1e-6)
