@@ -81,6 +81,23 @@ def test_long_functions_say_at_each_step_what_it_is_for(path: Path) -> None:
                 assert steps >= len(body) // 20, f"{name_of(path)}.{node.name}: {len(body)} lines, {steps} steps named"
 
 
+def parameters(path: Path) -> Iterator[tuple[str, int]]:
+    """Functions and methods of a file that are no click command and no numba kernel, with how many parameters each has."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and not re.search(
+            r"\b(kernel|inlined|command)\b", " ".join(map(ast.unparse, node.decorator_list))
+        ):
+            given = [of.arg for of in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            yield f"{path.stem}.{node.name}", len(given) - (given[:1] in (["self"], ["cls"]))
+
+
+def test_no_function_has_more_than_seven_parameters_and_few_have_seven() -> None:
+    counts = [found for path in [*MODULES, *SCRIPTS] for found in parameters(path)]
+    assert len(counts) > 500
+    assert not [name for name, count in counts if count > 7]
+    assert len(seven := [name for name, count in counts if count == 7]) <= 5, seven
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_global_generator_but_the_students_own(path: Path) -> None:
     # initial weights, stochastic depth and their state

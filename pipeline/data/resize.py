@@ -10,6 +10,7 @@ pixels it first lays side by side.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -213,31 +214,37 @@ def _resize(
             down_columns(planes[c], 0, 0, columns, starts_y, counts_y, weights_y, out[c], at_y, at_x)
 
 
-def resize(
-    image: np.ndarray, box: tuple[int, int, int, int], scaled: tuple[int, int], window: tuple[int, int, int, int],
-    cubic: bool, flip: bool, out: np.ndarray, place: tuple[int, int], room: "Room",
-) -> None:  # fmt: skip
-    """The part ``window`` of the crop ``box`` of ``image`` when that is resized to ``scaled``, into ``out``.
+class Scaling(NamedTuple):
+    """The part ``window`` of the crop ``box`` of an image when that is resized to ``scaled``, (height, width). ``box``,
+    ``window``: (top, left, height, width), in the image and in the resized crop. ``flip``: the window left to right."""
 
-    ``image``: uint8 (H, W, 3), contiguous. ``box``, ``window``: (top, left, height, width), in the image and in the
-    resized crop. ``scaled``: (height, width). ``flip``: the window left to right. ``out``: uint8 (3, rows, columns),
-    contiguous; the window's corner goes to ``place`` (row, column).
-    """
+    box: tuple[int, int, int, int]
+    scaled: tuple[int, int]
+    window: tuple[int, int, int, int]
+    cubic: bool
+    flip: bool
+
+
+def resize(image: np.ndarray, scaling: Scaling, out: np.ndarray, place: tuple[int, int], room: "Room") -> None:
+    """``scaling`` of ``image``, uint8 (H, W, 3), contiguous, into ``out``, uint8 (3, rows, columns), contiguous; the
+    window's corner goes to ``place`` (row, column)."""
     height, width = image.shape[:2]
-    need_y = _needed(box[2], scaled[0], window[2], cubic)
-    need_x = _needed(box[3], scaled[1], window[3], cubic)
-    mid = room.take(0, 3 * max(window[2] * need_x, need_y * window[3]))
+    _, _, rows, columns = scaling.window
+    need_y, need_x = (
+        _needed(scaling.box[2 + axis], scaling.scaled[axis], scaling.window[2 + axis], scaling.cubic)
+        for axis in range(2)
+    )
+    mid = room.take(0, 3 * max(rows * need_x, need_y * columns))
     one, two = (room.take(i, 3 * LANES * max(need_x, LANES)) for i in (1, 2))
-    done = room.take(3, 3 * LANES * window[3]).reshape(-1, 3 * LANES)
-    rows = image.reshape(height, 3 * width)
-    _resize(rows, box, scaled, window, cubic, flip, out, place, mid, one, two, done)
+    done = room.take(3, 3 * LANES * columns).reshape(-1, 3 * LANES)
+    _resize(image.reshape(height, 3 * width), *scaling, out, place, mid, one, two, done)
 
 
 def resize_whole(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """``image``, uint8 (H, W, 3), bicubic at another size, uint8 (height, width, 3)."""
     out = np.empty((3, height, width), np.uint8)
-    whole = (0, 0, image.shape[0], image.shape[1])
-    resize(image, whole, (height, width), (0, 0, height, width), True, False, out, (0, 0), Room())
+    box = (0, 0, image.shape[0], image.shape[1])
+    resize(image, Scaling(box, (height, width), (0, 0, height, width), True, False), out, (0, 0), Room())
     return np.ascontiguousarray(out.transpose(1, 2, 0))
 
 

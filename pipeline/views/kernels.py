@@ -8,7 +8,7 @@ import threading
 import numpy as np
 from PIL import Image
 
-from pipeline.data.resize import Room, resize
+from pipeline.data.resize import Room, Scaling, resize
 from pipeline.views import affine, colour
 from pipeline.views.choose import View
 from pipeline.views.decode import decode as decode  # the door takes ``decode`` and ``draw`` of an implementation
@@ -47,7 +47,7 @@ def draw(pixels: np.ndarray, view: View, recipe: Recipe, out: np.ndarray) -> Non
     if rows > 0 and columns > 0:
         place = (top, size - left - columns if view.flip else left)
         window, cubic = (first, first_x, rows, columns), recipe.interpolation == "bicubic"
-        resize(pixels, view.box, view.scaled, window, cubic, view.flip, out, place, _scratch.room)
+        resize(pixels, Scaling(view.box, view.scaled, window, cubic, view.flip), out, place, _scratch.room)
     for op in view.ops:
         _apply(op, recipe, out)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.data import images
-from pipeline.data.resize import Room, resize, resize_whole
+from pipeline.data.resize import Room, Scaling, resize, resize_whole
 from tests.support.marks import pillow_13
 from tests.support.pictures import small_kinds
 
@@ -29,7 +29,8 @@ def test_vertical_pass_first_only_where_pillow_13_takes_it() -> None:
 
 def test_rows_beyond_what_is_drawn_stay_as_they_are() -> None:
     out = np.full((3, 20, 20), 5, np.uint8)
-    resize(np.zeros((9, 9, 3), np.uint8), (0, 0, 9, 9), (16, 16), (2, 2, 7, 6), True, True, out, (4, 3), Room())
+    part = Scaling((0, 0, 9, 9), (16, 16), (2, 2, 7, 6), cubic=True, flip=True)
+    resize(np.zeros((9, 9, 3), np.uint8), part, out, (4, 3), Room())
     inside = np.zeros((20, 20), bool)
     inside[4:11, 3:9] = True
     assert not out[:, inside].any() and (out[:, ~inside] == 5).all()
