@@ -48,6 +48,27 @@ def test_the_package_consists_of_the_rooms_and_each_has_a_door() -> None:
         assert modules <= named, f"{room}: its door does not name {sorted(modules - named)}"
 
 
+def test_architecture_md_has_a_line_for_each_file_and_the_readme_for_each_room() -> None:
+    tree = (ROOT / "ARCHITECTURE.md").read_text().partition("## Files")[2].split("```")[1]
+    listed, folder = [], ""
+    for line in tree.strip().splitlines():
+        name, _, meaning = line.strip().partition(" ")
+        if line.startswith("  "):
+            listed.append(f"{folder}{name}")
+            assert meaning.strip(), f"ARCHITECTURE.md, Files: {name} has no meaning"
+        else:
+            folder = name if (ROOT / name).is_dir() else f"pipeline/{name}"
+    places = [path for top in ("stages", "bench", "pipeline") for path in (ROOT / top).rglob("*.*")]
+    kept = {path for path in places if path.suffix in (".py", ".html", ".cu", ".sh") and path.stem != "__init__"}
+    there = {str(path.relative_to(ROOT)) for path in kept} | {"pipeline/views/canary_images/"}
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == there, (
+        f"ARCHITECTURE.md, Files: no such {set(listed) - there}, no line of {there - set(listed)}"
+    )
+    readme = (ROOT / "README.md").read_text().partition("configs/  ")[2].partition("```")[0]
+    assert re.findall(r"^  (\w+)/", readme, re.M) == list(FLOOR)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_go_down_and_never_round(path: Path) -> None:
     room = path.parent.name

@@ -23,13 +23,13 @@ FOREIGN = set(
     HF_HOME NPY_DISABLE_CPU_FEATURES no_scm pipeline_tag library_name dataset_wrapper README_deit __pycache__
     ILSVRC2012_val_00000001 dynamic_img_size sw_in12k_ft_in1k regnety_016 mixup_target set_distilled_training rand_bbox
     rand_bbox_minmax solarize_add transforms_imagenet_train precompute_coeffs normalize_coeffs_8bpc
-    dvcignore seg SoftTargetCrossEntropy ImageOps solarize inc
+    compute_90 sm_90 dvcignore seg SoftTargetCrossEntropy ImageOps solarize inc
     """.split()
 )
 WORDS_OF_COMMANDS = set(
     "checkout false hardlink hf make owner pth pull pytest reflink repro signals srun symlink topK true venv".split()
 )
-ENDINGS = {"json", "onnx", "pt2", "type"}  # of files, and of a key of DVC's
+ENDINGS = {"json", "onnx", "pt2", "py", "type"}  # of files, and of a key of DVC's
 DVC_STAGES = set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 ROOMS = {path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir()}
 _TOP = (
@@ -94,6 +94,8 @@ def known() -> set[str]:
         found |= {word for text in strings(path) if is_data(text) for word in re.findall(r"\w+", text)}
     for path in DOCUMENTS:
         found |= set(words_of(yaml.safe_load(path.read_text()))) if path.suffix == ".yaml" else set()
+    for path in (ROOT / "pipeline").rglob("*.cu"):
+        found |= set(re.findall(r"\w+", path.read_text()))
     for top in ("pipeline", "stages", "bench", "tests", "configs", "docs"):
         found |= {word for path in (ROOT / top).rglob("*") for word in re.findall(r"\w+", path.name)}
     return found
