@@ -5,11 +5,13 @@ another program owns stands in ``FOREIGN``.
 """
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -146,6 +148,24 @@ def test_commands_and_their_options_are_there() -> None:
         needed = re.findall(r'option\("(--[\w-]+)"[^\n]*required=True', code) if where.startswith("pipeline/") else []
         found += [(where, f"{match[1]} without {option}") for option in needed if option not in options]
     wrong(found)
+
+
+def options() -> Iterator[tuple[str, click.Parameter]]:
+    """Each option of each command of ``stages``, with where it is."""
+    for path in sorted((ROOT / "stages").glob("[a-z]*.py")):
+        main: click.Command = importlib.import_module(f"stages.{path.stem}").main
+        for command in main.commands.values() if isinstance(main, click.Group) else [main]:
+            yield from ((f"stages.{path.stem}", option) for option in command.params)
+
+
+def test_an_option_has_one_name() -> None:
+    wrong([(where, " ".join(option.opts)) for where, option in options() if len(option.opts) > 1])
+
+
+def test_the_page_for_clusters_names_every_option_that_gives_a_job_a_part_of_a_cache() -> None:
+    page = (ROOT / "docs/CLUSTER.md").read_text()
+    parts = [option for _, option in options() if "the pool is filled only" in str(getattr(option, "help", ""))]
+    assert len(parts) == 3 and all(f"`{option.opts[0]}" in page for option in parts)
 
 
 def test_choices_of_configure_are_files_of_configs() -> None:
