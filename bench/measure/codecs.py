@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 
 from bench.timing import head, interleaved, machine, microseconds, row
+from pipeline.cache.arrays import PartRows
 from pipeline.cache.codec import codecs_for, hard_labels, pack, through_codec, top_k
-from pipeline.cache.commit import PartRows
 from pipeline.cache.fidelity import TEMPERATURES
 from pipeline.cache.layout import Layout
 from pipeline.cache.pool import commit_part, open_pool

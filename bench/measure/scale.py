@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from bench.timing import compared, interleaved, machine, microseconds, timed
+from pipeline.cache.arrays import PartRows
 from pipeline.cache.codec import pack
-from pipeline.cache.commit import PartRows
 from pipeline.cache.layout import Layout, Store
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.publish import publish

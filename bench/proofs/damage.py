@@ -18,7 +18,7 @@ import click
 import google_crc32c
 import numpy as np
 
-from pipeline.cache.codec import stored_width
+from pipeline.cache.codec import packed_width
 from pipeline.cache.layout import Layout, Part, file_key, record_key
 from pipeline.cache.publish import publish
 from pipeline.cache.reader import Cache, open_cache
@@ -83,7 +83,7 @@ def truncation(scene: Scene) -> None:
 
 def chunk_bytes(shape: Layout) -> int:
     """A block's stored rows and their crc32c."""
-    return shape.block * stored_width(shape.codec, shape.classes) + 4
+    return shape.block * packed_width(shape.codec, shape.classes) + 4
 
 
 def cut_at_chunk_boundary(scene: Scene) -> None:

@@ -1,7 +1,7 @@
-"""From a published cache back into the work pool, whose parts a growing cache goes on from.
+"""Copies published parts into the work pool, so that a cache can grow.
 
-After a pull in another clone the pool is empty, and DVC removes the published cache before the stage runs that would have
-read it: without this, everything would be labelled anew.
+After a pull into another clone the pool is empty, and DVC removes the published cache before it runs the stage that could
+read it. Without this, all parts would be labelled again.
 """
 
 from pathlib import Path
@@ -11,17 +11,17 @@ from pipeline.cache.layout import Store, cache_path, recorded
 from pipeline.cache.pool import open_pool
 from pipeline.cache.reader import find_store
 from pipeline.cache.records import require_record
-from pipeline.cache.teacher_answers_canary import canaries, note
+from pipeline.cache.teacher_answers_canary import canaries, note_canaries
 from pipeline.runtime.errors import IntegrityError, PipelineError
 from pipeline.runtime.progress import progress, say
 
 
 def adopt_all(work: Path, pool_root: Path) -> int:
-    """Takes every published cache below ``work`` into the pool; how many parts were taken. What can't be taken is said: the
-    stage that needs it labels it anew."""
+    """Copies every published cache below ``work`` into the pool; how many parts were copied. It warns of a cache that can't
+    be copied; the stage that needs it then labels it again."""
     taken = 0
     for path in sorted((work / "caches").glob("*")):
-        if not (path / "zarr.json").is_file():  # "none", a receipt, whose data are in a pool, or nothing of ours
+        if not (path / "zarr.json").is_file():  # "none", or a receipt, whose data are in a pool
             continue
         try:
             taken += adopt(path, pool_root)
@@ -31,9 +31,9 @@ def adopt_all(work: Path, pool_root: Path) -> int:
 
 
 def adopt(path: Path, pool_root: Path) -> int:
-    """Copies the parts of the published cache ``path`` that the pool at ``pool_root`` lacks, each proven by its record;
-    how many. Damaged parts are said and left out. Raises UsageError (the pool can't be written), RetryError (disk full),
-    IntegrityError (damaged metadata)."""
+    """Copies the parts of the published cache ``path`` that the pool at ``pool_root`` lacks, each compared with its record;
+    how many. It warns of damaged parts and leaves them out. Raises UsageError (the pool can't be written), RetryError
+    (disk full), IntegrityError (damaged metadata)."""
     source = find_store(path, None)
     assert source.views is not None, "a published cache knows its views"
     there = cache_path(pool_root, source.hash)
@@ -45,7 +45,7 @@ def adopt(path: Path, pool_root: Path) -> int:
         for part in todo:
             taken += _take(pool, source, part)
             tick()
-    note(pool, canaries(path))
+    note_canaries(pool, canaries(path))
     say(f"{path}: {taken} parts taken into the work pool {pool.path}")
     return taken
 

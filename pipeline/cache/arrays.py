@@ -1,10 +1,11 @@
-"""The zarr arrays of a teacher cache: their metadata, and a store that trusts no metadata on disk.
+"""The rows of a part, and the zarr arrays of a teacher cache: their metadata, and a store that trusts none on disk.
 
 The metadata is a function of (identity, V) and is served to zarr from memory; on disk it is there for other readers,
 and a published cache whose ``zarr.json`` differs from the function by one byte is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,10 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
 from pipeline.base import files
-from pipeline.cache.codec import stored_dtype, stored_width
+from pipeline.cache.codec import hard_labels, pack, packed_dtype, packed_width
 from pipeline.cache.layout import Layout, Part
+from pipeline.data.shards import Block
+from pipeline.runtime.errors import UsageError
 
 FORMAT = "offline-deit teacher cache"
 FORMAT_VERSION = 1
@@ -26,10 +29,10 @@ ATTRIBUTES = "offline_deit"  # key of our attributes in the group's zarr.json
 def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[str, bytes]:
     """The bytes of every ``zarr.json`` of a cache of V views, by key.
 
-    hard: uint16 (V, N), chunk (G, S), sample-major inside the chunk (17 % smaller: equal labels of a sample lie side by
-    side), zstd and crc32c. logits: (V, N, W), Zarr shard (G, S, W), inner chunk (1, b, W), crc32c, no compression: dense
-    logits don't compress, and zstd would take 3 to 19 % off topK's packed rows. The group carries Zarr's consolidated
-    metadata, so that other readers need not list the directory and stumble over the commit records.
+    hard: uint16 (V, N), chunk (G, S), sample-major inside the chunk (equal labels of a sample then lie side by side, which
+    saves 17 %), zstd and crc32c. logits: (V, N, W), Zarr shard (G, S, W), inner chunk (1, b, W), crc32c, no compression:
+    dense logits don't compress, and zstd would save 3 to 19 % of topK's rows. The group has Zarr's consolidated metadata,
+    so that other readers need not list the directory, where the commit records would confuse them.
     """
     shape = (views, layout.samples)
     chunk = (layout.group, layout.shard_size)
@@ -44,16 +47,14 @@ def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[st
     ]
     arrays = {"hard": _array(shape, chunk, "uint16", 65535, hard_codecs, ["view", "sample"])}
     if layout.codec != "none":
-        width = stored_width(layout.codec, layout.classes)
-        single_byte = stored_dtype(layout.codec) == np.uint8
+        width = packed_width(layout.codec, layout.classes)
+        single_byte = packed_dtype(layout.codec) == np.uint8
         sharding = {
             "chunk_shape": [1, layout.block, width],
             "codecs": [{"name": "bytes"} if single_byte else bytes_codec, crc],
             "index_codecs": [bytes_codec, crc],
             "index_location": "end",
         }
-        # Keys with dots put every part in one folder as one file. With slashes a part would be a folder of its own, which
-        # exists before its file does, so that a listing of names could not tell which parts are there.
         arrays["logits"] = _array(
             (*shape, width),
             (*chunk, width),
@@ -61,7 +62,6 @@ def metadata(identity: Mapping[str, Any], layout: Layout, views: int) -> dict[st
             255 if single_byte else "NaN",  # a row of 255 would have a scale of NaN: none is written
             [{"name": "sharding_indexed", "configuration": sharding}],
             ["view", "sample", "byte" if single_byte else "class"],
-            separator=".",
         )
     # What the group says of itself, for this reader and for others.
     ours = {
@@ -88,8 +88,10 @@ def _array(
     fill: int | str,
     codecs: list[dict[str, Any]],
     names: list[str],
-    separator: str = "/",
 ) -> dict[str, Any]:
+    # A key with dots is one file per part of logits. With slashes each part would be a folder, which exists before its file
+    # does, so that a listing of names could not tell which parts are there.
+    separator = "." if len(shape) == 3 else "/"
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -103,6 +105,53 @@ def _array(
         "dimension_names": names,
         "storage_transformers": [],
     }
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """A teacher's answers on a part of n samples: hard uint16 (G, n), packed (G, n, W) by ``codec.pack`` (None for codec
+    none), pixels (G, blocks) of 16 hex digits; shard_hash: sha256 of the part's shard."""
+
+    part: Part
+    hard: np.ndarray
+    packed: np.ndarray | None
+    pixels: np.ndarray | Sequence[Sequence[str]]
+    shard_hash: str
+
+    @classmethod
+    def empty(cls, shape: Layout, part: Part, shard_hash: str) -> "PartRows":
+        """Room for the answers on a part, which ``put`` writes."""
+        hard = np.zeros((shape.group, shape.rows(part[1])), np.uint16)
+        dtype, width = packed_dtype(shape.codec), packed_width(shape.codec, shape.classes)
+        packed = None if dtype is None else np.zeros((*hard.shape, width), dtype)
+        return cls(part, hard, packed, np.zeros((shape.group, shape.blocks(part[1])), "U16"), shard_hash)
+
+    def put(self, shape: Layout, block: Block, first_view: int, logits: np.ndarray, digests: Sequence[str]) -> None:
+        """Writes the answers ``logits`` (r, n, C) float32 on a visit of this part, and the ``digests`` of its views."""
+        first = first_view - self.part[0] * shape.group
+        views, rows = slice(first, first + len(logits)), slice(block.first, block.first + block.samples)
+        self.hard[views, rows] = hard_labels(logits)
+        if self.packed is not None:
+            self.packed[views, rows] = pack(shape.codec, logits)
+        np.asarray(self.pixels)[views, block.first // shape.block] = digests
+
+    def check(self, shape: Layout) -> None:
+        """Raises UsageError unless these are the answers on a part of this layout."""
+        g, s = self.part
+        if g < 0 or not 0 <= s < shape.shards:
+            raise UsageError(f"part {self.part}: expected shards 0..{shape.shards - 1}")
+        rows, packed = (shape.group, shape.rows(s)), "nothing"
+        if shape.codec != "none":
+            wide = (*rows, packed_width(shape.codec, shape.classes))
+            packed = f"{packed_dtype(shape.codec)} {wide}"
+        for name, array, expected in (("hard", self.hard, f"uint16 {rows}"), ("logits", self.packed, packed)):
+            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+            if found != expected:
+                raise UsageError(f"part {self.part}: {name}: expected {expected}, found {found}")
+        if [len("".join(view)) for view in self.pixels] != [16 * shape.blocks(s)] * shape.group:
+            raise UsageError(
+                f"part {self.part}: pixels: expected {shape.group} x {shape.blocks(s)} digests of 16 hex digits"
+            )
 
 
 class _Store(LocalStore):

@@ -1,4 +1,4 @@
-"""Targets: what a teacher says about views, and the codecs that a teacher cache stores it in.
+"""Codecs: how a teacher cache stores the teacher's answers on views.
 
 | codec | bytes per view, 1,000 classes | KL at tau 1, 3, 10 (a simulated peaked teacher) | for |
 |---|---|---|---|
@@ -7,9 +7,9 @@
 | u8 | 1,004 | 5.2e-5, 2.5e-5, 3.1e-6 | soft distillation: a row of bytes with its own offset and step |
 | f16 | 2,000 | 1.5e-6, 2.8e-7, 2.6e-9 | soft distillation, archival |
 
-``bench/measure/codecs.py`` measures KL(teacher || stored), in nats, on these and on real teachers. Every codec has at most one
-stored array, and the hard label is always taken from the full-precision logits: rounding makes ties (u8 flips the
-argmax of 0.1 % of rows; topK keeps it).
+``bench/measure/codecs.py`` measures KL(teacher || unpacked), in nats, on these and on real teachers. Every codec has at
+most one stored array. The hard label is always the argmax of the full-precision logits: rounding makes ties (u8 flips
+the argmax of 0.1 % of rows; topK keeps it).
 """
 
 import re
@@ -50,12 +50,12 @@ def codecs_for(classes: int) -> list[str]:
 
 
 def codec_version(codec: str) -> int:
-    """Part of a cache's identity: raised when a codec's bytes of the same logits, or what they unpack to, change."""
+    """A number in a cache's identity, to be raised when the same logits pack to other bytes or unpack to other values."""
     return {"none": 1, "u8": 1, "f16": 1}.get(codec, topk.VERSION)
 
 
 def require_codec(codec: str, classes: int) -> None:
-    """Raises UsageError for an unknown codec or a number of classes that it, or a uint16 label, does not go with."""
+    """Raises UsageError for an unknown codec, and for a number of classes that it or a uint16 label can't hold."""
     try:
         k = top_k(_known(codec))
     except ValueError as error:
@@ -69,21 +69,21 @@ def require_codec(codec: str, classes: int) -> None:
         )
 
 
-def stored_width(codec: str, classes: int) -> int:
+def packed_width(codec: str, classes: int) -> int:
     """Last dimension of the stored array: 0 for none, C + 4 (u8), C (f16), topK's bytes."""
     k = top_k(codec)
     return {"none": 0, "u8": classes + 4, "f16": classes}[codec] if k is None else topk.row_of(k, classes).width
 
 
-def stored_dtype(codec: str) -> np.dtype | None:
-    """The type of a codec's stored logits: little-endian float16, or bytes; None where it stores none."""
+def packed_dtype(codec: str) -> np.dtype | None:
+    """The type of a codec's packed logits: little-endian float16, or bytes; None where it stores none."""
     return {"none": None, "f16": np.dtype("<f2")}.get(codec, np.dtype("u1"))
 
 
 def bytes_per_view(codec: str, classes: int) -> int:
     """Bytes of logits per view of one sample, before the container's checksums."""
-    dtype = stored_dtype(codec)
-    return 0 if dtype is None else stored_width(codec, classes) * dtype.itemsize
+    dtype = packed_dtype(codec)
+    return 0 if dtype is None else packed_width(codec, classes) * dtype.itemsize
 
 
 def hard_labels(logits: np.ndarray) -> np.ndarray:
@@ -98,7 +98,7 @@ def hard_labels(logits: np.ndarray) -> np.ndarray:
 
 
 def pack(codec: str, logits: np.ndarray) -> np.ndarray | None:
-    """Logits float32 (..., C) as stored: None, uint8 (..., C + 4), float16 (..., C) or topK's rows uint8 (..., W).
+    """Packs logits float32 (..., C): None, uint8 (..., C + 4), float16 (..., C) or topK's rows uint8 (..., W).
 
     u8 keeps, per row, the float16 offset (the minimum rounded down) and the float16 step (a 255th of what remains up to
     the maximum, rounded up) in its last four bytes, so that nothing is clipped. Raises IntegrityError for values that
@@ -123,29 +123,29 @@ def pack(codec: str, logits: np.ndarray) -> np.ndarray | None:
     return np.concatenate([levels, scale], -1)
 
 
-def unpack(codec: str, stored: np.ndarray, classes: int) -> np.ndarray:
+def unpack(codec: str, packed: np.ndarray, classes: int) -> np.ndarray:
     """Stored rows as float32 (..., C). u8: offset + level * step, a multiply and an add, each rounded.
 
     Raises IntegrityError for a row of topK that ``pack`` never writes.
     """
     if codec == "f16":
-        return stored.astype(np.float32)
+        return packed.astype(np.float32)
     k = top_k(codec)
     if k is not None:
-        return topk.unpack(k, classes, stored)
+        return topk.unpack(k, classes, packed)
     if codec != "u8":
         raise UsageError(f"codec {codec!r} stores no logits")
-    scale = np.ascontiguousarray(stored[..., -4:]).view("<f2").astype(np.float32)
-    values = stored[..., :-4].astype(np.float32)
+    scale = np.ascontiguousarray(packed[..., -4:]).view("<f2").astype(np.float32)
+    values = packed[..., :-4].astype(np.float32)
     values *= scale[..., 1:]
     values += scale[..., :1]
     return values
 
 
 def through_codec(codec: str, logits: np.ndarray) -> Targets:
-    """A live teacher's logits float32 (r, n, C) as a cache returns them: the bits of a write and a read."""
-    stored = pack(codec, logits)
-    return Targets(hard_labels(logits), None if stored is None else unpack(codec, stored, logits.shape[-1]))
+    """A live teacher's logits float32 (r, n, C) as a cache would return them, to the bit."""
+    packed = pack(codec, logits)
+    return Targets(hard_labels(logits), None if packed is None else unpack(codec, packed, logits.shape[-1]))
 
 
 def _half(values: np.ndarray, towards: np.float16) -> np.ndarray:

@@ -1,31 +1,27 @@
 """How a part becomes true: staging, record, exclusive link, roll-forward.
 
-Zarr can't say whether an array is complete: a missing, empty or cut file reads as fill, silently. The truth is the
-commit record of a part. Steps of a commit, each named in STEPS for the kill tests:
+Zarr can't say whether an array is complete: a missing, empty or cut file silently reads as fill. What is true is said by
+the commit record of a part. Steps of a commit, each named in STEPS for the kill tests:
 
 1. the part's files are written to ``staging/<g>.<s>.<attempt>/``, fsynced and summed up in a record there;
 2. the record is linked to ``commits/<g>/<s>.json``: a link is exclusive, so exactly one attempt wins;
 3. the files are renamed to their places: idempotent, and anyone may finish it for a winner that died.
 
-A record holds no attempt id: staged files belong to a published record if the record that was staged with them equals it.
-Nobody replaces a published part; ``cache.repair`` takes a damaged one out first.
+A record holds no attempt id: staged files belong to a published record that is identical to the one staged beside them.
+A published part is never replaced; ``cache.repair`` removes a damaged one first.
 """
 
 import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.base import files
-from pipeline.cache.arrays import open_arrays, part_selection
-from pipeline.cache.codec import stored_dtype, stored_width
-from pipeline.cache.layout import STAGING, Layout, Part, Store, staged
+from pipeline.cache.arrays import PartRows, open_arrays, part_selection
+from pipeline.cache.layout import STAGING, Part, Store, staged
 from pipeline.cache.records import (
     REPAIR,
     Record,
@@ -36,7 +32,7 @@ from pipeline.cache.records import (
     require_file,
     row_digests,
 )
-from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.runtime.errors import IntegrityError
 
 STEPS = (
     "begun",
@@ -58,48 +54,18 @@ def unwatched(step: str) -> None:
     """What a commit calls at each step; the kill tests pass their own."""
 
 
-@dataclass(frozen=True)
-class PartRows:
-    """What a teacher says about a part of n samples: hard uint16 (G, n), encoded (G, n, W) as ``codec.pack`` gives it
-    (None for codec none), pixels (G, blocks) of 16 hex digits; shard_hash: sha256 of the part's shard."""
-
-    part: Part
-    hard: np.ndarray
-    encoded: np.ndarray | None
-    pixels: np.ndarray | Sequence[Sequence[str]]
-    shard_hash: str
-
-    def check(self, shape: Layout) -> None:
-        """Raises UsageError unless these are the answers on a part of this layout."""
-        g, s = self.part
-        if g < 0 or not 0 <= s < shape.shards:
-            raise UsageError(f"part {self.part}: expected shards 0..{shape.shards - 1}")
-        rows, encoded = (shape.group, shape.rows(s)), "nothing"
-        if shape.codec != "none":
-            wide = (*rows, stored_width(shape.codec, shape.classes))
-            encoded = f"{stored_dtype(shape.codec)} {wide}"
-        for name, array, expected in (("hard", self.hard, f"uint16 {rows}"), ("logits", self.encoded, encoded)):
-            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
-            if found != expected:
-                raise UsageError(f"part {self.part}: {name}: expected {expected}, found {found}")
-        if [len("".join(view)) for view in self.pixels] != [16 * shape.blocks(s)] * shape.group:
-            raise UsageError(
-                f"part {self.part}: pixels: expected {shape.group} x {shape.blocks(s)} digests of 16 hex digits"
-            )
-
-
 def commit(store: Store, answers: PartRows, reach: Reach = unwatched) -> bool:
     """Publishes one part; True if this attempt won, False if another had committed the part before.
 
-    On an error before the link the staging is removed and its space given back; after the link the part is committed,
-    the staging stays, and anyone's roll-forward finishes it. Raises OSError, IntegrityError.
+    On an error before the link the staging is removed, which frees its space. After the link the part is committed; the
+    staging then stays until a roll-forward, by any process, finishes it. Raises OSError, IntegrityError.
     """
     return _attempt(store, answers.part, lambda staging: _stage(store, answers, staging, reach), reach)
 
 
 def take(store: Store, record: Record, source: Store) -> bool:
-    """Publishes a part that ``source``, a published cache of the same identity, holds as ``record`` says; True if this
-    attempt won it. The copies are proven by the record. Raises as ``commit`` does."""
+    """Publishes a copy of the part of ``record`` in ``source``, a published cache of the same identity; True if this
+    attempt won. The copies are compared with the record. Raises as ``commit`` does."""
     return _attempt(store, record.part, lambda staging: _stage_copy(store, record, source, staging), unwatched)
 
 
@@ -131,7 +97,7 @@ def _attempt(store: Store, part: Part, stage: Callable[[Path], Record], reach: R
 
 
 def _follow(store: Store, part: Part, staging: Path) -> None:
-    """What a loser does: finish the part of a winner that may have died, perhaps from its own equal files."""
+    """Finishes, for an attempt that lost, the part of a winner that may have died; equal files of its own may serve."""
     try:
         complete(store, part)
     except IntegrityError:
@@ -169,8 +135,8 @@ def recover(store: Store) -> None:
 
 
 def _take(store: Store, record: Record, array: str) -> bool:
-    """Moves an array's file to its place from an attempt that staged this very record: it has written all its files and
-    synced them. An attempt that has not come so far may have an equal file, and still needs it."""
+    """Moves an array's file to its place from an attempt that staged this very record, and so has synced all its files.
+    An earlier attempt may hold an equal file, but still needs it."""
     place = store.file_path(array, record.part)
     for directory, part in staged(store.path).items():
         if (
@@ -198,7 +164,7 @@ def _staged_record(directory: Path) -> str:
 
 
 def _begin(store: Store, part: Part) -> tuple[Path, int]:
-    """A new staging directory and the locked lease in it, which tells the garbage collector that we live."""
+    """A new staging directory and the locked lease in it, by which the garbage collector knows that this process lives."""
     staging = store.path / STAGING / f"{part[0]}.{part[1]}.{uuid.uuid4().hex}"
     staging.mkdir(parents=True)
     lease = os.open(staging / "lease", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC)
@@ -211,7 +177,7 @@ def _stage(store: Store, answers: PartRows, staging: Path, reach: Reach) -> Reco
     """Writes the part's arrays through zarr and their record, durably."""
     shape, part = store.layout, answers.part
     arrays = open_arrays(staging, store.identity, shape, (part[0] + 1) * shape.group, read_only=False)
-    for name, rows in zip(arrays, (answers.hard, answers.encoded)):
+    for name, rows in zip(arrays, (answers.hard, answers.packed)):
         arrays[name][part_selection(shape, part)] = rows
         reach(f"wrote {name}")
     for name in arrays:
@@ -219,7 +185,7 @@ def _stage(store: Store, answers: PartRows, staging: Path, reach: Reach) -> Reco
     reach("synced files")
     sums = {name: found for name in arrays if (found := file_sum(staging / name))}
     pixels = ["".join(view) for view in answers.pixels]
-    digests = row_digests(store, part, answers.hard, answers.encoded)
+    digests = row_digests(store, part, answers.hard, answers.packed)
     content = record_bytes(store, part, sums, answers.shard_hash, pixels, digests)
     record = parse_record(content, store, part)
     files.write_durably(staging / "record.json", content)  # fsyncs the directory, so the arrays' names too

@@ -13,7 +13,7 @@ from pipeline.cache.codec import codec_version
 from pipeline.cache.layout import Layout
 from pipeline.cache.reader import Cache
 from pipeline.data.shards import Shards
-from pipeline.views.canary import canary
+from pipeline.views.canary import views_canary
 from pipeline.views.recipe import ARITHMETIC, VIEWS_VERSION, Recipe
 
 _REPAIR = (
@@ -42,7 +42,7 @@ def views_identity(shards: Shards, recipe: Recipe, device: torch.device) -> dict
         "views_version": VIEWS_VERSION,
         "shards": list(shards.hashes),
         "classes": list(shards.classes),
-        "canary": canary(recipe, device),
+        "canary": views_canary(recipe, device),
     }
 
 

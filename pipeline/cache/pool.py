@@ -5,7 +5,6 @@
 """
 
 import errno
-import importlib.metadata
 import os
 import platform
 import time
@@ -17,9 +16,11 @@ from typing import Any
 
 from pipeline.base import difference, files
 from pipeline.cache import commit
-from pipeline.cache.commit import PartRows, Reach, unwatched
+from pipeline.cache.arrays import PartRows
+from pipeline.cache.commit import Reach, unwatched
 from pipeline.cache.layout import STAGING, Store, cache_path, caches, read_identity, store_of
 from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
+from pipeline.runtime.libraries import installed
 from pipeline.runtime.machine import device_name
 from pipeline.runtime.progress import say
 
@@ -43,8 +44,7 @@ def open_pool(root: Path, identity: dict[str, Any], new_cache: bool = False) -> 
         _probe_links(pool.path / STAGING)
         _publish_identity(pool)
         commit.recover(pool)
-        versions = {name: _version(name) for name in _LIBRARIES}
-        _note(pool, {"event": "opened", "device": device_name(), "versions": versions})
+        _note(pool, {"event": "opened", "device": device_name(), "versions": installed(_LIBRARIES)})
     return pool
 
 
@@ -138,10 +138,3 @@ def _note(pool: Store, event: Mapping[str, Any]) -> None:
     line = {"time": time.time(), "host": platform.node(), "pid": os.getpid(), **event}
     with (pool.path / "log.jsonl").open("ab", buffering=0) as log:
         log.write(files.canonical_json(line))
-
-
-def _version(library: str) -> str:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"

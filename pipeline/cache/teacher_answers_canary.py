@@ -1,8 +1,8 @@
-"""Whose arithmetic made a cache's logits: canaries of the teacher, kept beside the data and never in the identity.
+"""Tells caches apart whose teachers rounded differently: digests of the teacher's logits on fixed images.
 
 Equal weights, precision and batch shape give equal bits on equal hardware; a CPU with other vector instructions, or a GPU,
-rounds in another order. Each job that labels appends the digest of its teacher's logits on fixed images to the pool's log;
-a published cache holds them as ``canary.json``. Caches made before there were canaries say nothing.
+rounds differently in the last bits. Each job that labels appends its digest to the pool's log; a published cache keeps them
+as ``canary.json``, never in its identity. Caches made before there were canaries have none.
 """
 
 import json
@@ -36,8 +36,8 @@ def canaries(cache: Path) -> list[Canary]:
     return [{"logits": logits, "on": found[logits]} for logits in sorted(found)]
 
 
-def note(pool: Store, own: Sequence[Canary]) -> None:
-    """Appends to the pool's log those of ``own`` that it does not hold."""
+def note_canaries(pool: Store, own: Sequence[Canary]) -> None:
+    """Appends those of ``own`` to the pool's log that it lacks."""
     known = {canary["logits"] for canary in canaries(pool.path)}
     for canary in own:
         if canary["logits"] not in known:
@@ -45,8 +45,8 @@ def note(pool: Store, own: Sequence[Canary]) -> None:
                 log.write(canonical_json({"time": time.time(), "event": "canary", "canary": dict(canary)}))
 
 
-def other_arithmetic(cache: Path, own: Canary) -> str:
-    """One sentence where logits in ``cache`` were made by other arithmetic than ``own``, the teacher's here; else ""."""
+def rounds_differently(cache: Path, own: Canary) -> str:
+    """One sentence if some logits in ``cache`` were rounded otherwise than ``own``, the canary of this machine; else ""."""
     others = [canary["on"] for canary in canaries(cache) if canary["logits"] != own["logits"]]
     if not others:
         return ""

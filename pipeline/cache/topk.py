@@ -1,7 +1,7 @@
 """Codec topK: a row of C logits in a few dozen bytes, good at every temperature.
 
 The 7/4 K largest logits of a row are named (the K largest, and 3/4 K that stand for the upper tail; ties go to the
-smaller class); one value stands for all others. With n = min(7 K // 4, C) a stored row is, most significant bit first:
+smaller class); one value stands for all others. With n = min(7 K // 4, C) a packed row is, most significant bit first:
 
 | part | bits | content |
 |---|---|---|
@@ -35,7 +35,7 @@ _CHUNK = 131_072  # logits at a time, so that a float64 copy of them stays in th
 
 @dataclass(frozen=True)
 class Row:
-    """The places in a stored row: n named of C classes, l low bits of each, ``unary`` bits of the high parts."""
+    """The places in a packed row: n named of C classes, l low bits of each, ``unary`` bits of the high parts."""
 
     classes: int
     named: int
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def width(self) -> int:
-        """Bytes of a stored row."""
+        """Bytes of a packed row."""
         return -(-(self.levels + self.named * LEVEL_BITS) // 8) + _SCALE
 
 
@@ -62,27 +62,27 @@ def row_of(k: int, classes: int) -> Row:
 
 
 def pack(k: int, logits: np.ndarray) -> np.ndarray:
-    """Finite logits float32 (..., C) of magnitude at most 65504 as stored rows uint8 (..., W)."""
+    """Finite logits float32 (..., C) of magnitude at most 65504 as packed rows uint8 (..., W)."""
     row = row_of(k, logits.shape[-1])
     rows = np.ascontiguousarray(logits).reshape(-1, row.classes)
-    stored = np.empty((len(rows), row.width), np.uint8)
+    packed = np.empty((len(rows), row.width), np.uint8)
     for some in _chunks(row, len(rows)):
-        stored[some] = _pack(row, rows[some])
-    return stored.reshape(*logits.shape[:-1], row.width)
+        packed[some] = _pack(row, rows[some])
+    return packed.reshape(*logits.shape[:-1], row.width)
 
 
-def unpack(k: int, classes: int, stored: np.ndarray) -> np.ndarray:
+def unpack(k: int, classes: int, packed: np.ndarray) -> np.ndarray:
     """Stored rows uint8 (..., W) as float32 (..., C); a product and a difference, each rounded, make a named logit.
 
     Raises IntegrityError for a row that ``pack`` never writes: classes out of order or out of range, a scale that is
     not finite, padding that is not zero.
     """
     row = row_of(k, classes)
-    rows = np.ascontiguousarray(stored).reshape(-1, row.width)
+    rows = np.ascontiguousarray(packed).reshape(-1, row.width)
     logits = np.empty((len(rows), classes), np.float32)
     for some in _chunks(row, len(rows)):
         _unpack(row, rows[some], logits[some])
-    return logits.reshape(*stored.shape[:-1], classes)
+    return logits.reshape(*packed.shape[:-1], classes)
 
 
 def _chunks(row: Row, rows: int) -> Iterator[slice]:
@@ -91,7 +91,7 @@ def _chunks(row: Row, rows: int) -> Iterator[slice]:
 
 
 def _pack(row: Row, logits: np.ndarray) -> np.ndarray:
-    """Logits float32 (m, C) as stored rows uint8 (m, W)."""
+    """Logits float32 (m, C) as packed rows uint8 (m, W)."""
     m, n = len(logits), row.named
     every = np.arange(m)[:, None]
     places = np.flatnonzero(_largest(logits, n)).reshape(m, n)
@@ -155,14 +155,14 @@ def _rest(row: Row, logits: np.ndarray, places: np.ndarray, top: np.ndarray, ste
         return np.clip(-np.log2(mean), step, 65504.0)
 
 
-def _unpack(row: Row, stored: np.ndarray, logits: np.ndarray) -> None:
-    """Writes the logits float32 (m, C) of stored rows uint8 (m, W)."""
-    bits = np.unpackbits(stored[:, :-_SCALE], axis=-1)
+def _unpack(row: Row, packed: np.ndarray, logits: np.ndarray) -> None:
+    """Writes the logits float32 (m, C) of packed rows uint8 (m, W)."""
+    bits = np.unpackbits(packed[:, :-_SCALE], axis=-1)
     places = _classes(row, bits)
-    places += row.classes * np.arange(len(stored))[:, None]
+    places += row.classes * np.arange(len(packed))[:, None]
     squares = _read(bits, row.levels, row.named, LEVEL_BITS).astype(np.float32)
     squares *= squares
-    scale = np.ascontiguousarray(stored[:, -_SCALE:]).view("<f2").astype(np.float32)
+    scale = np.ascontiguousarray(packed[:, -_SCALE:]).view("<f2").astype(np.float32)
     if not np.isfinite(scale).all() or bits[:, row.levels + row.named * LEVEL_BITS :].any():
         raise IntegrityError("stored logits: a scale that is not finite, or padding that is not zero")
     top, step, rest = scale[:, :1], scale[:, 1:2], scale[:, 2:]

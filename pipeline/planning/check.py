@@ -4,7 +4,6 @@
 remembered in the work pool.
 """
 
-import importlib.metadata
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,8 +17,8 @@ from pipeline.cache.codec import require_codec
 from pipeline.data.sources import expected_classes
 from pipeline.planning.pieces import Pieces, examine
 from pipeline.runtime.code import ROOT
-from pipeline.runtime.compiler import compiler_missing
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
+from pipeline.runtime.libraries import compiler_missing, installed
 from pipeline.runtime.machine import pool_root
 from pipeline.runtime.progress import say
 
@@ -108,5 +107,4 @@ def _key(params: Mapping[str, Any], pieces: Pieces, classes: int | None, files: 
     named = (Path(name) for name in pieces.named_weights().values() if name is not None and not is_hub(name))
     seen = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in named if files and path.is_file()}
     code = {str(path.relative_to(ROOT)): sha256_file(path) for path in sorted((ROOT / "pipeline").rglob("*.py"))}
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return digest([json.loads(json.dumps(params)), classes, seen, code, versions])
+    return digest([json.loads(json.dumps(params)), classes, seen, code, installed(_LIBRARIES)])

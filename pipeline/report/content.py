@@ -1,6 +1,5 @@
 """What the report shows besides scores: what was run, views, augmentations, worst images, the caches, settings."""
 
-import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pipeline.report import paper, pictures
 from pipeline.report.figures import Series
 from pipeline.report.inspect_cache import inspect
 from pipeline.report.study import Study
+from pipeline.runtime.libraries import installed
 from pipeline.runtime.work import Work
 from pipeline.student.export import load, read_log
 from pipeline.views.validation import views_of_rows
@@ -53,8 +53,7 @@ def facts(work: Work, study: Study, settings: Path) -> dict[str, Any]:
         "interval": 95,
         "caches": {name: cache_card(work.cache(name), train) for name in study.caches},
         "paper": {"tokens": paper.TOKENS, "disagreement": paper.DISAGREEMENT},
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": {"python": platform.python_version()} | installed(_LIBRARIES),
         "commit": commit(),
         "command": command_of(settings),
     }

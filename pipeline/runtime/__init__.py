@@ -5,5 +5,5 @@ Out: config models, the device, progress, one sentence and an exit code for each
 Read ``errors`` and ``config`` first, then ``machine`` (ranks, device, cores, pool) with ``ranks`` (how the end of one ends
 the others), ``control_groups`` and ``memory`` (what a container leaves of the machine), ``text`` (what is safe to print),
 ``units`` (numbers for people), ``progress``, ``stage`` (the frame of every command), ``work`` (where everything lies),
-``libraries`` and ``compiler`` (what is installed), and ``code`` (which modules a stage reaches).
+``libraries`` (what is installed), and ``code`` (which modules a stage reaches).
 """

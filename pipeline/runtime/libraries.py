@@ -1,11 +1,13 @@
-"""What is installed: compared with the project's own pins, and recorded with a run."""
+"""What is installed: compared with the project's own pins, recorded with a run, and a compiler for torch.compile."""
 
 import functools
 import importlib.metadata
+import os
 import re
+import shutil
 import tomllib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.runtime.code import ROOT
@@ -17,8 +19,19 @@ DECIDING = ("torch", "timm", "numpy")  # of a training's numbers, beside the typ
 
 
 def versions(device: str) -> dict[str, str]:
-    """What a training's last bits hang on: the ``DECIDING`` libraries' versions and the type of the device."""
-    return {name: _installed(name) or "none" for name in DECIDING} | {"device": device}
+    """What decides a training's last bits: the ``DECIDING`` libraries' versions and the type of the device."""
+    return installed(DECIDING) | {"device": device}
+
+
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """The versions of libraries by name, "none" for one that is not installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
 
 
 @functools.cache
@@ -31,10 +44,10 @@ def require_libraries(pins: Path = ROOT / "pyproject.toml") -> None:
     if not pins.is_file():
         return
     below = {}
-    for name, least in lowest(tomllib.loads(pins.read_text(encoding="utf-8"))).items():
-        found = _installed(name)
-        if found is not None and _release(found) < _release(least):
-            below[name] = f"{name} {found}, the project needs at least {least}"
+    least = lowest(tomllib.loads(pins.read_text(encoding="utf-8")))
+    for name, found in installed(least).items():
+        if found != "none" and _release(found) < _release(least[name]):
+            below[name] = f"{name} {found}, the project needs at least {least[name]}"
     for name in _REQUIRED:
         if name in below:
             raise UsageError(
@@ -65,11 +78,19 @@ def lowest(project: Mapping[str, object]) -> dict[str, str]:
     return {match[1]: match[2] for match in found if match}
 
 
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def compiler_missing() -> str:
+    """What torch.compile lacks here, "" for nothing: a C++ compiler, which CXX may name. (On a GPU Triton needs a C
+    compiler, which comes with it.)"""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
+    return "" if any(map(shutil.which, names)) else f"no C++ compiler ({', '.join(names)})"
+
+
+def require_compiler(key: str) -> None:
+    """Raises UsageError if torch.compile lacks a compiler; ``key`` is the one of params.yaml that asks for it."""
+    if lacking := compiler_missing():
+        raise UsageError(
+            f"{key}: true needs a compiler, and here is {lacking}; install g++, set CXX, or set it to false"
+        )
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from pipeline.cache.fidelity import warning
 from pipeline.cache.identity import cache_identity, require_identity, require_maker, require_views, require_weights
 from pipeline.cache.layout import NamedCache, layout_of
 from pipeline.cache.reader import Cache, open_cache
-from pipeline.cache.teacher_answers_canary import other_arithmetic
+from pipeline.cache.teacher_answers_canary import rounds_differently
 from pipeline.data.shards import Shards
 from pipeline.runtime.config import load, peek
 from pipeline.runtime.errors import UsageError
@@ -22,7 +22,7 @@ from pipeline.runtime.work import Work
 from pipeline.student.config import SHOWN, StudentConfig
 from pipeline.student.initial import initial_state
 from pipeline.student.supervision import FromTeacher
-from pipeline.teacher.canary import canary
+from pipeline.teacher.canary import answers_canary
 from pipeline.teacher.config import NamedTeacher
 from pipeline.teacher.model import Teacher
 from pipeline.training.config import TrainConfig
@@ -96,7 +96,7 @@ def open_inputs(student: NamedStudent, work: Work) -> Inputs:
         if opened is not None and cache is not None:
             layout = layout_of(train, cache.config)
             require_identity(opened, cache_identity(train, recipe, layout, model.identity(), device), path)
-            if told := other_arithmetic(opened.path, canary(model, recipe)):
+            if told := rounds_differently(opened.path, answers_canary(model, recipe)):
                 say(f"warning: {told}")
     return Inputs(
         train=train,

@@ -9,13 +9,13 @@ from pipeline.cache.codec import through_codec
 from pipeline.cache.identity import cache_identity, require_identity
 from pipeline.cache.reader import open_cache
 from pipeline.cache.records import RELABEL
-from pipeline.cache.teacher_answers_canary import other_arithmetic
+from pipeline.cache.teacher_answers_canary import rounds_differently
 from pipeline.data.shards import Shards
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.units import number
 from pipeline.runtime.work import Work
-from pipeline.teacher.canary import canary
+from pipeline.teacher.canary import answers_canary
 from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.precompute import LabelledCache
@@ -70,7 +70,7 @@ def audit(path: Path, made: LabelledCache, work: Work, parts: int, seed: int, wo
     teacher = Teacher.load(made.teacher, weights, shape.classes, recipe, shape.block, device)
     whole = cache_identity(shards, recipe, shape, teacher.identity(), device)
     require_identity(cache, whole, path)
-    if told := other_arithmetic(cache.path, canary(teacher, recipe)):
+    if told := rounds_differently(cache.path, answers_canary(teacher, recipe)):
         say(f"warning: {told}")
     there = sorted(cache.parts)
     chosen = [there[i] for i in Draws(seed, "audit").permutation(len(there))[:parts]]

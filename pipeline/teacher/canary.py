@@ -14,7 +14,7 @@ from pipeline.views.recipe import Recipe
 _IMAGES, _SIDE = 16, 8  # different images, each of 8 x 8 even squares of chance colours
 
 
-def canary(teacher: Teacher, recipe: Recipe) -> Canary:
+def answers_canary(teacher: Teacher, recipe: Recipe) -> Canary:
     """The digest of the logits, and the kind of machine: device, and for a CPU its vector instructions. Costs a forward
     pass. No library draws the images, so a difference is the arithmetic's."""
     stream = hashlib.shake_256(b"teacher canary").digest(_IMAGES * 3 * _SIDE * _SIDE)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pipeline.base import timm_models, weights
 from pipeline.base.weights_name import is_hub
-from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.errors import IntegrityError, UsageError
+from pipeline.runtime.libraries import require_compiler
 from pipeline.runtime.progress import say
 from pipeline.teacher.config import Precision, TeacherConfig
 from pipeline.views.recipe import Recipe

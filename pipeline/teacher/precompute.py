@@ -13,16 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from pipeline.base.constraints import require_view_range
-from pipeline.cache.codec import hard_labels, pack, stored_dtype, stored_width
-from pipeline.cache.commit import PartRows
+from pipeline.cache.arrays import PartRows
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import Layout, NamedCache, Part, Store, committed, is_committed, layout_of
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.publish import require_same_cache
-from pipeline.cache.teacher_answers_canary import note, other_arithmetic
+from pipeline.cache.teacher_answers_canary import note_canaries, rounds_differently
 from pipeline.data.shards import Shards
 from pipeline.runtime.config import load
 from pipeline.runtime.errors import Interrupted, RetryError, UsageError
@@ -31,12 +28,11 @@ from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.text import clipped, whole_number
 from pipeline.runtime.work import Work
-from pipeline.teacher.canary import canary
+from pipeline.teacher.canary import answers_canary
 from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visits
 from pipeline.teacher.model import Teacher
 from pipeline.views.choose import Visit
-from pipeline.views.drawn import DrawnVisit
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import ring_size
 from pipeline.views.workers import read_visits
@@ -161,7 +157,8 @@ def fill(
     start = time.perf_counter()
     write = 0.0
     finished = views = 0
-    current: _Part | None = None
+    current: PartRows | None = None
+    left = 0  # visits that ``current`` still lacks
     pending: Future[float] | None = None
     with (
         ThreadPoolExecutor(1) as writer,
@@ -173,11 +170,15 @@ def fill(
         labelled = _Timed(label_visits(teacher, recipe, read))
         for drawn, logits in labelled:
             # A visit goes into its part, a whole part to the writer.
-            current = current or _Part(layout, coming.popleft(), repeats)
-            current.put(drawn, logits)
-            if current.visits_left == 0:
+            if current is None:
+                g, s = coming.popleft()
+                current = PartRows.empty(layout, (g, s), shards.hashes[s])
+                left = layout.blocks(s) * (layout.group // repeats)
+            current.put(layout, drawn.block, drawn.first_view, logits, drawn.digests)
+            left -= 1
+            if left == 0:
                 write += pending.result() if pending else 0.0
-                pending = writer.submit(current.commit, pool, shards.hashes[current.part[1]])
+                pending = writer.submit(_commit, pool, current)
                 finished, views = finished + 1, views + current.hard.size
                 current = None
                 tick()
@@ -204,33 +205,11 @@ class _Timed(Iterator[T]):
             self.seconds += time.perf_counter() - before
 
 
-class _Part:
-    """The rows of one part while they are computed; a writer holds two of these at most."""
-
-    def __init__(self, layout: Layout, part: Part, repeats: int) -> None:
-        self.layout, self.part = layout, part
-        self.visits_left = layout.blocks(part[1]) * (layout.group // repeats)
-        self.hard = np.zeros((layout.group, layout.rows(part[1])), np.uint16)
-        width, dtype = stored_width(layout.codec, layout.classes), stored_dtype(layout.codec)
-        self.packed = None if dtype is None else np.zeros((*self.hard.shape, width), dtype)
-        self.digests = np.zeros((layout.group, layout.blocks(part[1])), dtype="U16")
-
-    def put(self, drawn: DrawnVisit, logits: np.ndarray) -> None:
-        """``logits`` (r, n, C) float32 of a visit that lies in this part."""
-        first_view = drawn.first_view - self.part[0] * self.layout.group
-        views = slice(first_view, first_view + len(logits))
-        rows = slice(drawn.block.first, drawn.block.first + drawn.block.samples)
-        self.hard[views, rows] = hard_labels(logits)
-        if self.packed is not None:
-            self.packed[views, rows] = pack(self.layout.codec, logits)
-        self.digests[views, drawn.block.first // self.layout.block] = drawn.digests
-        self.visits_left -= 1
-
-    def commit(self, pool: Store, shard_hash: str) -> float:
-        """Publishes the part (or finds that another job has); seconds that it took."""
-        before = time.perf_counter()
-        commit_part(pool, PartRows(self.part, self.hard, self.packed, self.digests, shard_hash))
-        return time.perf_counter() - before
+def _commit(pool: Store, rows: PartRows) -> float:
+    """Publishes a part (or finds that another job has); seconds that it took. The writer holds two parts at most."""
+    before = time.perf_counter()
+    commit_part(pool, rows)
+    return time.perf_counter() - before
 
 
 def run(
@@ -253,10 +232,10 @@ def run(
     mine = select(layout, config.views, share.of_rank(rank(), world_size()))
     say(f"precompute: {len(mine)} parts on {device_name()}")
     if not committed(pool).issuperset(mine):
-        own = canary(teacher, recipe)
-        if told := other_arithmetic(pool.path, own):
+        own = answers_canary(teacher, recipe)
+        if told := rounds_differently(pool.path, own):
             say(f"warning: {told}")
-        note(pool, [own])
+        note_canaries(pool, [own])
     summary = fill(pool, mine, shards, recipe, teacher, workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "

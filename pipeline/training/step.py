@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.base.timm_models import autocast_type
-from pipeline.runtime.compiler import require_compiler
+from pipeline.runtime.libraries import require_compiler
 from pipeline.runtime.machine import world_size
 from pipeline.training.batches import Batch
 from pipeline.training.config import LoopConfig

@@ -33,12 +33,12 @@ _CROPS, _CHOICES, _BLOCKS, _BLOCK = 256, 1024, 8, 16  # 8 blocks of 16 are 64 pa
 _LEVELS = (0.0, 2.5, 5.0, 9.3, 10.0)
 
 
-def canary(recipe: Recipe, device: torch.device) -> str:
-    """sha256 in hex of ``parts``: 0.7 s for a recipe at 224 px on one core."""
-    return files.digest(parts(recipe, device))
+def views_canary(recipe: Recipe, device: torch.device) -> str:
+    """sha256 in hex of ``part_digests``: 0.7 s for a recipe at 224 px on one core."""
+    return files.digest(part_digests(recipe, device))
 
 
-def parts(recipe: Recipe, device: torch.device) -> dict[str, str]:
+def part_digests(recipe: Recipe, device: torch.device) -> dict[str, str]:
     """A digest of each part: decode, choices, pairs, crops, ops, and finished pairs made on ``device``.
 
     Only ``crops`` resizes, so only it is known to depend on Pillow's version.

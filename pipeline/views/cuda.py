@@ -22,8 +22,8 @@ import torch
 
 import pipeline.base.compiled  # noqa: F401  # chooses NUMBA_CACHE_DIR
 from pipeline.base.files import write_durably
-from pipeline.runtime.compiler import compiler_missing
 from pipeline.runtime.errors import first_line
+from pipeline.runtime.libraries import compiler_missing
 from pipeline.runtime.progress import say
 
 SOURCES = tuple(Path(__file__).with_name(f"{name}.cu") for name in ("parallel", "draw", "digest"))

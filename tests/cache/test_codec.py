@@ -10,9 +10,9 @@ from pipeline.cache.codec import (
     codec_version,
     hard_labels,
     pack,
+    packed_dtype,
+    packed_width,
     require_codec,
-    stored_dtype,
-    stored_width,
     through_codec,
     unpack,
 )
@@ -44,8 +44,8 @@ def test_stored_bytes_are_what_the_codec_promises():
     logits = np.random.default_rng(0).normal(size=(3, 7, 1000)).astype(np.float32)
     for codec in ("u8", "f16"):
         stored = pack(codec, logits)
-        assert stored.dtype == stored_dtype(codec)
-        assert stored.shape == (3, 7, stored_width(codec, 1000))
+        assert stored.dtype == packed_dtype(codec)
+        assert stored.shape == (3, 7, packed_width(codec, 1000))
         assert stored.nbytes == 3 * 7 * bytes_per_view(codec, 1000)
     assert bytes_per_view("u8", 1000) == 1004
     assert pack("none", logits) is None

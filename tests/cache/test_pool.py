@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.cache import commit
+from pipeline.cache.arrays import PartRows
 from pipeline.cache.codec import hard_labels, pack
-from pipeline.cache.commit import PartRows
 from pipeline.cache.layout import Layout, committed, is_committed, read_identity
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.publish import publish

@@ -13,7 +13,7 @@ import zarr
 
 from pipeline.base.files import digest
 from pipeline.cache.arrays import metadata
-from pipeline.cache.codec import stored_width, unpack
+from pipeline.cache.codec import packed_width, unpack
 from pipeline.cache.layout import Layout, file_key
 from pipeline.cache.pool import open_pool
 from pipeline.cache.publish import publish
@@ -72,7 +72,7 @@ def test_rows_that_no_teacher_gave_are_damage_even_under_a_checksum_that_is_righ
     pool = fake.filled(tmp_path, top, 3)
     path = pool.path / file_key("logits", (0, 0))
     content = bytearray(path.read_bytes())
-    chunk = stored_width("top4", 10) * top.block + 4
+    chunk = packed_width("top4", 10) * top.block + 4
     content[: chunk - 4] = bytes(chunk - 4)  # the first block of some view: no class named in any row
     content[chunk - 4 : chunk] = google_crc32c.value(bytes(chunk - 4)).to_bytes(4, "little")
     path.write_bytes(content)

@@ -16,7 +16,7 @@ import timm
 import torch
 
 from pipeline.base import weights
-from pipeline.cache.commit import PartRows
+from pipeline.cache.arrays import PartRows
 from pipeline.cache.identity import require_maker
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cache.arrays import PartRows
 from pipeline.cache.codec import codec_version, hard_labels, pack, through_codec
-from pipeline.cache.commit import PartRows, Reach, unwatched
+from pipeline.cache.commit import Reach, unwatched
 from pipeline.cache.layout import Layout, Part, Store
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache

@@ -14,7 +14,7 @@ import xxhash
 
 from pipeline.base.engine import kernels
 from pipeline.runtime.machine import device
-from pipeline.views.canary import canary, parts
+from pipeline.views.canary import part_digests, views_canary
 from pipeline.views.draw import draw
 from pipeline.views.recipe import VIEWS_VERSION, Erase, Mix, Recipe, evaluation
 from tests.support.hard_views import whole_levels
@@ -45,7 +45,7 @@ def test_pixels_and_decisions_change_only_with_the_version() -> None:
         "VIEWS_VERSION is new: run python -m tests.views.test_canary and commit golden.json"
     )
     expected = golden[str(VIEWS_VERSION)]
-    found = {name: parts(recipe, device()) for name, recipe in RECIPES.items()}
+    found = {name: part_digests(recipe, device()) for name, recipe in RECIPES.items()}
     changed = [
         f"{name}: {part}"
         for name, made in found.items()
@@ -70,9 +70,9 @@ def test_whole_levels_on_pictures_of_few_values_are_drawn_as_ever() -> None:
 
 
 def test_the_canary_repeats_and_names_the_recipe() -> None:
-    first = canary(DEIT, device())
-    assert first == canary(DEIT, device())
-    assert first != canary(DEIT.model_copy(update={"interpolation": "bilinear"}), device())
+    first = views_canary(DEIT, device())
+    assert first == views_canary(DEIT, device())
+    assert first != views_canary(DEIT.model_copy(update={"interpolation": "bilinear"}), device())
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_the_canary_repeats_and_names_the_recipe() -> None:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_each_part_watches_its_own_step(change: dict, moved: set[str]) -> None:
-    before, after = parts(DEIT, device()), parts(DEIT.model_copy(update=change), device())
+    before, after = part_digests(DEIT, device()), part_digests(DEIT.model_copy(update=change), device())
     assert {part for part in before if before[part] != after[part]} == moved
 
 
 def write() -> None:
     """Adds what is missing for this version and this Pillow to golden.json, and changes nothing in it."""
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-    found = {name: parts(recipe, device()) for name, recipe in RECIPES.items()}
+    found = {name: part_digests(recipe, device()) for name, recipe in RECIPES.items()}
     mine = golden.setdefault(str(VIEWS_VERSION), {"made_with_pillow": PIL.__version__, "parts": {}, "pillow": {}})
     resized = mine["pillow"].setdefault(PILLOW, {})
     for name, made in found.items():
