@@ -44,8 +44,19 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
             f"{', '.join(beside)}: a study brings its own pieces; change them by overrides such as training.epochs=100"
         )
     if "study" in named:
-        return _composed(compose_study(configs, named["study"], named.get("scale", "full"), named.get("data")), pairs)
-    chosen = {name: value for name, value in pairs if name in CHOICES}
+        params = compose_study(configs, named["study"], named.get("scale", "full"), named.get("data"))
+    else:
+        params = _compose_pieces(configs, named)
+    _link(params)
+    for name, value in pairs:
+        if name not in CHOICES:
+            _override(params, name, value)
+    parse(params)
+    return params
+
+
+def _compose_pieces(configs: Path, chosen: Mapping[str, str]) -> dict[str, Any]:
+    """The pieces that are chosen by group, and for the other groups those that the data set's file names."""
     data = chosen.get("data", "digits")
     params = read_choice(configs, "data", data)
     defaults = params.pop("defaults", {})
@@ -56,16 +67,6 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
                 f"{configs}/data/{data}.yaml: defaults.{group} is missing; add it, or choose one: {group}=..."
             )
         params[section] = {name: read_choice(configs, group, name) for name in names if name != NONE}
-    _link(params)
-    return _composed(params, pairs)
-
-
-def _composed(params: dict[str, Any], pairs: list[tuple[str, str]]) -> dict[str, Any]:
-    """``params`` with the overrides among the choices; they go together."""
-    for name, value in pairs:
-        if name not in CHOICES:
-            _override(params, name, value)
-    parse(params)
     return params
 
 

@@ -19,7 +19,8 @@ GROUPS = {"recipes": "recipe", "teachers": "teacher", "caches": "cache", "traini
 
 
 def compose_study(configs: Path, name: str, scale: str, data: str | None = None) -> dict[str, Any]:
-    """``params.yaml`` of the study ``name`` at a scale; ``data`` in place of the scale's data set.
+    """``params.yaml`` of the study ``name`` at a scale, without the links that no piece names; ``data`` in place of the
+    scale's data set.
 
     Raises UsageError for an unknown study or scale, and for a piece that names what is not there.
     """
@@ -36,13 +37,8 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
             for key, entry in ({} if pieces == NONE else pieces).items()
             if scale in entry.get("scales", SCALES)
         }
-    for key, entry in params["teachers"].items():
-        params["teachers"][key] = {"recipe": _first(params, "recipes"), "student": NONE} | entry
-    for key, entry in params["caches"].items():
-        links = {"recipe": _first(params, "recipes"), "teacher": _first(params, "teachers")}
-        params["caches"][key] = links | entry
     params["students"] = {
-        key: _student(entry, of, scale, data, params)
+        key: _student(entry, of, scale, data)
         for key, entry in study["students"].items()
         if scale in entry.get("scales", SCALES) and entry.get("with_data", {}).get(data) != NONE
     }
@@ -76,21 +72,12 @@ def _piece(configs: Path, group: str, entry: Mapping[str, Any], of: Mapping[str,
     return _changed(base, entry, scale, ("file", "high"))
 
 
-def _student(
-    entry: Mapping[str, Any], of: Mapping[str, Any], scale: str, data: str, params: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A student: the model of the scale, with a token or without, and links to the first piece of each kind."""
+def _student(entry: Mapping[str, Any], of: Mapping[str, Any], scale: str, data: str) -> dict[str, Any]:
+    """A student: the model of the scale, with a token or without."""
     model = dict(of["models"][entry.get("model", "tiny")])
     if entry.get("token"):
         model["arch"] = model["arch"].replace("_patch", "_distilled_patch")
-    links = {
-        "recipe": _first(params, "recipes"),
-        "training": _first(params, "trainings"),
-        "cache": NONE if entry.get("distillation", NONE) == NONE else _first(params, "caches"),
-        "teacher": NONE,
-        "parent": NONE,
-    }
-    base = links | model | {"distillation": NONE, "token": False} | dict(of.get("student_changes", {}))
+    base = model | {"distillation": NONE, "token": False} | dict(of.get("student_changes", {}))
     changed = _changed(base, entry, scale, ("model", "with_data"))
     return merge(changed, entry.get("with_data", {}).get(data, {}))
 
@@ -109,10 +96,6 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else value
     return merged
-
-
-def _first(params: Mapping[str, Any], section: str) -> str:
-    return str(next(iter(params[section]), NONE))
 
 
 def read_choice(configs: Path, group: str, name: str) -> dict[str, Any]:
