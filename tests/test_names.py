@@ -15,8 +15,9 @@ import click
 import pytest
 import yaml
 
-from pipeline.planning.keys import MODELS
-from pipeline.planning.params import CHOICES, SECTION
+from pipeline.planning.params import CHOICES
+from pipeline.planning.pieces import MODELS
+from pipeline.planning.studies import SECTION
 from pipeline.runtime.code import ROOT
 from pipeline.training.config import FitConfig
 

@@ -1,29 +1,13 @@
 """The tables of configs/README.md, written from the config models: each field's type, range, default and docstring."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.files import write_durably
-from pipeline.cache.layout import CacheConfig
-from pipeline.data.sources import DataConfig
-from pipeline.data.test_sets import SetConfig
-from pipeline.runtime.config import Config
-from pipeline.student.config import StudentConfig
-from pipeline.teacher.config import TeacherConfig
-from pipeline.training.config import TrainConfig
-from pipeline.views.recipe import Recipe
+from pipeline.planning.pieces import MODELS
 
-MODELS: Mapping[str, type[Config]] = {
-    "data": DataConfig,
-    "recipes": Recipe,
-    "teachers": TeacherConfig,
-    "caches": CacheConfig,
-    "trainings": TrainConfig,
-    "students": StudentConfig,
-    "test_sets": SetConfig,
-}
 _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 _TYPES = {"string": "text", "object": "mapping", "null": "null", "integer": "integer", "number": "number"}
 

@@ -8,19 +8,10 @@ from typing import Any
 from pipeline.base.files import sha256_file, whole_directory, write_durably
 from pipeline.base.weights_name import is_hub
 from pipeline.planning.pieces import Pieces, parse
-from pipeline.planning.studies import compose_study, read_choice
+from pipeline.planning.studies import SECTION, compose_study, read_choice
 from pipeline.runtime.config import NONE, parse_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
 
-# A choice such as ``recipe=deit_224`` reads configs/recipe/deit_224.yaml into the section of params.yaml beside it.
-SECTION = {
-    "recipe": "recipes",
-    "teacher": "teachers",
-    "cache": "caches",
-    "training": "trainings",
-    "student": "students",
-    "test_set": "test_sets",
-}
 CHOICES = ("study", "scale", "data", *SECTION)
 
 

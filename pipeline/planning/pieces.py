@@ -6,23 +6,45 @@ perhaps a student that teaches; what a piece does not use is the word ``none``. 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, TypeVar
 
 from pipeline.base.constraints import require_coverage, require_period, require_repeats, require_together
 from pipeline.cache.layout import CacheConfig
 from pipeline.data.sources import DataConfig
 from pipeline.data.test_sets import VAL, WITHOUT_REAL, SetConfig, no_real_labels
-from pipeline.runtime.config import NAME, NONE, C, validate
+from pipeline.runtime.config import NAME, NONE, Config, validate
 from pipeline.runtime.errors import UsageError
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import TeacherConfig
 from pipeline.training.config import FitConfig, LoopConfig, TrainConfig
 from pipeline.views.recipe import Recipe
 
+R = TypeVar("R")
 _LONGEST = 100  # characters of a name: file names and DVC's stage names are made of it
-SECTIONS = ("recipes", "teachers", "caches", "trainings", "students", "test_sets")
+MODELS: Mapping[str, type[Config]] = {
+    "data": DataConfig,
+    "recipes": Recipe,
+    "teachers": TeacherConfig,
+    "caches": CacheConfig,
+    "trainings": TrainConfig,
+    "students": StudentConfig,
+    "test_sets": SetConfig,
+}
+_LINKS = {  # the fields of a piece that name another one, and the section that it stands in
+    "teachers": {"recipe": "recipes", "student": "students"},
+    "caches": {"recipe": "recipes", "teacher": "teachers"},
+    "students": {
+        "recipe": "recipes",
+        "training": "trainings",
+        "cache": "caches",
+        "teacher": "teachers",
+        "parent": "students",
+    },
+}
+_MAY_BE_NONE = ("teachers.student", "students.cache", "students.teacher", "students.parent")
 
 
 @dataclass(frozen=True)
@@ -48,7 +70,8 @@ class Pieces:
 def parse(params: Mapping[str, Any]) -> Pieces:
     """The pieces of ``params``, which go together. Raises UsageError with every problem on a line of its own."""
     pieces, problems = examine(params)
-    raise_all(problems)
+    if problems:
+        raise UsageError("\n".join(problems))
     return pieces
 
 
@@ -56,59 +79,36 @@ def examine(params: Mapping[str, Any]) -> tuple[Pieces, list[str]]:
     """The pieces of ``params`` that are sound by themselves, and every problem: of sections, of keys, of names, and of
     what does not go together. Without a problem the pieces are all there."""
     problems: list[str] = []
-    known = ("data", *SECTIONS)
-    extra, missing = sorted(set(params) - set(known)), [name for name in known if name not in params]
+    extra, missing = sorted(set(params) - set(MODELS)), [name for name in MODELS if name not in params]
     if extra or missing:
         problems.append(f"sections: unknown {', '.join(extra) or 'none'}, missing {', '.join(missing) or 'none'}")
-    data: DataConfig | None = None
-    if "data" in params:
-        with _noting(problems):
-            data = validate(DataConfig, params["data"], "data")
-    pieces = Pieces(
-        data,
-        _section(params, "recipes", Recipe, problems),
-        _section(params, "teachers", TeacherConfig, problems),
-        _section(params, "caches", CacheConfig, problems),
-        _section(params, "trainings", TrainConfig, problems),
-        _section(params, "students", StudentConfig, problems),
-        _section(params, "test_sets", SetConfig, problems),
-    )
+    data = _note(problems, validate, DataConfig, params["data"], "data") if "data" in params else None
+    pieces = Pieces(data, **{name: _section(params, name, problems) for name in MODELS if name != "data"})
     if VAL in pieces.test_sets:
         problems.append(f"test_sets.{VAL}: this name is the validation split's, which is always scored; choose another")
     for name, chosen in pieces.test_sets.items():
         if chosen.labels == "real" and data is not None and data.source in WITHOUT_REAL:
             problems.append(no_real_labels(f"test_sets.{name}: data.source {data.source}"))
-    for name, teacher in pieces.teachers.items():
-        if teacher.fit is not None:
-            with _noting(problems):
-                validate(FitConfig, dict(teacher.fit), f"teachers.{name}.fit")
-    problems += [*_unknown_names(pieces, params), *_circles(pieces), *_too_few_images(pieces)]
+    fits = {
+        f"teachers.{name}.fit": _note(problems, validate, FitConfig, dict(teacher.fit), f"teachers.{name}.fit")
+        for name, teacher in pieces.teachers.items()
+        if teacher.fit is not None
+    }
+    problems += [*_unknown_names(pieces, params), *_circles(pieces), *_too_few_images(pieces, fits)]
     problems += [problem for name in pieces.students for problem in _misfits(pieces, name)]
     return pieces, problems
 
 
-class _noting:
-    """Notes the refusals of a block in a list and goes on behind it."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: object, trace: object) -> bool:
-        if isinstance(error, UsageError):
-            self.problems.append(str(error))
-        return isinstance(error, UsageError)
+def _note(problems: list[str], check: Callable[..., R], *given: Any) -> R | None:
+    """What ``check`` returns; where it refuses, its sentence is added to ``problems``."""
+    try:
+        return check(*given)
+    except UsageError as error:
+        problems.append(str(error))
+        return None
 
 
-def raise_all(problems: list[str]) -> None:
-    """Raises UsageError with every problem on a line of its own; nothing where there is none."""
-    if problems:
-        raise UsageError("\n".join(problems))
-
-
-def _section(params: Mapping[str, Any], section: str, model: type[C], problems: list[str]) -> dict[str, C]:
+def _section(params: Mapping[str, Any], section: str, problems: list[str]) -> dict[str, Any]:
     entries, found = params.get(section), {}
     may_be_empty = section in ("teachers", "caches", "test_sets")  # undistilled students need neither
     if not isinstance(entries, dict) or not (entries or may_be_empty):
@@ -121,26 +121,18 @@ def _section(params: Mapping[str, Any], section: str, model: type[C], problems: 
                 f"{section}.{name[:80]}: expected a name of at most {_LONGEST} letters, digits, _ and -, since it names a "
                 f"directory, and not {NONE!r}, which stands for what a piece does not use"
             )
-            continue
-        with _noting(problems):
-            found[name] = validate(model, entry, f"{section}.{name}")
+        elif piece := _note(problems, validate, MODELS[section], entry, f"{section}.{name}"):
+            found[name] = piece
     return found
 
 
 def _links(pieces: Pieces) -> Iterator[tuple[str, str, str, bool]]:
     """Every name that a piece gives: (its key, section that it names, name, whether it may be ``none``)."""
-    for name, teacher in pieces.teachers.items():
-        yield f"teachers.{name}.recipe", "recipes", teacher.recipe, False
-        yield f"teachers.{name}.student", "students", teacher.student, True
-    for name, cache in pieces.caches.items():
-        yield f"caches.{name}.recipe", "recipes", cache.recipe, False
-        yield f"caches.{name}.teacher", "teachers", cache.teacher, False
-    for name, student in pieces.students.items():
-        yield f"students.{name}.recipe", "recipes", student.recipe, False
-        yield f"students.{name}.training", "trainings", student.training, False
-        yield f"students.{name}.cache", "caches", student.cache, True
-        yield f"students.{name}.teacher", "teachers", student.teacher, True
-        yield f"students.{name}.parent", "students", student.parent, True
+    for section, fields in _LINKS.items():
+        for name, piece in getattr(pieces, section).items():
+            for field, named in fields.items():
+                optional = f"{section}.{field}" in _MAY_BE_NONE
+                yield f"{section}.{name}.{field}", named, getattr(piece, field), optional
 
 
 def _unknown_names(pieces: Pieces, params: Mapping[str, Any]) -> list[str]:
@@ -156,36 +148,28 @@ def _unknown_names(pieces: Pieces, params: Mapping[str, Any]) -> list[str]:
 
 def _circles(pieces: Pieces) -> list[str]:
     """Students and teachers that wait for themselves; DVC's own sentence names no way out."""
-    waits: dict[str, list[str]] = {}
+    waits = TopologicalSorter[str]()
     for key, section, name, _ in _links(pieces):
-        if name != NONE and section in ("teachers", "caches", "students"):
-            waits.setdefault(key.rpartition(".")[0], []).append(f"{section}.{name}")
-    for start in waits:
-        todo, seen = list(waits[start]), set[str]()
-        while todo:
-            piece = todo.pop()
-            if piece == start:
-                return [f"{start}: waits for itself through {', '.join(waits[start])}; break the circle"]
-            if piece not in seen:
-                seen.add(piece)
-                todo += waits.get(piece, [])
+        if name != NONE:
+            waits.add(key.rpartition(".")[0], f"{section}.{name}")
+    try:
+        waits.prepare()
+    except CycleError as error:
+        first, *others = reversed(error.args[1])
+        return [f"{first}: waits for itself: it waits for {', which waits for '.join(others)}; break the circle"]
     return []
 
 
-def _too_few_images(pieces: Pieces) -> Iterator[str]:
+def _too_few_images(pieces: Pieces, fits: Mapping[str, FitConfig | None]) -> Iterator[str]:
     """Trainings and fits without a single step, where ``data.expected`` tells N."""
     if pieces.data is None or pieces.data.expected is None:
         return
-    samples, loops = pieces.data.expected.train, dict[str, LoopConfig]()
-    for student in pieces.students.values():
-        if student.training in pieces.trainings:
-            loops[f"trainings.{student.training}"] = pieces.trainings[student.training]
-    for name, teacher in pieces.teachers.items():
-        if teacher.fitted_here and teacher.fit is not None:
-            with _noting([]):  # noted before
-                loops[f"teachers.{name}.fit"] = validate(FitConfig, dict(teacher.fit), name)
+    samples = pieces.data.expected.train
+    used = {student.training for student in pieces.students.values()}
+    loops: dict[str, LoopConfig | None] = {f"trainings.{n}": of for n, of in pieces.trainings.items() if n in used}
+    loops |= {key: fit for key, fit in fits.items() if pieces.teachers[key.split(".")[1]].fitted_here}
     for key, how in loops.items():
-        if int(how.epochs * samples / how.batch) < 1:
+        if how is not None and int(how.epochs * samples / how.batch) < 1:
             yield (
                 f"{key}: {how.epochs:g} epochs of {samples} images (data.expected.train) make no step of batch {how.batch}; "
                 f"lower batch, or raise epochs"
@@ -218,15 +202,12 @@ def _misfits(pieces: Pieces, name: str) -> Iterator[str]:
                 f"{key}: soft distillation needs logits, and caches.{student.cache}.codec is none (hard labels only); set "
                 f"cache.codec=top16 (52 bytes per view at 1,000 classes), u8 (1 byte per class and view) or f16 (2 bytes)"
             )
-        with _noting(problems):
-            require_repeats(training.repeats, cache.group)
+        _note(problems, require_repeats, training.repeats, cache.group)
     period = training.period or (cache.views if cache is not None else training.repeats)
-    with _noting(problems):
-        if pieces.recipes[student.recipe].shared_pairing == training.repeats:
-            require_together(training.batch, training.lanes, training.repeats)
-    with _noting(problems):
-        require_period(period, training.repeats)
-        if cache is not None and student.supervision == "cached":
-            require_coverage(period, cache.views)
+    if pieces.recipes[student.recipe].shared_pairing == training.repeats:
+        _note(problems, require_together, training.batch, training.lanes, training.repeats)
+    _note(problems, require_period, period, training.repeats)
+    if cache is not None and student.supervision == "cached":
+        _note(problems, require_coverage, period, cache.views)
     for problem in problems:
         yield f"{key}: {problem}"

@@ -14,8 +14,16 @@ from pipeline.runtime.config import NONE, read_yaml
 from pipeline.runtime.errors import UsageError
 
 SCALES = ("full", "demo")
-_KEYS = {"data", "changes", "recipes", "teachers", "caches", "trainings", "students", "test_sets"}
-GROUPS = {"recipes": "recipe", "teachers": "teacher", "caches": "cache", "trainings": "training"}
+# The section of params.yaml that stands for each group of configs/: ``recipe=deit_224`` reads configs/recipe/deit_224.yaml.
+SECTION = {
+    "recipe": "recipes",
+    "teacher": "teachers",
+    "cache": "caches",
+    "training": "trainings",
+    "student": "students",
+    "test_set": "test_sets",
+}
+_KEYS = {"data", "changes", *SECTION.values()}
 
 
 def compose_study(configs: Path, name: str, scale: str, data: str | None = None) -> dict[str, Any]:
@@ -30,23 +38,15 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
     data = data or str(study.get("data", {}).get(scale, of["data"]))
     source = read_choice(configs, "data", data)
     params: dict[str, Any] = {"data": source["data"]}
-    for section, group in GROUPS.items():
-        pieces = study.get(section, {str(of[group]): {}})
+    for group, section in SECTION.items():
+        pieces = study.get(section, {str(of[group]): {}} if group in of else {})
         params[section] = {
-            key: _piece(configs, group, entry, of, scale)
+            key: _student(entry, of, scale, data)
+            if group == "student"
+            else _piece(configs, group, key, entry, of, scale)
             for key, entry in ({} if pieces == NONE else pieces).items()
-            if scale in entry.get("scales", SCALES)
+            if scale in entry.get("scales", SCALES) and entry.get("with_data", {}).get(data) != NONE
         }
-    params["students"] = {
-        key: _student(entry, of, scale, data)
-        for key, entry in study["students"].items()
-        if scale in entry.get("scales", SCALES) and entry.get("with_data", {}).get(data) != NONE
-    }
-    params["test_sets"] = {
-        key: _changed(read_choice(configs, "test_set", key), entry, scale, ())
-        for key, entry in study.get("test_sets", {}).items()
-        if scale in entry.get("scales", SCALES)
-    }
     return params
 
 
@@ -61,10 +61,13 @@ def _require_known(study: Mapping[str, Any], configs: Path, name: str) -> None:
         raise UsageError(f"study={name}: there is no {', no '.join(sorted(found))}; correct configs/study/{name}.yaml")
 
 
-def _piece(configs: Path, group: str, entry: Mapping[str, Any], of: Mapping[str, Any], scale: str) -> dict[str, Any]:
-    """A recipe, teacher, cache or training: the scale's own, or ``file``'s, with the changes of the study."""
+def _piece(
+    configs: Path, group: str, name: str, entry: Mapping[str, Any], of: Mapping[str, Any], scale: str
+) -> dict[str, Any]:
+    """The piece ``name`` that is no student: of the file that it names, else of the scale's, else of the file of its name
+    (a test set), with the changes of the study."""
     file = (entry.get(scale) or {}).get("file", entry.get("file"))
-    base = read_choice(configs, group, str(file or of[group]))
+    base = read_choice(configs, group, str(file or of.get(group, name)))
     if file is None:
         base = merge(base, of.get(f"{group}_changes", {}))
     if entry.get("high"):
