@@ -62,10 +62,10 @@ def main(kills: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write(compose(Path("configs"), OVERRIDES), work / "params.yaml", OVERRIDES)
-        whole, killed = work / "whole", work / "killed"
-        finish(stage("index", work, whole, "--out", f"{work}/index.tsv"))
-        finish(stage("shard", work, whole, "--index", f"{work}/index.tsv", "--out", f"{work}/shards"))
-        finish(stage("fit_teacher", work, whole, "--work", folder, "--teacher", "regnety_digits"))
+        whole, killed, other = work / "whole", work / "killed", work / "other"  # pools; two of them are compared
+        finish(stage("index", work, other, "--out", f"{work}/index.tsv"))
+        finish(stage("shard", work, other, "--index", f"{work}/index.tsv", "--out", f"{work}/shards"))
+        finish(stage("fit_teacher", work, other, "--work", folder, "--teacher", "regnety_digits"))
         job = ["--work", folder, "--cache", "digits", "--only-shards", "0:1000000"]  # nothing is published
         finish(stage("precompute", work, whole, *job))
         done = staged = 0
