@@ -44,7 +44,8 @@ class StudentConfig(Config):
     soft_reduction: Literal["batchmean", "elementmean"] = "batchmean"
     """Soft distillation divides by the batch, or as DeiT's code by the batch times C, so that its term is C times smaller."""
     soft_form: Literal["kl", "hinton"] = "kl"
-    """``kl`` is DeiT's; ``hinton`` is (1 - alpha) CE + 2 alpha tau^2 CE, whose second gradient is twice that of ``kl``."""
+    """``kl`` is DeiT's (1 - alpha) CE + alpha tau^2 KL; ``hinton`` is (1 - alpha) CE + 2 alpha tau^2 CE, whose second gradient
+    is twice that of ``kl``."""
     codec: CodecName | None = None
     """Of a live teacher without a cache: its logits are rounded as a cache of this codec would; null keeps all bits."""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
