@@ -4,8 +4,6 @@ Models are built on the device meta, without their numbers, and shown views of t
 of other stages shows here.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,66 +26,60 @@ _CLASSES = 2  # of a model that is only looked at
 
 
 def misfits(pieces: Pieces, classes: int | None, files: bool) -> list[PipelineError]:
-    """Every problem of the models and of their local weights, which ``files`` allows to read; ``classes``: C, None where it
-    is not known."""
+    """The first problem of each model and of its local weights, which are read where ``files`` allows it; ``classes``: C,
+    None where it is not known."""
     found: list[PipelineError] = []
-    for name in pieces.teachers:
-        found += _problems(f"teachers.{name}", _of_teacher(pieces, name, classes, files))
-    for name in pieces.students:
-        found += _problems(f"students.{name}", _of_student(pieces, name, classes, files))
+    for section, check in (("teachers", _require_teacher), ("students", _require_student)):
+        for name in getattr(pieces, section):
+            try:
+                check(pieces, name, classes, files)
+            except PipelineError as error:
+                found.append(type(error)(f"{section}.{name}: {error}"))
     return found
 
 
-def _problems(key: str, checks: Iterator[Callable[[], object]]) -> Iterator[PipelineError]:
-    """The first refusal of ``checks``, each of which stands on those before it."""
-    try:
-        for check in checks:
-            check()
-    except PipelineError as error:
-        yield type(error)(f"{key}: {error}")
-
-
-def _of_teacher(pieces: Pieces, name: str, classes: int | None, files: bool) -> Iterator[Callable[[], object]]:
+def _require_teacher(pieces: Pieces, name: str, classes: int | None, files: bool) -> None:
     teacher = pieces.teachers[name]
-    yield lambda: require_known(teacher.arch, teacher.arch_args, teacher.weights or teacher.initial)
-    own = pieces.recipes[teacher.recipe].size if teacher.recipe in pieces.recipes else None
-    if own is None:
+    require_known(teacher.arch, teacher.arch_args, teacher.weights or teacher.initial)
+    if teacher.recipe not in pieces.recipes:
         return
+    own = pieces.recipes[teacher.recipe].size
     model = _teacher_on_meta(teacher, own)
-    yield lambda: _takes(model, own)
+    _require_takes(model, own)
     for size, where in _labelled_sizes(pieces, name).items():
         if size != own:
-            yield partial(_same_weights, teacher, model, own, size, where)
-    weights = teacher.weights or ""
-    if is_hub(weights) or (files and Path(weights).is_file()):
-        yield lambda: require_fit(teacher, classes, own)
-    if teacher.initial is not None and not is_hub(teacher.initial) and files and Path(teacher.initial).is_file():
-        yield lambda: start_from(
-            create_teacher(teacher, classes or _CLASSES, False, own), read_initial(teacher, own), quiet=True
-        )
+            larger = _teacher_on_meta(teacher, size)
+            _require_takes(larger, size)
+            _require_same_shapes(model, larger, f"{where} draws {size} px, and its weights for {own} px")
+    if teacher.weights is not None and (is_hub(teacher.weights) or _there(teacher.weights, files)):
+        require_fit(teacher, classes, own)
+    if _there(teacher.initial, files):
+        start_from(create_teacher(teacher, classes or _CLASSES, False, own), read_initial(teacher, own), quiet=True)
     student = pieces.students.get(teacher.student)
     if student is not None and student.recipe in pieces.recipes:
-        what = f"student {teacher.student}'s weights"
-        yield lambda: _same_shapes(_student_on_meta(pieces, teacher.student).model, model, what)
+        given = _student_on_meta(pieces, teacher.student).model
+        _require_same_shapes(given, model, f"student {teacher.student}'s weights")
 
 
-def _of_student(pieces: Pieces, name: str, classes: int | None, files: bool) -> Iterator[Callable[[], object]]:
+def _require_student(pieces: Pieces, name: str, classes: int | None, files: bool) -> None:
     student = pieces.students[name]
-    yield lambda: require_known(student.arch, student.arch_args, student.initial)
+    require_known(student.arch, student.arch_args, student.initial)
     if student.recipe not in pieces.recipes:
         return
     size = pieces.recipes[student.recipe].size
-    yield lambda: _takes(_student_on_meta(pieces, name), size)
+    _require_takes(_student_on_meta(pieces, name), size)
     parent = pieces.students.get(student.parent)
     if parent is not None and parent.recipe in pieces.recipes:
-        yield lambda: load_initial(
-            _student_on_meta(pieces, name), _student_on_meta(pieces, student.parent).model.state_dict(), quiet=True
-        )
-    local = student.initial is not None and not is_hub(student.initial)
-    if local and files and Path(str(student.initial)).is_file():
-        yield lambda: load_initial(
-            create_student(student, classes or _CLASSES, size), read_initial_of_student(student), quiet=True
-        )
+        given = _student_on_meta(pieces, student.parent).model.state_dict()
+        load_initial(_student_on_meta(pieces, name), given, quiet=True)
+    if _there(student.initial, files):
+        given = read_initial_of_student(student)
+        load_initial(create_student(student, classes or _CLASSES, size), given, quiet=True)
+
+
+def _there(weights: str | None, files: bool) -> bool:
+    """Whether these are weights in a local file that may be read."""
+    return weights is not None and not is_hub(weights) and files and Path(weights).is_file()
 
 
 def _labelled_sizes(pieces: Pieces, name: str) -> dict[int, str]:
@@ -110,7 +102,7 @@ def _student_on_meta(pieces: Pieces, name: str) -> Student:
         return create_student(student, _CLASSES, pieces.recipes[student.recipe].size)
 
 
-def _takes(model: nn.Module, size: int) -> None:
+def _require_takes(model: nn.Module, size: int) -> None:
     """Raises UsageError unless the model gives logits (2, C) for two views of this size."""
     try:
         found: Any = model.eval()(torch.empty(2, 3, size, size, device="meta"))
@@ -127,14 +119,7 @@ def _takes(model: nn.Module, size: int) -> None:
             raise UsageError(f"gives {shape} for two views where logits (2, C) are expected; correct its arch_args")
 
 
-def _same_weights(teacher: TeacherConfig, given: nn.Module, own: int, size: int, where: str) -> None:
-    """Raises UsageError if views of ``size`` px need other weights than ``given``, those for ``own`` px, or are not taken."""
-    model = _teacher_on_meta(teacher, size)
-    _takes(model, size)
-    _same_shapes(given, model, f"{where} draws {size} px, and its weights for {own} px")
-
-
-def _same_shapes(given: nn.Module, model: nn.Module, what: str) -> None:
+def _require_same_shapes(given: nn.Module, model: nn.Module, what: str) -> None:
     ours, theirs = ({name: tuple(value.shape) for name, value in m.state_dict().items()} for m in (model, given))
     apart = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if apart:
