@@ -2,7 +2,7 @@
 
 In: shards, a cache or a live teacher, a config.
 Out: model.safetensors and config.json for timm, log.csv.
-Read ``config``, ``model`` and ``heads``, ``losses``, ``supervision`` (where targets come from) with ``inputs``, then
-``train`` (``scores`` for its log); ``initial`` starts from trained weights, ``export`` writes and reads the result. Its use:
-``predict`` on a person's images, ``formats`` for other programs.
+Read ``config``, ``model``, ``losses``, ``supervision`` (where targets come from) with ``inputs``, then ``train``;
+``initial`` starts from trained weights, ``export`` writes and reads the result. Its use: ``predict`` classifies a user's
+images, ``formats`` writes it for other programs.
 """

@@ -13,7 +13,7 @@ from timm.data.mixup import one_hot
 from torch import Tensor
 
 from pipeline.runtime.errors import UsageError
-from pipeline.student.heads import Heads
+from pipeline.student.model import Heads
 
 Reduction = Literal["batchmean", "elementmean"]
 Form = Literal["kl", "hinton"]

@@ -1,13 +1,32 @@
 """The student: a timm vision transformer whose heads are both seen, in train and in eval mode."""
 
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.base import timm_models
 from pipeline.runtime.errors import UsageError
 from pipeline.student.config import StudentConfig
-from pipeline.student.heads import Heads
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Logits float (B, C) of the class head, and of the distillation head where the student has one."""
+
+    class_logits: Tensor
+    distillation_logits: Tensor | None = None
+
+    def fused(self) -> Tensor:
+        """Sum of the two heads' softmaxes, float32 (B, C): the joint classifier of the DeiT paper (section 4).
+
+        DeiT's code and timm average the logits instead. Without a distillation head: the class head's softmax.
+        """
+        scores = torch.softmax(self.class_logits.float(), dim=1)
+        if self.distillation_logits is not None:
+            scores = scores + torch.softmax(self.distillation_logits.float(), dim=1)
+        return scores
 
 
 class Student(nn.Module):

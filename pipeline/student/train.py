@@ -23,7 +23,6 @@ from pipeline.student.inputs import Inputs, NamedStudent
 from pipeline.student.losses import Distillation, distillation_loss, smoothed_mixed_target
 from pipeline.student.model import Student
 from pipeline.student.model import create as create_student
-from pipeline.student.scores import all_scores
 from pipeline.student.supervision import sources
 from pipeline.training import loop
 from pipeline.training.batches import Batch, Loader
@@ -33,7 +32,7 @@ from pipeline.training.run_libraries import place_of
 from pipeline.training.schedule import Schedule, lanes_of, period
 from pipeline.training.state import Row
 from pipeline.training.step import Compute
-from pipeline.views.validation import top1, validation
+from pipeline.views.validation import all_scores, top1, validation
 
 MARKS = ("config.json", "log.csv")  # by which a student's directory is known
 

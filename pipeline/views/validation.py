@@ -1,14 +1,16 @@
 """Running a model over a validation split: natural order, no chance, nothing dropped or counted twice."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from pipeline.base.scores import auc, macro, ranks
 from pipeline.data.images import Rule
 from pipeline.data.shards import Block, Sample, Shards
-from pipeline.runtime.machine import rank, sum_over_ranks, world_size
+from pipeline.runtime.machine import from_all_ranks, rank, sum_over_ranks, world_size
 from pipeline.views.choose import Visit
 from pipeline.views.draw import draw_block
 from pipeline.views.finish import finish, finish_plan
@@ -72,3 +74,17 @@ def top1(
         counts[1] += len(block.labels)
     right, samples = sum_over_ranks(counts)
     return float(right / samples)
+
+
+@torch.inference_mode()
+def all_scores(predict: Callable[[torch.Tensor], torch.Tensor], split: Iterator[ValidationBlock]) -> dict[str, float]:
+    """``top1``, ``top5``, macro ``precision``, ``recall`` and ``f1`` as shares, and ``auc`` (nan where all samples are of one
+    class), of the answers of ``predict``, as ``top1`` takes it; over all ranks."""
+    own = [(predict(block.images).float().cpu(), block.labels.cpu()) for block in split]
+    parts = [part for those in from_all_ranks(own) for part in those]
+    scores, labels = (torch.cat([part[i] for part in parts]) for i in range(2))
+    places, known = ranks(scores, labels), labels.numpy()
+    found = {"top1": float((places < 1).double().mean()), "top5": float((places < 5).double().mean())}
+    found |= {key: value / 100 for key, value in macro(scores.argmax(1).numpy(), known).items()}
+    area = auc(scores.numpy(), known)
+    return found | {"auc": math.nan if area is None else area}

@@ -17,10 +17,9 @@ from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.student.config import StudentConfig
 from pipeline.student.export import export as export_student
 from pipeline.student.export import load as load_student
-from pipeline.student.heads import Heads
 from pipeline.student.initial import initial_state, load_initial, read_initial
 from pipeline.student.losses import Distillation, distillation_loss
-from pipeline.student.model import Student
+from pipeline.student.model import Heads, Student
 from pipeline.student.model import create as create_student
 from pipeline.views.recipe import Recipe
 

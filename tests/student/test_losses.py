@@ -10,7 +10,6 @@ from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 
 from pipeline.runtime.errors import UsageError
-from pipeline.student.heads import Heads
 from pipeline.student.losses import (
     Distillation,
     distillation_loss,
@@ -18,6 +17,7 @@ from pipeline.student.losses import (
     soft_cross_entropy,
     soft_distillation,
 )
+from pipeline.student.model import Heads
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
