@@ -267,3 +267,8 @@ def test_the_documents_say_how_many_lanes_the_shipped_trainings_have() -> None:
     assert {training["lanes"] for training in shipped} == {8}
     for page in ("README.md", "docs/CLUSTER.md"):
         assert "`lanes` (8 in every shipped training)" in (ROOT / page).read_text()
+
+
+def test_the_readme_stays_short() -> None:
+    size = len((ROOT / "README.md").read_bytes())
+    assert size <= 11_000, f"{size} bytes: what a newcomer does not need first belongs to a page of docs"
