@@ -30,7 +30,7 @@ def main(
     from pipeline.planning.advice import advice
     from pipeline.planning.check import check, refused_by_dvc
     from pipeline.planning.keys import write_tables
-    from pipeline.planning.params import compose, write, write_weights
+    from pipeline.planning.params import compose, write_params, write_weights
 
     if keys:
         write_tables(configs / "README.md")
@@ -44,7 +44,7 @@ def main(
         return
     composed = compose(configs, list(choices))
     pieces = check(composed, os.environ, files=False)
-    write(composed, params, list(choices))
+    write_params(composed, params, list(choices))
     for told in advice(pieces):
         say(f"warning: {told}")
     say(f"{params}: {composed['data']['source']}, students {', '.join(composed['students'])}; now run: dvc repro")

@@ -23,9 +23,9 @@ from stages import params_option, shards_option, work_option
 def main(name: str, params: Path, work: Path, shards: Path | None, as_text: bool) -> None:
     from pipeline.base.files import require_own
     from pipeline.data.test_sets import SetConfig
-    from pipeline.evaluation import write_scores
     from pipeline.evaluation.sets import open_sets
     from pipeline.evaluation.students import evaluate
+    from pipeline.evaluation.write_scores import MARKS, write_scores
     from pipeline.student.config import StudentConfig
     from pipeline.views.recipe import Recipe
 
@@ -34,12 +34,12 @@ def main(name: str, params: Path, work: Path, shards: Path | None, as_text: bool
     configs = load_each(params, "test_sets", SetConfig, optional=True)
     place = Work(work, shards)
     out = place.scores(name)
-    require_own(out, write_scores.MARKS)
+    require_own(out, MARKS)
     with timed(out, f"evaluate:{name}") as notes, distributed():
         sets = open_sets(place, configs, recipe)
         found = evaluate(place.student(name), sets, workers())
         if rank() == 0:
-            scored, size = write_scores.write(place, name, found, configs, sets)
+            scored, size = write_scores(place, name, found, configs, sets)
             notes |= found.speed
             best = scored["sets"]["val"]["heads"][scored["sets"]["val"]["best"]]
             low, high = best["interval"]

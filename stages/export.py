@@ -32,12 +32,12 @@ def main(name: str, kind: Literal["onnx", "pt2", "hub-folder"], params: Path, wo
     formats.require_tools(kind)
     student, place = NamedStudent.load(params, name), Work(work)
     directory, val = place.student(name), Shards.open(place.split("val"))
-    model = export.load(directory)
+    model = export.load_student(directory)
     export.require_trained_for(directory, val.classes, student.recipe)
     images = views_of_rows(val, range(min(100, val.samples)), student.recipe)
     out = out or work / "exports" / name / kind
     with whole_directory(out, ("README.md",)) as fresh:
-        file, worst = formats.write(model, directory, kind, images, fresh)
+        file, worst = formats.write_format(model, directory, kind, images, fresh)
         write_durably(fresh / "README.md", card(student, place, kind).encode())
     found = {"path": str(out / file), "images": len(images), "largest_difference": worst}
     told = f"{out / file}: differs by at most {worst:.2g} on {len(images)} real images"

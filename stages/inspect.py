@@ -50,10 +50,10 @@ def views(name: str, cache: str | None, split: str, params: Path, work: Path, bl
 def cache(path: Path, shards: Path | None, as_text: bool) -> None:
     """Identity, coverage, bytes and statistics of a teacher cache."""
     from pipeline.data.shards import Shards
-    from pipeline.report.inspect_cache import inspect, readable
+    from pipeline.report.inspect_cache import inspect_cache, readable_cache
 
-    found = inspect(path, Shards.open(shards) if shards else None)
-    say(json.dumps(found, indent=1) if as_text else write_yaml(readable(found)))
+    found = inspect_cache(path, Shards.open(shards) if shards else None)
+    say(json.dumps(found, indent=1) if as_text else write_yaml(readable_cache(found)))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ from stages import FOLDER, params_option
 @stage
 def main(params: Path, shards: Path, name: str | None, as_text: bool) -> None:
     from pipeline.data.shards import Shards
-    from pipeline.planning.cost import describe, plan
-    from pipeline.planning.pieces import parse
+    from pipeline.planning.cost import describe_cost, plan
+    from pipeline.planning.pieces import parse_pieces
 
-    found = plan(Shards.open(shards / "train"), parse(read_yaml(params)), name, workers())
-    say(json.dumps(found, indent=1) if as_text else describe(found))
+    found = plan(Shards.open(shards / "train"), parse_pieces(read_yaml(params)), name, workers())
+    say(json.dumps(found, indent=1) if as_text else describe_cost(found))
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ def main(path: Path, name: str, work: Path, as_text: bool) -> None:
     from pipeline.data.images import STORED
     from pipeline.data.shards import Shards
     from pipeline.student import predict
-    from pipeline.student.export import load
+    from pipeline.student.export import load_student
 
     directory, val = Work(work).student(name), Work(work).split("val")
-    files, student = predict.files_of(path), load(directory)
+    files, student = predict.files_of(path), load_student(directory)
     rule = Shards.open(val).rule if val.is_dir() else STORED  # images are decoded as those that it was trained on
     said = []
     for of in predict.predict(student, directory, files, rule):

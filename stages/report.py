@@ -32,9 +32,9 @@ def main(params: Path, work: Path, show: Path | None, as_text: bool) -> None:
         say(f"\n{text}\n\nreport: {show.parent / 'index.html'}")
         return
     from pipeline.report.study import Study
-    from pipeline.report.write import write
+    from pipeline.report.write import write_report
 
-    found = write(Work(work), Study.load(params), params, work / "report")
+    found = write_report(Work(work), Study.load(params), params, work / "report")
     say(json.dumps(found, indent=1) if as_text else f"report: {work / 'report' / 'index.html'}")
 
 

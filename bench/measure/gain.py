@@ -26,7 +26,7 @@ import numpy as np
 
 from bench.timing import head, row
 from pipeline.base.files import digest, parse_json
-from pipeline.planning.params import compose, write
+from pipeline.planning.params import compose, write_params
 from pipeline.planning.studies import merge
 from pipeline.runtime.code import code_of
 from pipeline.training import loop
@@ -176,7 +176,7 @@ def main(overrides: tuple[str, ...], seeds: int, labels: str, jobs: int, out: Pa
             f"{out}: holds another comparison, or one of other code; name another --out, or remove it"
         )
     mark.write_text(comparison)
-    write(params, out / "params.yaml", [])
+    write_params(params, out / "params.yaml", [])
     run_all(out, todo, jobs)
     print(
         f"\n{seeds} seeds; mean ± standard error of top-1 in percent on the validation images. Teacher on the same labels:\n"

@@ -27,13 +27,12 @@ from pipeline.cache.reader import open_cache
 from pipeline.runtime.config import validate
 from pipeline.runtime.machine import device
 from pipeline.student.config import StudentConfig, Supervision
-from pipeline.student.model import create
+from pipeline.student.model import create_student
 from pipeline.student.supervision import FromTeacher, sources
 from pipeline.student.train import make_compute, make_schedule
 from pipeline.teacher import fit
 from pipeline.teacher.config import NamedTeacher, TeacherConfig
-from pipeline.teacher.model import Teacher
-from pipeline.teacher.model import create as create_teacher
+from pipeline.teacher.model import Teacher, create_teacher
 from pipeline.training.batches import Loader
 from pipeline.training.step import Stepper
 from pipeline.views.drawn import DrawnVisit, draw_visit
@@ -59,7 +58,7 @@ class Way:
         loader = Loader(schedule, range(1), world.shards, world.recipe, device(), 0, *targets)
         self.batches = loader.batches(0, steps)
         torch.manual_seed(0)
-        model = create(chosen, 10, world.recipe.size).to(device()).train()
+        model = create_student(chosen, 10, world.recipe.size).to(device()).train()
         self.step = Stepper(model, config, device())
         self.compute = make_compute(config, chosen, 10)
         self.batch = next(self.batches)  # the window is drawn here

@@ -20,7 +20,7 @@ import click
 
 from pipeline.cache.repair import collect
 from pipeline.cache.verify import targets_of, verify
-from pipeline.planning.params import compose, write
+from pipeline.planning.params import compose, write_params
 
 OVERRIDES = [
     "student=plain",
@@ -61,7 +61,7 @@ def main(kills: int, seed: int) -> None:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        write(compose(Path("configs"), OVERRIDES), work / "params.yaml", OVERRIDES)
+        write_params(compose(Path("configs"), OVERRIDES), work / "params.yaml", OVERRIDES)
         whole, killed, other = work / "whole", work / "killed", work / "other"  # pools; two of them are compared
         finish(stage("index", work, other, "--out", f"{work}/index.tsv"))
         finish(stage("shard", work, other, "--index", f"{work}/index.tsv", "--out", f"{work}/shards"))

@@ -75,7 +75,7 @@ def confused(answers: Answers, head: str, most: int) -> list[dict[str, Any]]:
     ]
 
 
-def worst(models: Sequence[Answers], most: int) -> list[int]:
+def least_probable(models: Sequence[Answers], most: int) -> list[int]:
     """The samples whose label got the smallest probability, on average over models: row numbers, worst first."""
     rows = np.arange(len(models[0].labels))
     own = [probabilities(of, of.best)[rows, of.labels] for of in models]

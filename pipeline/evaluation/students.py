@@ -16,7 +16,7 @@ from pipeline.evaluation.answering import answers_of
 from pipeline.evaluation.answers import Answers
 from pipeline.evaluation.scores import scores_of
 from pipeline.runtime.machine import device as pick_device
-from pipeline.student.export import BESIDE, live_fraction, load, read_log, require_trained_for
+from pipeline.student.export import BESIDE, live_fraction, load_student, read_log, require_trained_for
 from pipeline.student.model import Student
 from pipeline.views.recipe import Recipe
 
@@ -40,11 +40,11 @@ def evaluate(directory: Path, sets: Mapping[str, tuple[Shards, Recipe]], workers
     Raises UsageError (nothing there), IdentityError (a student of other classes or views), IntegrityError (damage).
     """
     device = pick_device()
-    model = load(directory).to(device)
+    model = load_student(directory).to(device)
     split, recipe = next(iter(sets.values()))
     require_trained_for(directory, split.classes, recipe)
     beside = next((name for name in BESIDE if (directory / name).is_dir()), None)
-    other = load(directory / beside) if beside is not None else None
+    other = load_student(directory / beside) if beside is not None else None
     answers, others, facts = dict[str, Answers](), dict[str, Answers](), dict[str, Any]()
     batch = torch.zeros(split.block_size, 3, recipe.size, recipe.size, device=device)
     facts["live_fraction"] = live_fraction(read_log(directory))

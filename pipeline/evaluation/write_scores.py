@@ -18,7 +18,7 @@ MARKS = ("metrics.json",)  # by which a directory of scores is known
 CURVES = ("epoch", "loss", "task", "distill", "lr", "val_top1")
 
 
-def write(
+def write_scores(
     work: Work, name: str, found: Evaluated, configs: Mapping[str, SetConfig], sets: Mapping[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """``eval/<name>`` (``<set>.npz``, ``<set>.ema.npz`` or ``<set>.last.npz``, ``metrics.json``), ``metrics/<name>.json``,

@@ -15,7 +15,7 @@ from pipeline.base.files import digest, sha256_file, write_durably
 from pipeline.base.weights_name import is_hub
 from pipeline.cache.codec import require_codec
 from pipeline.data.sources import expected_classes
-from pipeline.planning.pieces import Pieces, examine
+from pipeline.planning.pieces import Pieces, examine_pieces
 from pipeline.runtime.code import ROOT
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
 from pipeline.runtime.libraries import compiler_missing, installed
@@ -33,7 +33,7 @@ def check(params: Mapping[str, Any], environment: Mapping[str, str], files: bool
     keys, names, pieces that do not go together, models that timm refuses or that do not take their views, local weights
     that are missing, damaged or do not fit. What only this machine lacks is a warning: another one may run the stages.
     """
-    pieces, found = examine(params)
+    pieces, found = examine_pieces(params)
     problems: list[PipelineError] = [UsageError(problem) for problem in found]
     classes = None
     if files:

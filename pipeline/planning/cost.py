@@ -21,11 +21,10 @@ from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import median_seconds, world_size
 from pipeline.student.config import StudentConfig
-from pipeline.student.model import create as create_student
+from pipeline.student.model import create_student
 from pipeline.student.train import make_compute, make_schedule
 from pipeline.teacher.config import TeacherConfig
-from pipeline.teacher.model import computing
-from pipeline.teacher.model import create as create_teacher
+from pipeline.teacher.model import computing, create_teacher
 from pipeline.teacher.precompute import views_per_visit
 from pipeline.training.batches import Batch, Loader, seconds_per_row
 from pipeline.training.config import TrainConfig
@@ -103,7 +102,7 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
     }
 
 
-def describe(found: Mapping[str, Any]) -> str:
+def describe_cost(found: Mapping[str, Any]) -> str:
     """What ``plan`` found, for a person."""
     cache, teacher, least = found["cache"], found["teacher"], found["break_even_students"]
     size = units.size(cache["bytes_estimated"])

@@ -14,13 +14,10 @@ from pipeline.base.timm_models import require_known
 from pipeline.base.weights_name import is_hub
 from pipeline.planning.pieces import Pieces
 from pipeline.runtime.errors import PipelineError, UsageError, first_line
-from pipeline.student.initial import load_initial
-from pipeline.student.initial import read_initial as read_initial_of_student
-from pipeline.student.model import Student
-from pipeline.student.model import create as create_student
+from pipeline.student.initial import load_initial, read_student_initial
+from pipeline.student.model import Student, create_student
 from pipeline.teacher.config import TeacherConfig
-from pipeline.teacher.model import create as create_teacher
-from pipeline.teacher.model import read_initial, require_fit, start_from
+from pipeline.teacher.model import create_teacher, read_teacher_initial, require_fit, start_from
 
 _CLASSES = 2  # of a model that is only looked at
 
@@ -54,7 +51,9 @@ def _require_teacher(pieces: Pieces, name: str, classes: int | None, files: bool
     if teacher.weights is not None and (is_hub(teacher.weights) or _there(teacher.weights, files)):
         require_fit(teacher, classes, own)
     if _there(teacher.initial, files):
-        start_from(create_teacher(teacher, classes or _CLASSES, False, own), read_initial(teacher, own), quiet=True)
+        start_from(
+            create_teacher(teacher, classes or _CLASSES, False, own), read_teacher_initial(teacher, own), quiet=True
+        )
     student = pieces.students.get(teacher.student)
     if student is not None and student.recipe in pieces.recipes:
         given = _student_on_meta(pieces, teacher.student).model
@@ -73,7 +72,7 @@ def _require_student(pieces: Pieces, name: str, classes: int | None, files: bool
         given = _student_on_meta(pieces, student.parent).model.state_dict()
         load_initial(_student_on_meta(pieces, name), given, quiet=True)
     if _there(student.initial, files):
-        given = read_initial_of_student(student)
+        given = read_student_initial(student)
         load_initial(create_student(student, classes or _CLASSES, size), given, quiet=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.base.files import sha256_file, whole_directory, write_durably
 from pipeline.base.weights_name import is_hub
-from pipeline.planning.pieces import Pieces, parse
+from pipeline.planning.pieces import Pieces, parse_pieces
 from pipeline.planning.studies import SECTION, compose_study, read_choice
 from pipeline.runtime.config import NONE, parse_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
@@ -42,7 +42,7 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     for name, value in pairs:
         if name not in CHOICES:
             _override(params, name, value)
-    parse(params)
+    parse_pieces(params)
     return params
 
 
@@ -88,7 +88,7 @@ def write_weights(pieces: Pieces, out: Path) -> None:
             write_durably(fresh / key, f"{seen}\n".encode())
 
 
-def write(params: Mapping[str, Any], path: Path, choices: list[str]) -> None:
+def write_params(params: Mapping[str, Any], path: Path, choices: list[str]) -> None:
     """Writes ``params.yaml`` with the command that composed it."""
     command = " ".join(["python -m stages.configure", *choices])
     about = f"# Written by: {command}\n# Edit it here or write it again; every key is described in configs/."

@@ -67,15 +67,15 @@ class Pieces:
         return of_teachers | {f"students.{name}.initial": entry.initial for name, entry in self.students.items()}
 
 
-def parse(params: Mapping[str, Any]) -> Pieces:
+def parse_pieces(params: Mapping[str, Any]) -> Pieces:
     """The pieces of ``params``, which go together. Raises UsageError with every problem on a line of its own."""
-    pieces, problems = examine(params)
+    pieces, problems = examine_pieces(params)
     if problems:
         raise UsageError("\n".join(problems))
     return pieces
 
 
-def examine(params: Mapping[str, Any]) -> tuple[Pieces, list[str]]:
+def examine_pieces(params: Mapping[str, Any]) -> tuple[Pieces, list[str]]:
     """The pieces of ``params`` that are sound by themselves, and every problem: of sections, of keys, of names, and of
     what does not go together. Without a problem the pieces are all there."""
     problems: list[str] = []

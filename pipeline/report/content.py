@@ -12,11 +12,11 @@ from pipeline.data.shards import Shards
 from pipeline.evaluation.inside import attention_of_class_token
 from pipeline.report import paper, pictures
 from pipeline.report.figures import Series
-from pipeline.report.inspect_cache import inspect
+from pipeline.report.inspect_cache import inspect_cache
 from pipeline.report.study import Study
 from pipeline.runtime.libraries import installed
 from pipeline.runtime.work import Work
-from pipeline.student.export import load, read_log
+from pipeline.student.export import load_student, read_log
 from pipeline.views.validation import views_of_rows
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "zarr", "dvc", "scikit-learn")
@@ -54,7 +54,7 @@ def facts(work: Work, study: Study, settings: Path) -> dict[str, Any]:
         "caches": {name: cache_card(work.cache(name), train) for name in study.caches},
         "paper": {"tokens": paper.TOKENS, "disagreement": paper.DISAGREEMENT},
         "versions": {"python": platform.python_version()} | installed(_LIBRARIES),
-        "commit": commit(),
+        "commit": code_commit(),
         "command": command_of(settings),
     }
 
@@ -62,7 +62,7 @@ def facts(work: Work, study: Study, settings: Path) -> dict[str, Any]:
 def cache_card(path: Path, train: Shards) -> dict[str, Any]:
     """Identity, coverage, bytes and statistics of a cache, and what a check of every file found (None where it is too
     large to be read for a report). Raises IntegrityError for damage among the blocks that are read."""
-    found = inspect(path, train, most_blocks=200)
+    found = inspect_cache(path, train, most_blocks=200)
     found["answers"].pop("histogram")
     identity = find_store(path, None).identity
     found |= {
@@ -76,7 +76,7 @@ def cache_card(path: Path, train: Shards) -> dict[str, Any]:
     return found
 
 
-def commit() -> str | None:
+def code_commit() -> str | None:
     """The commit of the code, with "+" where files differ from it; None outside a repository or without git."""
     try:
         found = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True)
@@ -128,7 +128,7 @@ def images(work: Work, study: Study, worst: list[dict[str, Any]], best: str) -> 
     val, recipe = Shards.open(work.split("val")), study.recipes[study.students[best].recipe]
     shown = views_of_rows(val, [entry["row"] for entry in worst], recipe)
     first = views_of_rows(val, range(min(6, val.samples)), recipe)
-    maps = attention_of_class_token(load(work.student(best)).model, first).numpy()
+    maps = attention_of_class_token(load_student(work.student(best)).model, first).numpy()
     pixels = [pictures.to_pixels(image, recipe) for image in first]
     return {
         "worst": [pictures.data_uri(pictures.to_pixels(image, recipe)) for image in shown],

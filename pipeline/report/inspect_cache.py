@@ -15,7 +15,7 @@ from pipeline.runtime import units
 from pipeline.runtime.progress import progress
 
 
-def inspect(path: Path, shards: Shards | None, most_blocks: int = 2000) -> dict[str, Any]:
+def inspect_cache(path: Path, shards: Shards | None, most_blocks: int = 2000) -> dict[str, Any]:
     """Identity, coverage, bytes and statistics of the cache at ``path`` as plain JSON data.
 
     ``shards`` (the split that was labelled) adds ``top1``: the teacher's hard label against the label, in percent of
@@ -47,7 +47,7 @@ def inspect(path: Path, shards: Shards | None, most_blocks: int = 2000) -> dict[
     }
 
 
-def readable(found: Mapping[str, Any]) -> dict[str, Any]:
+def readable_cache(found: Mapping[str, Any]) -> dict[str, Any]:
     """What ``inspect`` found, for people: bytes with their units, numbers of four digits, nothing that is not known."""
     sizes = {name: units.size(count) for name, count in found["bytes"].items()}
     per_view = {name: units.size(count) for name, count in found["bytes_per_view"].items()}

@@ -165,7 +165,7 @@ def _seconds(work: Work, study: Study) -> dict[str, Any]:
 
 def worst(answers: AllAnswers) -> list[dict[str, Any]]:
     """The samples that the students answer worst: ``row``, ``label``, and every student's ``answers`` with probability."""
-    rows = disagreement.worst(list(answers.students.values()), _WORST)
+    rows = disagreement.least_probable(list(answers.students.values()), _WORST)
     shares = {name: scores.probabilities(of, of.best)[rows] for name, of in answers.students.items()}
     found = []
     for place, row in enumerate(rows):

@@ -17,7 +17,9 @@ def table(summary: Mapping[str, Any]) -> str:
     wide = min(most, max(16, *(len(name) + 2 for name in names))) if names else 16
 
     def line(name: str, kind: str, top1: str, interval: str, twin: str = "", agreed: str = "", paper: str = "") -> str:
-        return f"{shortened(name, wide - 2):<{wide}}{kind:<14}{top1:>8}{interval:>17}{twin:>9}{agreed:>13}{paper}".rstrip()
+        return (
+            f"{shortened(name, wide - 2):<{wide}}{kind:<14}{top1:>8}{interval:>17}{twin:>9}{agreed:>13}{paper}".rstrip()
+        )
 
     head = f"{'paper':>9}" if published else ""
     lines = [line("", "distillation", "top-1 %", "95 % interval", "to twin", "agreement %", head)]

@@ -17,7 +17,7 @@ _WHOLE = 30  # classes: up to so many the confusion table is shown whole
 MARKS = ("summary.json",)  # by which a report's directory is known
 
 
-def write(work: Work, study: Study, settings: Path, out: Path) -> dict[str, Any]:
+def write_report(work: Work, study: Study, settings: Path, out: Path) -> dict[str, Any]:
     """Writes the report of what lies below ``work`` to the directory ``out``; its numbers. ``settings``: params.yaml.
 
     Raises UsageError for what was not run, IntegrityError for damage, IdentityError for answers of another student.

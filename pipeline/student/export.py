@@ -95,7 +95,7 @@ def recipe_of(directory: Path) -> Recipe:
     return evaluation(plain)
 
 
-def class_names(directory: Path) -> tuple[str, ...]:
+def label_names(directory: Path) -> tuple[str, ...]:
     """The classes of an exported student, in label order. Raises UsageError or IntegrityError."""
     names = _description(directory).get("label_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -118,7 +118,7 @@ def require_trained_for(directory: Path, classes: Sequence[str], recipe: Recipe)
         )
 
 
-def load(directory: Path) -> Student:
+def load_student(directory: Path) -> Student:
     """The exported student, built by timm and checked, in eval mode on the CPU. Raises UsageError or IntegrityError."""
     student = Student(timm_models.from_directory(directory))
     expected = _description(directory).get("weights_hash")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import IntegrityError, UsageError
-from pipeline.student.export import load
+from pipeline.student.export import load_student
 from pipeline.student.model import Student
 
 Kind = Literal["onnx", "pt2", "hub-folder"]
@@ -51,7 +51,7 @@ def require_tools(kind: Kind) -> None:
         )
 
 
-def write(student: Student, directory: Path, kind: Kind, images: Tensor, out: Path) -> tuple[str, float]:
+def write_format(student: Student, directory: Path, kind: Kind, images: Tensor, out: Path) -> tuple[str, float]:
     """Writes the student, loaded from ``directory``, to the directory ``out``; the file's name, and the largest difference
     of its probabilities (for hub-folder: logits) from the student's on ``images`` float32 (n, 3, R, R).
 
@@ -65,7 +65,7 @@ def write(student: Student, directory: Path, kind: Kind, images: Tensor, out: Pa
         for name in ("config.json", "model.safetensors"):
             shutil.copyfile(directory / name, out / name)
         with torch.inference_mode():
-            found = Answering(load(out)).eval()(images)
+            found = Answering(load_student(out)).eval()(images)
         worst = max(float((one - other).abs().max()) for one, other in zip(found, expected))
         _require(worst <= 0.0, out, worst, 0.0)
         return "config.json", worst

@@ -24,10 +24,10 @@ def initial_state(config: StudentConfig, parent: Path) -> dict[str, Tensor] | No
     config names neither. Raises UsageError or IntegrityError."""
     if config.parent != NONE:
         return weights.read_state(parent / "model.safetensors")
-    return None if config.initial is None else read_initial(config)
+    return None if config.initial is None else read_student_initial(config)
 
 
-def read_initial(config: StudentConfig) -> dict[str, Tensor]:
+def read_student_initial(config: StudentConfig) -> dict[str, Tensor]:
     """The weights that ``initial`` names. Raises UsageError or IntegrityError."""
     assert config.initial is not None
     if is_hub(config.initial):

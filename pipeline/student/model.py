@@ -55,7 +55,7 @@ class Student(nn.Module):
         return {f"model.{name}" for name in self.model.no_weight_decay()}
 
 
-def create(config: StudentConfig, classes: int, size: int | None = None) -> Student:
+def create_student(config: StudentConfig, classes: int, size: int | None = None) -> Student:
     """A new student with C = ``classes``, on the CPU, initialised from torch's global generator (seed it first).
 
     ``size`` is the recipe's R in pixels: where it is given, ``img_size`` follows it unless it is set, and the model is

@@ -14,7 +14,7 @@ from pipeline.data.shards import Sample
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress
-from pipeline.student.export import class_names, recipe_of
+from pipeline.student.export import label_names, recipe_of
 from pipeline.student.model import Student
 from pipeline.views.recipe import Recipe
 from pipeline.views.validation import evaluation_views
@@ -47,7 +47,7 @@ def files_of(path: Path) -> list[Path]:
 def predict(student: Student, directory: Path, files: list[Path], rule: Rule, most: int = 5) -> Iterator[Said]:
     """The answers to ``files``, in their order; a file that is no image gives a reason and stops nothing. ``directory`` is
     where ``student`` was loaded from. Raises UsageError or IntegrityError for its description."""
-    device, names, recipe = pick_device(), class_names(directory), recipe_of(directory)
+    device, names, recipe = pick_device(), label_names(directory), recipe_of(directory)
     student.to(device).eval()
     with progress("predict", len(files), "images") as tick:
         for first in range(0, len(files), _BATCH):

@@ -21,8 +21,7 @@ from pipeline.student.export import export as export_student
 from pipeline.student.initial import load_initial
 from pipeline.student.inputs import Inputs, NamedStudent
 from pipeline.student.losses import Distillation, distillation_loss, smoothed_mixed_target
-from pipeline.student.model import Student
-from pipeline.student.model import create as create_student
+from pipeline.student.model import Student, create_student
 from pipeline.student.supervision import sources
 from pipeline.training import loop
 from pipeline.training.batches import Batch, Loader

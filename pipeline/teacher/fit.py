@@ -22,7 +22,7 @@ from pipeline.runtime.machine import device_name, rank, world_size
 from pipeline.runtime.progress import say
 from pipeline.runtime.work import Work
 from pipeline.teacher.config import NamedTeacher
-from pipeline.teacher.model import affine_of, create, read_initial, start_from
+from pipeline.teacher.model import affine_of, create_teacher, read_teacher_initial, start_from
 from pipeline.training import loop
 from pipeline.training.batches import Batch, Loader
 from pipeline.training.config import FitConfig
@@ -59,7 +59,9 @@ def open_inputs(teacher: NamedTeacher, work: Work) -> Inputs:
     """Raises UsageError or IntegrityError for shards and weights that are missing or damaged."""
     train, val = Shards.open(work.split("train")), Shards.open(work.split("val"))
     size = teacher.recipe.size
-    return Inputs(train, val, read_initial(teacher.config, size) if teacher.config.initial is not None else None)
+    return Inputs(
+        train, val, read_teacher_initial(teacher.config, size) if teacher.config.initial is not None else None
+    )
 
 
 def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: Inputs, directory: Path, workers: int) -> Fitted:
@@ -77,7 +79,7 @@ def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: Inputs, directory
     say(f"fit_teacher: {loader.ring()}")  # refused here if there is no room
     # The model, from new weights or from given ones, and its loss.
     torch.manual_seed(fit.seed)
-    model = create(config, len(train.classes), pretrained=False, size=recipe.size)
+    model = create_teacher(config, len(train.classes), pretrained=False, size=recipe.size)
     if initial is not None:
         start_from(model, initial)
     model.to(device)
@@ -125,8 +127,10 @@ def trained_elsewhere(teacher: NamedTeacher, work: Work) -> Fitted:
     config, size = teacher.config, teacher.recipe.size
     classes = Shards.open(work.split("train")).classes
     if config.student == NONE:
-        return Fitted(create(config, len(classes), pretrained=True, size=size), classes, str(config.weights), None)
-    model = create(config, len(classes), pretrained=False, size=size)
+        return Fitted(
+            create_teacher(config, len(classes), pretrained=True, size=size), classes, str(config.weights), None
+        )
+    model = create_teacher(config, len(classes), pretrained=False, size=size)
     state = read_state(work.student(config.student) / "model.safetensors")
     load_strict(model, state, f"teacher {config.arch}: student {config.student}")
     return Fitted(model, classes, f"student {config.student}", None)

@@ -22,7 +22,7 @@ from pipeline.teacher.config import Precision, TeacherConfig
 from pipeline.views.recipe import Recipe
 
 
-def create(config: TeacherConfig, classes: int, pretrained: bool, size: int | None = None) -> nn.Module:
+def create_teacher(config: TeacherConfig, classes: int, pretrained: bool, size: int | None = None) -> nn.Module:
     """The bare timm model with C = ``classes`` outputs, on the CPU, in train mode: for ``fit_teacher``, and to bring
     ``pretrained`` weights into ``work/teachers``. ``size``: of its views in px, which its ``img_size`` follows.
 
@@ -51,7 +51,7 @@ def create(config: TeacherConfig, classes: int, pretrained: bool, size: int | No
     return model
 
 
-def read_initial(config: TeacherConfig, size: int) -> dict[str, Tensor]:
+def read_teacher_initial(config: TeacherConfig, size: int) -> dict[str, Tensor]:
     """The weights that ``initial`` names. ``size``: of the fit's views in px, to which timm brings a hub's positions. Raises
     UsageError or IntegrityError."""
     assert config.initial is not None
@@ -84,7 +84,7 @@ def require_fit(config: TeacherConfig, classes: int | None, size: int) -> None:
         return
     if not is_hub(config.weights):
         known = classes or timm_models.classes_of(config.arch, weights.read_state(config.weights, config.weights_key))
-        create(config, known, pretrained=True, size=size)
+        create_teacher(config, known, pretrained=True, size=size)
     elif classes is not None:
         found = timm_models.hub_classes(config.arch, config.weights)
         _require_classes(config, classes, classes if found is None else found)
@@ -157,7 +157,7 @@ class Teacher:
         """
         if config.compile:
             require_compiler(f"teacher {config.arch}: compile")
-        model = create(config, classes, pretrained=False, size=recipe.size)
+        model = create_teacher(config, classes, pretrained=False, size=recipe.size)
         weights.load_strict(model, weights.read_state(weights_file), f"{weights_file} for teacher {config.arch}")
         model.eval().requires_grad_(False)
         identity = weights.state_hash(model.state_dict())

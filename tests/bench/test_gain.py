@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.measure.gain import KINDS, Trial, parameters, table, top1, trials
-from pipeline.planning.pieces import parse
+from pipeline.planning.pieces import parse_pieces
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def test_each_student_learns_from_the_teacher_and_the_labels_that_its_name_says() -> None:
     todo = trials(2, ["all", "20"])
     assert len({trial.name for trial in todo}) == len(todo) == 2 * (4 + 4 + 3)
-    pieces = parse(parameters(CONFIGS, todo, ("training.epochs=2", "teacher.fit.epochs=1")))
+    pieces = parse_pieces(parameters(CONFIGS, todo, ("training.epochs=2", "teacher.fit.epochs=1")))
     assert len(pieces.teachers) == len(pieces.caches) == len(pieces.trainings) == 4
     for trial in todo:
         student = pieces.students[trial.name]

@@ -41,6 +41,6 @@ def test_confusion_adds_up_and_its_worst_pairs_stand_first() -> None:
     pairs = disagreement.confused(found, "fused", 5)
     off = sorted((table - np.diag(table.diagonal())).flatten(), reverse=True)
     assert [pair["samples"] for pair in pairs] == off[:5]
-    rows = disagreement.worst([found], 300)
+    rows = disagreement.least_probable([found], 300)
     own = scores.probabilities(found, "fused")[np.arange(300), found.labels]
     assert sorted(rows) == list(range(300)) and (np.diff(own[rows]) >= 0).all()

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from pipeline.base.weights import write_state
 from pipeline.planning.check import check
-from pipeline.planning.params import compose, write
-from pipeline.planning.pieces import examine
+from pipeline.planning.params import compose, write_params
+from pipeline.planning.pieces import examine_pieces
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
 from stages.configure import main
 
@@ -52,7 +52,7 @@ def test_everything_is_refused_at_once_with_key_and_reason(tmp_path: Path) -> No
     params["students"]["hard"] |= {"arch_args": {"depth": 3, "patch_size": 7}}
     params["students"]["hard_token"] |= {"initial": str(tmp_path / "none.pth")}
     teacher_of(params, arch_args={"depth": 4})
-    write(params, tmp_path / "params.yaml", [])
+    write_params(params, tmp_path / "params.yaml", [])
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 2
     for sentence in (
@@ -87,7 +87,7 @@ def test_no_number_of_params_may_be_too_large_to_count_with(number: int) -> None
         for key in path[:-1]:
             place = place[key]
         place[path[-1]] = number
-        _, problems = examine(broken)
+        _, problems = examine_pieces(broken)
         if number != 2**63:  # which a float may be
             assert any(path[-1] in problem for problem in problems), path
         assert all(len(problem) < 1000 for problem in problems)
@@ -98,7 +98,7 @@ def test_a_name_that_is_no_directorys_is_refused_in_every_section(name: str) -> 
     params = compose(CONFIGS, [])
     for section in ("recipes", "teachers", "caches", "trainings", "students"):
         first = next(iter(params[section].values()))
-        _, problems = examine(params | {section: params[section] | {name: first}})
+        _, problems = examine_pieces(params | {section: params[section] | {name: first}})
         assert len([p for p in problems if p.startswith(f"{section}.")]) == 1, section
 
 
@@ -186,7 +186,7 @@ def test_too_large_a_batch_for_the_known_images_is_refused() -> None:
 def test_what_only_this_machine_lacks_is_a_warning_and_a_refusal_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(compose(CONFIGS, ["student=plain", "training.compile=true"]), tmp_path / "params.yaml", [])
+    write_params(compose(CONFIGS, ["student=plain", "training.compile=true"]), tmp_path / "params.yaml", [])
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 0, result.output

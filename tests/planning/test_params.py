@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from pipeline.planning.advice import advice, views_read
 from pipeline.planning.check import check
-from pipeline.planning.params import compose, write
-from pipeline.planning.pieces import parse
+from pipeline.planning.params import compose, write_params
+from pipeline.planning.pieces import parse_pieces
 from pipeline.runtime.config import load, read_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
 from pipeline.training.config import TrainConfig
@@ -33,7 +33,7 @@ def test_the_committed_params_are_what_configure_writes_by_default(tmp_path: Pat
 @pytest.mark.parametrize("data", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
 def test_every_data_set_composes(data: str) -> None:
     params = compose(CONFIGS, [f"data={data}"])
-    assert params["students"] and params["data"]["source"] and not advice(parse(params))
+    assert params["students"] and params["data"]["source"] and not advice(parse_pieces(params))
 
 
 @pytest.mark.parametrize("student", sorted(path.stem for path in (CONFIGS / "student").glob("deit_*.yaml")))
@@ -183,7 +183,7 @@ TEACHER_BESIDE = [f"students.{name}.teacher=regnety_digits" for name in ("soft",
     ],
 )
 def test_views_that_nobody_reads_and_pairs_that_stand_apart_are_told(choices: list[str], sentences: list[str]) -> None:
-    found = advice(parse(compose(CONFIGS, choices)))
+    found = advice(parse_pieces(compose(CONFIGS, choices)))
     assert len(found) == len(sentences) and all(map(re.search, sentences, found)), found
 
 
@@ -245,7 +245,7 @@ def test_malformed_overrides_are_refused_and_not_a_traceback(choices: list[str],
 def test_an_edited_params_file_is_checked_whole_before_any_work(tmp_path: Path) -> None:
     params = compose(CONFIGS, [])
     params["trainings"]["digits"]["epochz"] = 3
-    write(params, tmp_path / "params.yaml", [])
+    write_params(params, tmp_path / "params.yaml", [])
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 2 and "trainings.digits.epochz: unknown key" in result.output
     (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text() + "stduents: {}\n")
@@ -255,7 +255,7 @@ def test_an_edited_params_file_is_checked_whole_before_any_work(tmp_path: Path) 
     assert result.exit_code == 2 and "No such file or directory; correct the path" in result.output
     params["trainings"]["digits"].pop("epochz")
     params["teachers"]["regnety_digits"]["weights"] = str(tmp_path / "none.pth")
-    write(params, tmp_path / "params.yaml", [])
+    write_params(params, tmp_path / "params.yaml", [])
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 2 and "teachers.regnety_digits.weights: no such file" in result.output
     model = timm.create_model("test_byobnet", num_classes=7)
@@ -265,7 +265,7 @@ def test_an_edited_params_file_is_checked_whole_before_any_work(tmp_path: Path) 
         "arch_args": {},
         "weights": str(tmp_path / "seven.pth"),
     }
-    write(params, tmp_path / "params.yaml", [])
+    write_params(params, tmp_path / "params.yaml", [])
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 2 and "expected (10, " in result.output and "number of classes" in result.output
 
@@ -280,7 +280,7 @@ def test_weights_replaced_in_place_change_what_the_stages_depend_on(tmp_path: Pa
         "arch_args": {},
         "weights": str(tmp_path / "a.pth"),
     }
-    write(params, tmp_path / "params.yaml", [])
+    write_params(params, tmp_path / "params.yaml", [])
     arguments = ["--check", "--params", str(tmp_path / "params.yaml"), "--weights", str(tmp_path / "work" / "weights")]
     seen = []
     for source in ("a.pth", "a.pth", "b.pth"):
@@ -300,7 +300,7 @@ def test_a_hub_teacher_of_other_classes_is_refused_before_any_work(
     for name in ("ant", "bee", "cat"):
         (tmp_path / "train" / name).mkdir(parents=True)
     params = compose(CONFIGS, ["data=folder", "teacher=regnety_160"])
-    write(params, tmp_path / "params.yaml", [])
+    write_params(params, tmp_path / "params.yaml", [])
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 2 and "the data has 3 classes, its weights timm have 1000" in result.output
 
@@ -335,7 +335,7 @@ def test_pieces_that_do_not_go_together_are_refused(change: dict[str, str], sent
         section, piece, name = key.split(".")
         params[section][piece] = params[section][piece] | {name: value}
     with pytest.raises(UsageError, match=re.escape(sentence)):
-        parse(params)
+        parse_pieces(params)
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -344,7 +344,7 @@ def test_all_problems_are_told_at_once() -> None:
     params["trainings"]["digits"] |= {"epochs": -1}
     params["caches"]["none"] = params["caches"].pop("digits")
     with pytest.raises(UsageError) as refusal:
-        parse(params)
+        parse_pieces(params)
     for part in ("students.soft.alpha", "trainings.digits.epochs", "caches.none: expected a name"):
         assert part in str(refusal.value)
 

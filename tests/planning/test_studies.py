@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.planning.params import compose
-from pipeline.planning.pieces import Pieces, parse
+from pipeline.planning.pieces import Pieces, parse_pieces
 from pipeline.runtime.code import ROOT
 
 CONFIGS = Path(ROOT) / "configs"
@@ -86,7 +86,7 @@ RATES = {
 
 @pytest.fixture(scope="module")
 def studies() -> dict[str, Pieces]:
-    return {study: parse(compose(CONFIGS, [f"study={study}"])) for study in REFERENCES}
+    return {study: parse_pieces(compose(CONFIGS, [f"study={study}"])) for study in REFERENCES}
 
 
 @pytest.mark.parametrize("study", REFERENCES)
@@ -138,7 +138,9 @@ def test_a_study_begins_with_its_commands_its_cost_and_its_last_result(path: Pat
     ).groups()  # type: ignore[union-attr] # no match is a failure as well
     command = f"# python -m stages.configure study={path.stem}"
     assert commands == f"{command} && dvc repro\n{command} scale=demo && dvc repro\n"
-    pieces = {scale: parse(compose(CONFIGS, [f"study={path.stem}", f"scale={scale}"])) for scale in ("full", "demo")}
+    pieces = {
+        scale: parse_pieces(compose(CONFIGS, [f"study={path.stem}", f"scale={scale}"])) for scale in ("full", "demo")
+    }
     assert f" {len(pieces['demo'].students)} trainings, " in demo
     minutes = re.findall(r"([\d.]+) minutes", demo)
     assert re.search(rf"\b{path.stem} {minutes[0]}\b", evidence)

@@ -19,7 +19,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import distributed, rank
 from pipeline.student import train
 from pipeline.student.inputs import Inputs
-from pipeline.student.model import create
+from pipeline.student.model import create_student
 from tests.support.world import World, make_world, named, open_world, student, training
 
 STEPS = 8
@@ -38,7 +38,7 @@ def trained(world: World, folder: Path) -> list[dict[str, float]]:
 def answered(world: World) -> Answers:
     """A new student's answers on the validation split."""
     torch.manual_seed(0)
-    model = create(student("auto", "hard", drop_path=0.0), len(world.val.classes)).eval()
+    model = create_student(student("auto", "hard", drop_path=0.0), len(world.val.classes)).eval()
     return answers_of(lambda images: students.by_head(model, images), "m", "s", world.val, world.recipe, 0)
 
 

@@ -12,7 +12,7 @@ import pytest
 from dvc.cli import main as dvc_main
 from dvc.repo import Repo
 
-from pipeline.planning.params import compose, write
+from pipeline.planning.params import compose, write_params
 from pipeline.runtime.code import ROOT
 
 
@@ -34,7 +34,7 @@ def dvc(where: Path, *arguments: str) -> str:
 
 def test_the_imagenet_configuration_prints_the_whole_graph(project: Path) -> None:
     choices = ["data=imagenet", "student=deit_tiny,deit_small_plain"]
-    write(compose(project / "configs", choices), project / "params.yaml", choices)
+    write_params(compose(project / "configs", choices), project / "params.yaml", choices)
     # --force: without it DVC 3.67 looks into its run cache first and stumbles over data that is not there yet
     printed = dvc(project, "repro", "--dry", "--force")
     stages = ["index", "shard", "teacher@regnety_160", "precompute@imagenet", "answers@regnety_160", "report"]
@@ -60,7 +60,7 @@ def test_the_table_has_a_file_of_every_folder() -> None:
 def test_a_change_reruns_what_the_table_says_and_clutter_reruns_nothing(project: Path) -> None:
     """DVC's own status, in a project whose outputs are placeholders that DVC was told to take as they are."""
     choices = ["test_set=crop_090"]
-    write(compose(project / "configs", choices), project / "params.yaml", choices)
+    write_params(compose(project / "configs", choices), project / "params.yaml", choices)
     shutil.copy(ROOT / ".dvcignore", project)
     with contextlib.chdir(project):
         repo = Repo(".")
@@ -148,7 +148,7 @@ def test_dvcs_own_commands_show_and_compare_whatever_students_there_are(
         return capsys.readouterr().out
 
     choices = ["student=plain,hard"]
-    write(compose(project / "configs", choices), project / "params.yaml", choices)
+    write_params(compose(project / "configs", choices), project / "params.yaml", choices)
     with contextlib.chdir(project):
         git("init", "-q", "-b", "main")
         said("config", "core.no_scm", "false")

@@ -14,7 +14,7 @@ from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig
 from pipeline.runtime.errors import IntegrityError
-from pipeline.student.export import load, require_trained_for
+from pipeline.student.export import load_student, require_trained_for
 from pipeline.views.recipe import Recipe
 from stages import report
 from tests.support import fake_teacher as fake
@@ -67,7 +67,7 @@ def test_every_document_of_ours_that_is_none_is_damage(shards: Path, tmp_path: P
         require_trained_for(tmp_path / "student", ["a"], Recipe(seed=0, size=8))
     if kind in ("deep", "long number", "cut"):  # the others are timm's to judge
         with pytest.raises(IntegrityError, match=r"config\.json"):
-            load(tmp_path / "student")
+            load_student(tmp_path / "student")
     result = CliRunner().invoke(report.main, ["--show", str(tmp_path / "student" / "config.json")])
     assert result.exit_code == 2 and "not a summary of stages.report" in result.output
 

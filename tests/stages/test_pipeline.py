@@ -19,7 +19,7 @@ from pipeline.cache.reader import open_cache
 from pipeline.data.images import Rule
 from pipeline.data.shards import Shards
 from pipeline.evaluation.answers import read_answers
-from pipeline.student.export import load
+from pipeline.student.export import load_student
 from pipeline.views.draw import draw_block
 from pipeline.views.recipe import Recipe
 from pipeline.views.validation import validation
@@ -226,7 +226,7 @@ def test_the_hub_folder_gives_timm_both_heads_bit_for_bit(work: Path, name: str)
     assert found["largest_difference"] == 0.0
     folder = work / "exports" / name / "hub-folder"
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    own = load(work / "students" / name)
+    own = load_student(work / "students" / name)
     images = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 3, 32, 32), np.float32))
     with torch.inference_mode():
         heads, tokens = own(images), model.forward_features(images)

@@ -9,10 +9,10 @@ from torch import nn
 
 from pipeline.data.shards import Shards
 from pipeline.planning.check import refused_by_dvc
-from pipeline.planning.cost import describe, plan
+from pipeline.planning.cost import describe_cost, plan
 from pipeline.planning.params import compose
-from pipeline.planning.pieces import parse
-from pipeline.report.inspect_cache import inspect, readable
+from pipeline.planning.pieces import parse_pieces
+from pipeline.report.inspect_cache import inspect_cache, readable_cache
 from pipeline.report.table import table
 from pipeline.runtime import units
 from pipeline.runtime.config import read_yaml, validate, write_yaml
@@ -127,17 +127,17 @@ def test_the_table_has_room_for_long_names_and_cuts_what_the_terminal_has_not(mo
 
 
 def test_inspect_and_plan_say_what_a_person_can_read_and_what_later_changes_cost(world: World, tmp_path: Path) -> None:
-    found = inspect(world.label("none", 3).path, None)
-    shown = write_yaml(readable(found))
-    assert "null" not in shown and "B" in readable(found)["bytes"]["hard"]
-    assert found["answers"]["top1"] is None and "top1" not in readable(found)["answers"]
-    pieces = parse(compose(CONFIGS, ["student=plain", "cache.views=33"]))
+    found = inspect_cache(world.label("none", 3).path, None)
+    shown = write_yaml(readable_cache(found))
+    assert "null" not in shown and "B" in readable_cache(found)["bytes"]["hard"]
+    assert found["answers"]["top1"] is None and "top1" not in readable_cache(found)["answers"]
+    pieces = parse_pieces(compose(CONFIGS, ["student=plain", "cache.views=33"]))
     costs = plan(world.shards, pieces, None, 1, probe=4)
-    text = describe(costs)
+    text = describe_cost(costs)
     assert "e-0" not in text and "0.00 GB" not in text and "labels everything anew (" in text
     assert "teacher is fitted here: an added image or a changed fit makes another teacher" in text
     costs["teacher"]["fitted_here"] = False
-    assert "the teacher is fixed: it stays as it is when images are added" in describe(costs)
+    assert "the teacher is fixed: it stays as it is when images are added" in describe_cost(costs)
 
 
 @pytest.mark.parametrize("name", ["digits", "photos", "cifar"])

@@ -16,11 +16,10 @@ from pipeline.runtime.config import validate
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.student.config import StudentConfig
 from pipeline.student.export import export as export_student
-from pipeline.student.export import load as load_student
-from pipeline.student.initial import initial_state, load_initial, read_initial
+from pipeline.student.export import load_student
+from pipeline.student.initial import initial_state, load_initial, read_student_initial
 from pipeline.student.losses import Distillation, distillation_loss
-from pipeline.student.model import Heads, Student
-from pipeline.student.model import create as create_student
+from pipeline.student.model import Heads, Student, create_student
 from pipeline.views.recipe import Recipe
 
 torch.set_num_threads(1)  # the models are tiny
@@ -288,7 +287,7 @@ def test_a_self_supervised_backbone_starts_a_student_whose_heads_are_untrained(a
         state["head.mlp.0.weight"] = torch.ones(3, 48)
     weights.write_state(tmp_path / "backbone.safetensors", state)
     before = {name: value.clone() for name, value in fresh.model.state_dict().items()}
-    load_initial(fresh, read_initial(config(arch, initial=str(tmp_path / "backbone.safetensors"))))
+    load_initial(fresh, read_student_initial(config(arch, initial=str(tmp_path / "backbone.safetensors"))))
     for name, value in fresh.model.state_dict().items():
         assert torch.equal(value, before[name] if name.startswith("head") else state[name]), name
     assert "initial: weights without head.weight, head.bias" in capsys.readouterr().out

@@ -20,7 +20,7 @@ from pipeline.student.inputs import NamedStudent
 from pipeline.student.supervision import FromTeacher
 from pipeline.teacher import fit, precompute
 from pipeline.teacher.config import NamedTeacher, TeacherConfig
-from pipeline.teacher.model import Teacher, create
+from pipeline.teacher.model import Teacher, create_teacher
 from pipeline.training.config import FitConfig, OptimizerConfig, TrainConfig
 from pipeline.views.recipe import Recipe
 
@@ -99,7 +99,7 @@ def make_world(
     )
     torch.manual_seed(0)
     teacher = NamedTeacher("t", config, chosen)
-    fitted = fit.Fitted(create(config, 10, pretrained=False), shards.classes, "fitted", None)
+    fitted = fit.Fitted(create_teacher(config, 10, pretrained=False), shards.classes, "fitted", None)
     if epochs:
         how = FitConfig(epochs=epochs, batch=64, optimizer=OptimizerConfig(lr=0.016, ema_decay=None))
         fitted = fit.fit_teacher(teacher, how, fit.Inputs(shards, val, None), root / "fit", 0)

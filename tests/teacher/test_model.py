@@ -17,8 +17,7 @@ from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.machine import device
 from pipeline.teacher import fit
 from pipeline.teacher.config import NamedTeacher, TeacherConfig
-from pipeline.teacher.model import Teacher, computing, read_initial, start_from
-from pipeline.teacher.model import create as create_teacher
+from pipeline.teacher.model import Teacher, computing, create_teacher, read_teacher_initial, start_from
 from pipeline.views.recipe import Recipe
 
 torch.set_num_threads(1)  # the models are tiny
@@ -300,7 +299,7 @@ def test_a_fit_starts_from_hub_weights_with_a_classifier_of_its_own(hub, capsys)
     named = config(arch="test_byobnet.r160_in1k", initial="timm", fit={})
     fresh = create_teacher(named, 10, pretrained=False)
     heads = {name: value.clone() for name, value in fresh.state_dict().items() if name.startswith("head.")}
-    start_from(fresh, read_initial(named, 32))
+    start_from(fresh, read_teacher_initial(named, 32))
     assert "whose classifier is of 1000 classes: it starts untrained" in capsys.readouterr().out
     for name, value in fresh.state_dict().items():
         assert torch.equal(value, heads.get(name, thousand.state_dict()[name])), name
@@ -309,7 +308,7 @@ def test_a_fit_starts_from_hub_weights_with_a_classifier_of_its_own(hub, capsys)
 def test_a_fit_starts_from_local_weights_whole_where_the_classes_agree(file, capsys):
     named = config(initial=str(file), fit={})
     fresh = create_teacher(named, 10, pretrained=False)
-    start_from(fresh, read_initial(named, 32))
+    start_from(fresh, read_teacher_initial(named, 32))
     assert weights.state_hash(fresh.state_dict()) == weights.state_hash(weights.read_state(file))
     assert capsys.readouterr().out == ""
     with pytest.raises(UsageError, match="initial: the weights do not fit the model"):

@@ -16,7 +16,7 @@ from pipeline.cache.layout import CacheConfig, Layout, committed, layout_of
 from pipeline.cache.pool import open_pool
 from pipeline.cache.reader import open_cache
 from pipeline.cache.repair import collect
-from pipeline.report.inspect_cache import inspect
+from pipeline.report.inspect_cache import inspect_cache
 from pipeline.runtime.errors import IdentityError, RetryError, UsageError
 from pipeline.runtime.machine import StopSignal, device
 from pipeline.teacher import label, precompute
@@ -150,9 +150,9 @@ def test_the_teacher_is_asked_again_only_if_it_made_the_cache(world: World) -> N
 
 def test_a_cache_is_not_judged_by_other_shards(world: World) -> None:
     path = world.label("none", 3).path
-    assert inspect(path, world.shards)["answers"]["top1"] is not None
+    assert inspect_cache(path, world.shards)["answers"]["top1"] is not None
     with pytest.raises(IdentityError, match="give the shards that it labels"):
-        inspect(path, world.val)
+        inspect_cache(path, world.val)
 
 
 def test_an_output_that_would_be_refused_is_refused_before_the_work(world: World, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pipeline.runtime.config import validate
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device
 from pipeline.student import train
-from pipeline.student.export import load
+from pipeline.student.export import load_student
 from pipeline.student.inputs import Inputs
 from pipeline.student.model import Student
 from pipeline.teacher.model import computing
@@ -96,7 +96,7 @@ def test_the_average_of_the_weights_may_be_the_student(world: World, tmp_path: P
     write(world, trained, tmp_path / "last", optimizer=PLAIN)
     average, last = (weights.state_hash(state) for state in (trained.average, trained.model.state_dict()))
     for folder, expected in {"averaged": average, "averaged/last": last, "last": last, "last/ema": average}.items():
-        assert weights.state_hash(load(tmp_path / folder).state_dict()) == expected
+        assert weights.state_hash(load_student(tmp_path / folder).state_dict()) == expected
     found = evaluate(tmp_path / "averaged", {"val": (world.val, evaluation(world.recipe))}, 0)
     right = found.answers["val"].ranks["fused"] < 1
     assert found.beside == "last" and float(trained.rows[-1]["val_top1"]) == right.mean()
