@@ -82,7 +82,7 @@ def answers(shards: Shards, weights: Path, named: NamedTeacher) -> np.ndarray:
 
 def teacher_of_params() -> NamedTeacher:
     """The first teacher of params.yaml."""
-    return NamedTeacher.load(PARAMS, config.names(PARAMS, "teachers")[0])
+    return NamedTeacher.load(PARAMS, next(iter(config.read_yaml(PARAMS)["teachers"])))
 
 
 def fitted(data: DataConfig, source: Path, folder: Path) -> np.ndarray:

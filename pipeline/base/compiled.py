@@ -1,8 +1,8 @@
 """Functions that numba compiles, and where their machine code is kept. Only code that ``engine`` allows imports this.
 
-Machine code is kept on disk, so that a process loads it in a fraction of a second: under ``NUMBA_CACHE_DIR`` where the
-user sets it, else in a folder of this user and machine in ``XDG_CACHE_HOME`` or ``~/.cache``, else (both read-only) in
-the temporary folder. The place is chosen before numba is imported, because numba reads it then.
+Machine code is kept on disk, so that a process loads it in a fraction of a second: in ``NUMBA_CACHE_DIR`` if the user sets
+it, else in a folder of this user and machine in the user's cache, else in the temporary folder. The place is chosen before
+numba is imported, which reads it then.
 
 No fastmath: numba then neither fuses nor reorders floating-point operations, and the bits are the same on every CPU.
 """
@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
+from platformdirs import user_cache_path
+
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.progress import say
 
@@ -22,14 +24,11 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def cache_folder() -> Path:
-    """A folder that only this user can write, made if it is not there. Per machine, because a home may be shared by
-    machines that would lock and rewrite each other's files."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    with suppress(RuntimeError):  # no home: a user of a container that nobody named; "~" is then no folder to use
-        base = base.expanduser()
+    """A folder that only this user can write, made if it is not there. One per machine, because machines that share a home
+    would lock and rewrite each other's files."""
     temporary = Path(tempfile.gettempdir(), f"offline-deit-{os.getuid()}-{platform.node()}")
-    for folder in (base / "offline-deit" / platform.node(), temporary):
-        if not folder.is_absolute():
+    for folder in (user_cache_path("offline-deit") / platform.node(), temporary):
+        if not folder.is_absolute():  # "~", in a container whose user has no home
             continue
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -69,14 +68,14 @@ _made: list[numba.core.registry.CPUDispatcher] = []
 
 
 def kernel(function: F) -> F:
-    """``function`` compiled at its first call for the types that it gets, or loaded from the disk."""
+    """``function``, compiled for its arguments' types at its first call, or loaded from the disk."""
     compiled = numba.njit(cache=True, nogil=True, boundscheck=False)(function)
     _made.append(compiled)
     return cast(F, compiled)
 
 
 def inlined(function: F) -> F:
-    """``function`` written out wherever a kernel calls it: a call with slices costs more than a row of pixels."""
+    """``function`` inlined in the kernels that call it: a call with slices takes longer than a row of pixels."""
     return cast(F, numba.njit(inline="always", nogil=True, boundscheck=False)(function))
 
 
@@ -86,7 +85,7 @@ def misses() -> int:
 
 
 class _Say(event.Listener):
-    """Says once that something is compiled."""
+    """Says once that kernels are compiled."""
 
     def __init__(self) -> None:
         self.said = False

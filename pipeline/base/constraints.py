@@ -1,7 +1,7 @@
-"""Which numbers fit which: every rule of divisibility and size between two numbers of params.yaml, in one place.
+"""Every rule of divisibility and size between two numbers of params.yaml.
 
 Letters as in CONTRIBUTING.md: S samples per shard, b per block, V views of a cache, K of a student, G in a part, r repeats,
-B batch, L lanes. Each rule raises ``Misfit`` with a way out; a config model's validator and a stage say it alike.
+B batch, L lanes. Each rule raises ``Misfit`` with a way out, so a config model's validator and a stage give the same message.
 """
 
 from pipeline.runtime.errors import UsageError
@@ -10,7 +10,7 @@ MAX_CLASSES = 65_534  # hard labels are uint16, and 65535 is their fill value
 
 
 class Misfit(UsageError, ValueError):
-    """A UsageError that pydantic's validators take as well, which want a ValueError."""
+    """A UsageError that is a ValueError too, as pydantic's validators need."""
 
 
 def require_blocks(shard_size: int, block: int) -> None:
@@ -55,7 +55,7 @@ def require_period(period: int, repeats: int) -> None:
 
 
 def require_coverage(period: int, held: int) -> None:
-    """K <= V, so that a cache alone can hold all that a student cycles through."""
+    """K <= V, so that a cache holds all views that a student cycles through."""
     if period > held:
         raise Misfit(
             f"cycles through K = {period} views, and its cache holds V = {held}; set the cache's views to at least K and "
@@ -89,7 +89,7 @@ def require_together(batch: int, lanes: int, repeats: int) -> None:
 
 
 def require_rate(key: str, rate: float, peak: float, made: str) -> None:
-    """A schedule's first and last learning rates lie at or below its peak; ``made`` says what the peak is made of."""
+    """A schedule's first and last learning rates lie at or below its peak; ``made`` says how the peak is computed."""
     if rate > peak * (1 + 1e-9):  # a rounding of lr x batch / 512 counts as equal
         raise Misfit(
             f"optimizer.{key}: {rate:g} is above the peak learning rate {peak:g} ({made}), so the rate would "
@@ -97,11 +97,11 @@ def require_rate(key: str, rate: float, peak: float, made: str) -> None:
         )
 
 
-def require_world(world: int, lanes: int, key: str) -> None:
+def require_world_size(world_size: int, lanes: int, key: str) -> None:
     """The number of ranks divides L; ``key`` is where params.yaml says L."""
-    if lanes % world:
+    if lanes % world_size:
         fit = [n for n in range(1, lanes + 1) if lanes % n == 0]
         raise Misfit(
-            f"world size {world} does not divide {key} = {lanes}; start {', '.join(map(str, fit))} processes, or "
+            f"world size {world_size} does not divide {key} = {lanes}; start {', '.join(map(str, fit))} processes, or "
             f"choose another {key} (which is another order of training)"
         )

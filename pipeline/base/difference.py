@@ -1,19 +1,18 @@
-"""What to say when two identities differ: each field with both values."""
+"""How two identities differ: each field with both values."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.base import files
 from pipeline.runtime.errors import IdentityError
+from pipeline.runtime.text import few
 
-MACHINE_FIELDS = frozenset({"canary", "engine"})  # decided by the machine and its libraries, not by the user
+MACHINE_FIELDS = frozenset({"canary", "engine"})  # the machine and its libraries decide them, not the user
 OTHER_MACHINE = (
     "this machine's libraries draw other views. With numba, or with Pillow 13, views are Pillow 13's; a cache that Pillow 12 "
     "drew opens with Pillow 12 and DISTIL_ENGINE=pil (log.jsonl in the work pool names the libraries of this one). Use those, "
     "or start a new one with: python -m stages.precompute --cache NAME --new-cache"
 )
-_SHOWN = 12  # differences spelled out in a message
-
 Difference = list[tuple[str, object, object]]
 
 
@@ -42,17 +41,14 @@ def machine_only(difference: Difference) -> bool:
 
 
 def describe(difference: Difference) -> str:
-    """One line per key that differs, at most ``_SHOWN`` of them, then how many more."""
-    lines = [f"  {path}: expected {a!r}, found {b!r}" for path, a, b in difference[:_SHOWN]]
-    if len(difference) > _SHOWN:
-        lines.append(f"  and {len(difference) - _SHOWN} more")
-    return "\n".join(lines)
+    """One line for each of the first keys that differ, and how many more there are."""
+    return few([f"  {path}: expected {a!r}, found {b!r}" for path, a, b in difference], 12, "\n")
 
 
 def require_same(expected: Mapping[str, Any], found: Mapping[str, Any], where: str, repair: str) -> None:
     """Raises IdentityError (exit 4) that names each field with both values."""
     difference = differences(expected, found)
-    if not machine_only(difference):  # another recipe has another canary; the recipe is what to name
+    if not machine_only(difference):  # another recipe has another canary, too: the recipe is what to name
         difference = [leaf for leaf in difference if leaf[0] not in MACHINE_FIELDS]
     if difference:
         raise IdentityError(f"{where}: a cache of another identity:\n{describe(difference)}\n{repair}")

@@ -28,8 +28,8 @@ def digest(value: object) -> str:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """The value of a JSON document. Raises ValueError, whatever is wrong with it: no JSON, no UTF-8, a number of more than
-    4,300 digits, or lists and objects nested deeper than any of ours, which Python's own functions could not walk."""
+    """The value of a JSON document. Raises ValueError for whatever is wrong with it: no JSON, no UTF-8, a number of more than
+    4,300 digits, or nesting deeper than any of ours, on which Python's own functions would fail."""
     try:
         value = json.loads(content)
     except RecursionError:
@@ -54,18 +54,13 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fsync_file(path: Path) -> None:
-    """Has the file's content written to the disk itself before it returns. Raises OSError."""
+def fsync(path: Path) -> None:
+    """Makes a file's content, or the names in a directory, survive a power cut before it returns. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def fsync_directory(path: Path) -> None:
-    """Makes names created, renamed or removed in ``path`` survive a power cut."""
-    fsync_file(path)
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -80,7 +75,7 @@ def write_durably(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    fsync_directory(path.parent)
+    fsync(path.parent)
 
 
 def copy_file(source: Path, copy: Path) -> None:
@@ -95,8 +90,8 @@ def copy_file(source: Path, copy: Path) -> None:
 
 
 def require_own(out: Path, marks: tuple[str, ...]) -> None:
-    """Refuses to overwrite a folder that this stage did not write: raises UsageError (exit 2) if ``out`` holds something
-    and none of ``marks``, the names by which this stage's output is known."""
+    """Raises UsageError (exit 2) if ``out`` is not this stage's own output: it holds something, but none of ``marks``, the
+    names that this stage writes."""
     if out.is_symlink() or not out.exists() or any((out / mark).exists() for mark in marks):
         return
     if not out.is_dir() or any(out.iterdir()):
@@ -107,8 +102,8 @@ def require_own(out: Path, marks: tuple[str, ...]) -> None:
 
 @contextmanager
 def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
-    """Yields an empty directory beside ``out`` that takes its place when the block ends well, and is removed otherwise:
-    a stage's output is the old one or the new one, never half of each. ``marks``: see ``require_own``."""
+    """Yields an empty directory beside ``out``, which replaces ``out`` when the block ends well and is removed otherwise: a
+    stage's output is the old one or the new one, never half of each. ``marks``: see ``require_own``."""
     require_own(out, marks)
     for leftover in out.parent.glob(f".{out.name}.*.partial"):
         say(f"{leftover}: a killed run left this behind; remove it if no other run is at work")
@@ -116,13 +111,13 @@ def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
     fresh.mkdir(parents=True)
     try:
         yield fresh
-        fsync_directory(fresh)
+        fsync(fresh)
         if out.is_symlink():
             out.unlink()
         elif out.exists():
-            out.rename(old)  # moved aside first, and removed after
+            out.rename(old)
         fresh.rename(out)
-        fsync_directory(out.parent)
+        fsync(out.parent)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -131,8 +126,8 @@ def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
 
 @contextmanager
 def retry_if_replaced(path: Path, sha256: str) -> Iterator[None]:
-    """Turns damage that the block finds into RetryError (exit 75) where ``path``, by which a folder was opened, is no longer
-    the file with this hash."""
+    """If the block raises IntegrityError and ``path``, a folder's manifest, no longer has this hash: raises RetryError (exit
+    75) instead."""
     try:
         yield
     except IntegrityError:

@@ -44,8 +44,8 @@ def require_known(arch: str, arch_args: ArchArgs, weights: str | None = None) ->
 
 
 def sized(arch: str, arch_args: ArchArgs, size: int) -> ArchArgs:
-    """``arch_args`` for views of ``size`` px: with ``img_size`` where the model takes one size only, its own is another one
-    and ``img_size`` is not set. Raises UsageError if timm refuses the arguments."""
+    """``arch_args`` for views of ``size`` px: ``img_size`` is added, if it is not set, for a model that takes one size only
+    and another than this. Raises UsageError if timm refuses the arguments."""
     own = timm.get_pretrained_cfg(arch)
     if "img_size" in arch_args or own is None or not own.fixed_input_size or tuple(own.input_size[1:]) == (size, size):
         return arch_args
@@ -56,7 +56,7 @@ def sized(arch: str, arch_args: ArchArgs, size: int) -> ArchArgs:
 
 def require_size(model: Any, arch: str, arch_args: ArchArgs, size: int) -> None:
     """Raises UsageError unless ``model`` takes views of ``size`` px and sees all of their pixels: where its patches do not
-    divide them, timm drops the rest at the border. Trained models at their own size are as they are."""
+    divide them, timm drops the rest at the border. Pretrained models at their native size are exempt."""
     patches = getattr(model, "patch_embed", None)
     expected = getattr(patches, "img_size", None)
     if expected is not None and tuple(expected) != (size, size) and getattr(patches, "strict_img_size", True):
@@ -73,7 +73,7 @@ def require_size(model: Any, arch: str, arch_args: ArchArgs, size: int) -> None:
         )
 
 
-def create(arch: str, arch_args: ArchArgs, classes: int, drop_path: float = 0.0) -> nn.Module:
+def create_model(arch: str, arch_args: ArchArgs, classes: int, drop_path: float = 0.0) -> nn.Module:
     """A new model on the CPU with C = ``classes`` outputs, initialised from torch's global generator.
 
     Raises UsageError if timm does not know the model or refuses the arguments.
@@ -174,7 +174,7 @@ def _create(name: str, arguments: Mapping[str, object]) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says; of one without words the line that raised it, such as an assertion of timm's."""
+    """An error's text; if it has none, such as an assertion of timm's, the line that raised it."""
     if str(error).strip():
         return first_line(error) if isinstance(error, RuntimeError) else str(error)
     last = traceback.extract_tb(error.__traceback__)[-1]

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from pipeline.base import files
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError, first_line
-from pipeline.runtime.text import clipped, few
+from pipeline.runtime.text import clipped, few, few_names
 
-# Where training checkpoints keep their weights, in the order of choice. DeiT's EMA is stored but was never
-# evaluated or published (facebookresearch/deit main.py), so it is taken only when it is asked for.
+# Where training checkpoints keep their weights, in the order of choice. DeiT stores an EMA but never evaluated or published
+# it (facebookresearch/deit main.py), so it is taken only on request.
 KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
 _ZIP = b"PK"
 _MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # how torch's old format begins: its magic number as a pickle
@@ -78,8 +78,10 @@ def _read_pickle(path: Path) -> object:
             path.open("rb") as file,
         ):  # torch goes by a path's suffix
             return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Trying to" in str(error):
+    except PipelineError:
+        raise
+    except Exception as error:  # zipfile, torch and its unpickler fail in many ways on damaged bytes
+        if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in str(error) or "Trying to" in str(error)):
             raise UsageError(
                 f"{path}: refused, loading it would run code or needs classes that are not allowed"
                 f"{_globals(path)}; save a plain mapping of names to tensors, best as .safetensors"
@@ -87,16 +89,10 @@ def _read_pickle(path: Path) -> object:
         raise IntegrityError(
             f"{path}: not a whole torch checkpoint{_reason(error)}; copy or download it again"
         ) from None
-    except PipelineError:
-        raise
-    except Exception as error:  # zipfile, torch and its unpickler fail in many ways on damaged bytes
-        raise IntegrityError(
-            f"{path}: not a whole torch checkpoint{_reason(error)}; copy or download it again"
-        ) from None
 
 
 def _reason(error: Exception) -> str:
-    """What torch says in its first line, but never its advice to read the file with weights_only=False."""
+    """The first line of torch's error, unless it advises to read the file with weights_only=False."""
     text = first_line(error)
     return "" if "weights_only" in text else f" ({clipped(text, 200)})"
 
@@ -114,7 +110,7 @@ def _choose(content: object, key: str | None, path: Path) -> object:
         raise UsageError(f"{path}: expected a mapping of names to tensors, found {type(content).__name__}")
     if key is not None:
         if content.get(key) is None:
-            found = ", ".join(repr(name) for name in list(content)[:8])
+            found = few_names(list(content))
             raise UsageError(f"{path}: expected weights under {key!r}, found the keys {found}")
         return content[key]
     for name in KEYS:

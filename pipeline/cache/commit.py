@@ -181,7 +181,7 @@ def _stage(store: Store, answers: PartRows, staging: Path, reach: Reach) -> Reco
         arrays[name][part_selection(shape, part)] = rows
         reach(f"wrote {name}")
     for name in arrays:
-        files.fsync_file(staging / name)
+        files.fsync(staging / name)
     reach("synced files")
     sums = {name: found for name in arrays if (found := file_sum(staging / name))}
     pixels = ["".join(view) for view in answers.pixels]
@@ -189,7 +189,7 @@ def _stage(store: Store, answers: PartRows, staging: Path, reach: Reach) -> Reco
     content = record_bytes(store, part, sums, answers.shard_hash, pixels, digests)
     record = parse_record(content, store, part)
     files.write_durably(staging / "record.json", content)  # fsyncs the directory, so the arrays' names too
-    files.fsync_directory(staging.parent)
+    files.fsync(staging.parent)
     reach("wrote record")
     return record
 
@@ -199,11 +199,11 @@ def _stage_copy(store: Store, record: Record, source: Store, staging: Path) -> R
     for array, expected in record.files.items():
         files.copy_file(source.file_path(array, record.part), staging / array)
         require_file(source.file_path(array, record.part), expected, file_sum(staging / array))
-        files.fsync_file(staging / array)
+        files.fsync(staging / array)
     content = source.record_path(record.part).read_bytes()
     staged_record = parse_record(content, store, record.part)
     files.write_durably(staging / "record.json", content)
-    files.fsync_directory(staging.parent)
+    files.fsync(staging.parent)
     return staged_record
 
 
@@ -220,7 +220,7 @@ def _link(fresh: Path, target: Path) -> bool:
 def _fsync_upwards(directory: Path, top: Path) -> None:
     """Makes the names from ``directory`` up to and including those in ``top`` durable."""
     while True:
-        files.fsync_directory(directory)
+        files.fsync(directory)
         if directory == top:
             return
         directory = directory.parent

@@ -107,8 +107,8 @@ def _publish_identity(pool: Store) -> None:
         with suppress(FileExistsError):
             (pool.path / "identity.json").hardlink_to(fresh)
         fresh.unlink()
-        files.fsync_directory(pool.path)
-        files.fsync_directory(pool.path.parent)
+        files.fsync(pool.path)
+        files.fsync(pool.path.parent)
     difference.require_same(
         pool.identity, read_identity(pool.path), str(pool.path), "remove that directory or use another pool"
     )

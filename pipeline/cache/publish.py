@@ -67,4 +67,4 @@ def _copy_cache(pool: Store, fresh: Path, views: int, records: list[Record]) -> 
     if made_with:
         (fresh / CANARIES).write_bytes(files.canonical_json(made_with))
     for path in fresh.rglob("*"):  # after all copies, when the kernel has written most of them by itself
-        files.fsync_file(path)
+        files.fsync(path)

@@ -61,7 +61,7 @@ def repair(cache: Path, parts: Iterable[Part]) -> tuple[Part, ...]:
             except IntegrityError:
                 for path in store.paths(part):
                     _remove(path)
-                files.fsync_directory(store.record_path(part).parent)
+                files.fsync(store.record_path(part).parent)
                 dropped.append(part)
     return tuple(dropped)
 

@@ -149,7 +149,7 @@ def _write_manifest(
         val_share=config.val_share,
     )
     files.write_durably(directory / "manifest.json", manifest.content())
-    files.fsync_directory(directory / "index")
+    files.fsync(directory / "index")
     return manifest
 
 
@@ -233,7 +233,7 @@ def _index(task: _Task) -> ShardRecord:
     }
     index = _npz({name: np.array(column, INDEX_DTYPES[name]) for name, column in columns.items()})
     files.write_durably(index_path(task.tar.parent, task.tar.name), index)
-    files.fsync_file(task.tar)
+    files.fsync(task.tar)
     return ShardRecord(
         name=task.tar.name,
         samples=len(images),

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.files import digest, sha256_file, write_durably
-from pipeline.base.weights_name import is_hub
 from pipeline.cache.codec import require_codec
 from pipeline.data.sources import expected_classes
 from pipeline.planning.pieces import Pieces, examine_pieces
 from pipeline.runtime.code import ROOT
+from pipeline.runtime.config import is_hub
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
 from pipeline.runtime.libraries import compiler_missing, installed
 from pipeline.runtime.machine import pool_root

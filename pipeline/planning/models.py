@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from pipeline.base.timm_models import require_known
-from pipeline.base.weights_name import is_hub
 from pipeline.planning.pieces import Pieces
+from pipeline.runtime.config import is_hub
 from pipeline.runtime.errors import PipelineError, UsageError, first_line
 from pipeline.student.initial import load_initial, read_student_initial
 from pipeline.student.model import Student, create_student

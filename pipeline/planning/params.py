@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.files import sha256_file, whole_directory, write_durably
-from pipeline.base.weights_name import is_hub
 from pipeline.planning.pieces import Pieces, parse_pieces
 from pipeline.planning.studies import SECTION, compose_study, read_choice
-from pipeline.runtime.config import NONE, parse_yaml, write_yaml
+from pipeline.runtime.config import NONE, is_hub, parse_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
 
 CHOICES = ("study", "scale", "data", *SECTION)

@@ -1,7 +1,7 @@
 """Which modules a stage reaches by its imports: the key of a run in the work pool holds their hashes.
 
-``runtime`` is left out: nothing in it may change a byte of any output. In ``dvc.yaml`` a stage depends on whole folders;
-``tests/test_architecture.py`` holds them to be the folders of these modules.
+``runtime`` is left out: nothing in it may change a byte of any output. In ``dvc.yaml`` a stage depends on whole folders,
+which ``tests/test_architecture.py`` compares with those of these modules.
 """
 
 import ast

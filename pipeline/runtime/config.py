@@ -1,7 +1,7 @@
 """Strict loading of ``params.yaml`` into frozen pydantic models, by the YAML 1.2 library that DVC uses.
 
-Nothing is guessed: an unknown key, a wrong type, a duplicate key, a key that is no text or a number out of range is
-refused with the path of the key. Each model stands in the room that it configures.
+An unknown key, a wrong type, a duplicate key, a key that is no text or a number out of range is refused with the path of the
+key. Each model stands in the room that it configures.
 """
 
 import io
@@ -9,9 +9,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from pipeline.runtime.errors import UsageError, first_line
+from pipeline.runtime.text import clipped
 
 NONE = "none"  # the name of what a piece does not use
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # of a piece: it names a directory and a DVC stage
@@ -32,27 +33,11 @@ class Config(BaseModel):
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    @model_validator(mode="after")
-    def _of_64_bits(self) -> "Config":
-        for name, value in self:
-            for path, number in _leaves(value, name):
-                if isinstance(number, int) and not -(2**63) <= number < 2**63:
-                    raise ValueError(f"{path}: expected a number of at most 64 bits")
-        return self
-
-
-def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
-    """What nested mappings and lists hold, with its dotted path."""
-    if isinstance(value, Mapping | list | tuple):
-        for key, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _leaves(entry, f"{path}.{key}")
-    else:
-        yield path, value
-
 
 C = TypeVar("C", bound=Config)
 P = TypeVar("P")
 Scalar = bool | int | float | str
+WeightsKey = Literal["model", "model_ema", "state_dict", "state_dict_ema"]  # of weights in a training checkpoint
 ArchArgs = Mapping[str, Scalar]  # of a timm model; read-only for the type checker, a plain dict that pickles
 
 
@@ -68,7 +53,7 @@ def parse_yaml(text: str, where: object) -> Any:
         raise UsageError(f"{where}: not valid YAML: nested too deeply") from None
     except (YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits, a date that is none
         raise UsageError(f"{where}: not valid YAML: {_without_advice(error)}") from None
-    for path, key in _keys(value):
+    for path, key, _ in _entries(value):
         if not isinstance(key, str):
             kind = type(key).__name__
             raise UsageError(f"{where}: YAML reads the key {path} as {kind} and not as text; write it in quotes")
@@ -76,7 +61,7 @@ def parse_yaml(text: str, where: object) -> Any:
 
 
 def _without_advice(error: Exception) -> str:
-    """The library's sentence in one line: of a duplicate key the key and its line, without advice on how to allow it."""
+    """The library's sentence in one line. Of a duplicate key only the key and its line: the library adds advice to allow it."""
     if isinstance(error, DuplicateKeyError):
         found = re.search(r"duplicate key \"(.*?)\"", str(error))
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
@@ -84,18 +69,18 @@ def _without_advice(error: Exception) -> str:
     return " ".join((str(error) or type(error).__name__).split())
 
 
-def _keys(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of nested mappings with its dotted path; an object that an anchor names many times is looked at once."""
-    todo, seen = [(path, value)], set[int]()
+def _entries(value: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The dotted path, the key and the value of every entry of nested mappings and lists. An object that an anchor names
+    many times is visited once."""
+    todo, visited = [(path, value)], set[int]()
     while todo:
         path, value = todo.pop()
-        if isinstance(value, dict | list) and id(value) not in seen:
-            seen.add(id(value))
+        if isinstance(value, dict | list) and id(value) not in visited:
+            visited.add(id(value))
             items = value.items() if isinstance(value, dict) else ((f"[{i}]", entry) for i, entry in enumerate(value))
             for key, entry in items:
                 inner = f"{path}.{key}" if path else str(key)
-                if isinstance(value, dict):
-                    yield inner, key
+                yield inner, key, entry
                 todo.append((inner, entry))
 
 
@@ -113,18 +98,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes null as a word, where ruamel.yaml leaves the place empty."""
-
-    def represent_none(self, data: None) -> Any:
-        return self.represent_scalar("tag:yaml.org,2002:null", "null")
-
-    def represent_str(self, data: str) -> Any:
-        """In quotes where it begins with "?" or ":", which inside a list would begin a key or a value."""
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if data.startswith(("?", ":")) else None)
+    """Writes null as a word, where ruamel.yaml leaves the place empty; and quotes a text that begins with "?" or ":", which
+    inside a list would begin a key or a value."""
 
 
-_Representer.add_representer(type(None), _Representer.represent_none)
-_Representer.add_representer(str, _Representer.represent_str)
+_Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+_Representer.add_representer(
+    str,
+    lambda self, text: self.represent_scalar(
+        "tag:yaml.org,2002:str", text, style='"' if text.startswith(("?", ":")) else None
+    ),
+)
 
 
 def write_yaml(value: Mapping[str, Any]) -> str:
@@ -150,15 +134,25 @@ def _styled(value: Any) -> Any:
     return value
 
 
+def is_hub(weights: str) -> bool:
+    """Whether a name of weights is "timm" (the hub's weights of the tagged model) or "hf-hub:owner/name[@revision]"; any
+    other names a local file."""
+    return weights == "timm" or weights.startswith("hf-hub:")
+
+
 def validate(model: type[C], value: object, where: str) -> C:
     """``value`` (plain YAML data) as a ``model``; ``where`` is the key's path for messages. Raises UsageError."""
     try:
         # JSON mode of strict pydantic takes lists for tuples and whole numbers for floats, and nothing else.
-        return model.model_validate_json(json.dumps(value))
+        found = model.model_validate_json(json.dumps(value))
     except ValidationError as error:
         raise UsageError("\n".join(_sentence(where, item) for item in error.errors())) from None
     except (TypeError, RecursionError, ValueError) as error:  # a date, or what JSON does not know otherwise
         raise UsageError(f"{where}: {first_line(error)}") from None
+    for path, _, number in _entries(value):
+        if isinstance(number, int) and not -(2**63) <= number < 2**63:
+            raise UsageError(f"{where}.{path}: expected a number of at most 64 bits")
+    return found
 
 
 def _sentence(where: str, item: Any) -> str:
@@ -166,13 +160,10 @@ def _sentence(where: str, item: Any) -> str:
     if item["type"] == "extra_forbidden":
         return f"{path}: unknown key (value {item['input']!r}); remove it or correct its spelling"
     message = item["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(item["input"], dict) else f", found {_short(item['input'])}"  # a whole section is no help
+    found = (
+        "" if isinstance(item["input"], dict) else f", found {clipped(repr(item['input']), 80)}"
+    )  # a whole section is no help
     return f"{path}: {message}{found}"
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:60]}... ({len(shown)} characters)"
 
 
 def load(path: Path, section: str, model: type[C]) -> C:
@@ -196,22 +187,12 @@ def peek(load_piece: Callable[[Path, str], P], path: Path, name: str) -> P | Non
 
 
 def load_each(path: Path, section: str, model: type[C], optional: bool = False) -> dict[str, C]:
-    """The entries of a section that is a mapping, such as ``students``, each as a ``model``; none where an ``optional``
-    section is left out. Raises UsageError."""
-    if optional and section not in read_yaml(path):
+    """The entries of a section that is a mapping, such as ``students``, each as a ``model``; none if an ``optional`` section
+    is absent. Raises UsageError."""
+    document = read_yaml(path)
+    if optional and section not in document:
         return {}
-    return {
-        name: validate(model, entry, f"{path}: {section}.{name}") for name, entry in _mapping(path, section).items()
-    }
-
-
-def names(path: Path, section: str) -> list[str]:
-    """The names of the entries of a section that is a mapping. Raises UsageError."""
-    return list(_mapping(path, section))
-
-
-def _mapping(path: Path, section: str) -> dict[str, Any]:
-    value = read_yaml(path).get(section)
-    if not isinstance(value, dict):
-        raise UsageError(f"{path}: {section}: expected a mapping, found {value!r}")
-    return value
+    entries = document.get(section)
+    if not isinstance(entries, dict):
+        raise UsageError(f"{path}: {section}: expected a mapping, found {entries!r}")
+    return {name: validate(model, entry, f"{path}: {section}.{name}") for name, entry in entries.items()}

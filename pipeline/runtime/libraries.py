@@ -36,9 +36,8 @@ def installed(names: Iterable[str]) -> dict[str, str]:
 
 @functools.cache
 def require_libraries(pins: Path = ROOT / "pyproject.toml") -> None:
-    """Compares what is installed with the project's pins, once in a process. Raises UsageError for a timm below its pin;
-    other libraries below theirs are said, and those without their compiled part. A copy of the code without the file has
-    no pins."""
+    """Compares what is installed with the project's pins, once in a process; a copy of the code without the file has none.
+    Raises UsageError for a timm below its pin; warns of other libraries below theirs or without their compiled part."""
     for text in slow():
         say(f"warning: {text}")
     if not pins.is_file():

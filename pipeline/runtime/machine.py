@@ -62,10 +62,6 @@ def world_size() -> int:
     return _whole("WORLD_SIZE", 1, 1, _MOST_RANKS)
 
 
-def _local_rank() -> int:
-    return _whole("LOCAL_RANK", 0, 0, _MOST_RANKS)
-
-
 def device() -> torch.device:
     """``cuda:LOCAL_RANK`` if there is a GPU, else the CPU; DISTIL_DEVICE overrides."""
     import torch
@@ -80,7 +76,7 @@ def device() -> torch.device:
         raise UsageError(f"DISTIL_DEVICE: expected cpu, cuda or cuda:N, found {clipped(repr(name), 60)}")
     if found.type == "cuda":
         # The number is taken from the text: torch keeps 8 bits of it, so cuda:300 would be cuda:44.
-        index = _local_rank() if found.index is None else int(name.partition(":")[2])
+        index = _whole("LOCAL_RANK", 0, 0, _MOST_RANKS) if found.index is None else int(name.partition(":")[2])
         if index >= torch.cuda.device_count():
             there = torch.cuda.device_count()
             raise UsageError(f"device cuda:{index}: this machine has {there} GPUs; correct DISTIL_DEVICE")
@@ -119,8 +115,8 @@ def pool_root() -> Path:
 
 
 def home_expanded(what: str, path: str | Path) -> Path:
-    """``path`` with a leading ``~`` as the home directory, which a shell leaves as it is after a "=" or in quotes.
-    Raises UsageError, naming ``what`` the path is for, where there is no such user."""
+    """``path`` with a leading ``~`` as the home directory; a shell doesn't expand it after a "=" or in quotes. Raises
+    UsageError, naming ``what`` the path is for, where there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -128,8 +124,7 @@ def home_expanded(what: str, path: str | Path) -> Path:
 
 
 def patience() -> int:
-    """Seconds without a sign of life after which another rank or a loader process is given up: DISTIL_TIMEOUT, else
-    600."""
+    """Seconds of silence after which another rank or a loader process counts as lost: DISTIL_TIMEOUT, else 600."""
     return _whole("DISTIL_TIMEOUT", 600, 1, _MOST_SECONDS)
 
 
@@ -185,7 +180,7 @@ def distributed() -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    rank()  # is refused here, with its name, and not by torch; so is the port
+    rank()  # refused here with the variable's name, before torch refuses it; so is the port
     _whole("MASTER_PORT", 29500, 1, 65535)
     timeout = timedelta(seconds=patience())
     try:
@@ -194,7 +189,7 @@ def distributed() -> Iterator[None]:
         raise UsageError(f"WORLD_SIZE is {world_size()}, but {first_line(error)}; start it with torchrun") from None
     except torch.distributed.DistError as error:
         raise RetryError(f"the {world_size()} ranks did not find each other: {first_line(error)}") from None
-    # Only a run that ended well leaves the group together; one that refuses or loses another rank says so.
+    # All ranks leave the group together only if the run ended well.
     ranks = Ranks(rank(), world_size())
     try:
         yield
@@ -213,8 +208,8 @@ GRACE = 20.0  # seconds: Slurm and torchrun kill 30 s after the signal
 
 
 class StopSignal:
-    """Notes SIGTERM, SIGUSR1 (Slurm's warning before preemption) and SIGHUP (unless nohup has it ignored) so that work
-    stops at a safe boundary."""
+    """Notes SIGTERM, SIGUSR1 (Slurm's warning before preemption) and SIGHUP (unless nohup ignores it), so that work can stop
+    at a safe boundary."""
 
     def __init__(self) -> None:
         self.name, self.since = "", math.inf
@@ -234,6 +229,6 @@ class StopSignal:
 
 
 def stop_signal() -> StopSignal | None:
-    """The StopSignal that this process's signals go to; signals are the whole process's, so nobody needs to hand it on."""
+    """The StopSignal that notes this process's signals. Looked up here, because signals belong to the process."""
     handler = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return handler if isinstance(handler, StopSignal) else None

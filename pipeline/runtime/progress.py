@@ -14,7 +14,7 @@ from pipeline.runtime.units import duration, number
 
 
 def say(text: str) -> None:
-    """A message for the user, from rank 0 only; control characters in it are shown, not sent to the terminal."""
+    """Prints a message, on rank 0 only; control characters in it appear as escapes."""
     if rank() == 0:
         show(text)
 
@@ -23,8 +23,8 @@ def say(text: str) -> None:
 def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator[Callable[..., None]]:
     """Yields ``tick(n=1, note="")``: a bar on a terminal, else one plain line every ``every`` seconds with an ETA.
 
-    The ETA comes from the speed measured in this run, so work skipped by a resume does not flatter it. What is done
-    within a second, and has no note, needs no line.
+    The ETA comes from the speed of this run, without the work that a resume skips. Work of less than a second without a
+    note prints no line.
     """
     if rank() != 0:
         yield lambda n=1, note="": None

@@ -1,7 +1,7 @@
-"""What becomes of the other ranks when one is lost, hangs or refuses: one sentence that names it, and its exit code.
+"""How the other ranks end when one is lost, hangs or refuses: with one sentence that names it, and an exit code.
 
-Each rank that meets an end writes it to the process group's store; who is asked for and writes nothing is lost. Retrying
-is right for a lost rank (75), and wrong where a rank refused: then every rank ends with that rank's code.
+Each rank that ends writes why to the process group's store; a rank that is silent for 5 s counts as lost. A run that lost a
+rank may be retried (75). If a rank refused, a retry is wrong, and every rank ends with that rank's code.
 """
 
 import json
@@ -23,31 +23,33 @@ _KINDS = {kind.exit_code: kind for kind in (UsageError, IntegrityError, Identity
 
 
 class Ranks:
-    """The ends that the ranks of a process group, which is initialised, tell each other."""
+    """How the ranks of an initialised process group tell each other why they end."""
 
-    def __init__(self, rank: int, world: int) -> None:
+    def __init__(self, rank: int, world_size: int) -> None:
         import torch.distributed.distributed_c10d as c10d
 
-        self.rank, self.world, self.store = rank, world, c10d._get_default_store()
+        self.rank, self.world_size, self.store = rank, world_size, c10d._get_default_store()
 
     def refused(self, error: PipelineError) -> None:
-        """Tells the others why this rank ends, closes its connections, so that they notice, and waits until they have: the
-        store may end with this process."""
+        """Tells the others why this rank ends and closes its connections, so that they notice. Rank 0 then waits for them,
+        since the store may end with its process."""
         with suppress(RuntimeError):
             self._tell({"code": error.exit_code, "text": str(error)})
-            leaving = threading.Thread(target=_leave, daemon=True)  # NCCL's may wait for ranks that hang
+            leaving = threading.Thread(target=_leave, daemon=True)  # NCCL may wait for ranks that hang
             leaving.start()
             leaving.join(_PATIENCE)
             if self.rank == 0:
                 self._ends()
 
     def explain(self, error: RuntimeError) -> PipelineError | None:
-        """What an error of the connection means: a rank's refusal, or lost ranks; None for any other error."""
+        """The refusal that an error of the connection stands for: another rank's, or lost ranks; None for other errors."""
         if not _is_of_connection(error):
             return None
         again = "nothing saved is lost: run the same command to go on"
         if not _store_is_there():
-            return RetryError(f"rank {self.rank} of {self.world}: rank 0 is lost ({_plain(error)}); {again}")
+            return RetryError(
+                f"rank {self.rank} of {self.world_size}: rank 0 is lost ({_without_advice(error)}); {again}"
+            )
         ends: dict[int, Any] = {}
         with suppress(RuntimeError):
             self._tell({"code": None, "text": ""})
@@ -55,20 +57,20 @@ class Ranks:
         for other, end in ends.items():
             if end["code"] is not None:
                 kind = _KINDS.get(end["code"], RetryError)
-                return kind(f"rank {self.rank} of {self.world} ends because rank {other} refused: {end['text']}")
-        lost = [str(other) for other in range(self.world) if other not in ends and other != self.rank]
+                return kind(f"rank {self.rank} of {self.world_size} ends because rank {other} refused: {end['text']}")
+        lost = [str(other) for other in range(self.world_size) if other not in ends and other != self.rank]
         who = f"rank {', '.join(lost)} is lost or hangs" if lost else "the connection between the ranks is lost"
-        return RetryError(f"rank {self.rank} of {self.world}: {who} ({_plain(error)}); {again}")
+        return RetryError(f"rank {self.rank} of {self.world_size}: {who} ({_without_advice(error)}); {again}")
 
     def _tell(self, end: dict[str, Any]) -> None:
         self.store.set(f"end/{self.rank}", json.dumps(end))
 
     def _ends(self) -> dict[int, Any]:
-        """The ends of all ranks that tell one within a while; a refusal ends the waiting."""
+        """By rank, why it ends; of those that say so within a few seconds. A refusal ends the wait."""
         found: dict[int, Any] = {}
         limit = time.monotonic() + _PATIENCE
-        while len(found) < self.world and time.monotonic() < limit:
-            for other in set(range(self.world)) - set(found):
+        while len(found) < self.world_size and time.monotonic() < limit:
+            for other in set(range(self.world_size)) - set(found):
                 if self.store.check([f"end/{other}"]):
                     found[other] = json.loads(self.store.get(f"end/{other}"))
             if any(end["code"] is not None for other, end in found.items() if other != self.rank):
@@ -91,8 +93,8 @@ def _is_of_connection(error: RuntimeError) -> bool:
 
 
 def _store_is_there() -> bool:
-    """Whether the store still answers; without torchrun it lives in rank 0. Asked by hand, since the store's own client
-    prints a page when it is gone."""
+    """Whether the store, which without torchrun lives in rank 0, still answers. Asked by a socket, since the store's own
+    client prints a page when it is gone."""
     try:
         where = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         socket.create_connection(where, timeout=_PATIENCE).close()
@@ -101,7 +103,7 @@ def _store_is_there() -> bool:
     return True
 
 
-def _plain(error: RuntimeError) -> str:
+def _without_advice(error: RuntimeError) -> str:
     """The library's words without its source file and its advice."""
     text = re.sub(r"^\[.*?\]\s*", "", first_line(error))
     return text.split(". ")[0].rstrip(".")

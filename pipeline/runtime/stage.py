@@ -23,7 +23,7 @@ _WRONG_PATH = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EP
 
 
 def stage(command: Callable[P, T]) -> Callable[P, T]:
-    """Turns refusals into one clear sentence and their exit code; DVC hides the code, so the last line has it."""
+    """Turns refusals into one sentence and their exit code. DVC hides the code, so the last line prints it."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -46,7 +46,7 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
         except KeyboardInterrupt:
             text, code = "interrupted; run the same command to go on", 130
         show(f"error: {text}\nexit code {code}", sys.stderr)
-        gc.collect()  # ends the processes of a loader that the traceback still holds; else exit waits for them
+        gc.collect()  # ends loader processes that the traceback still refers to; exit would wait for them
         sys.exit(code)
 
     return run
@@ -69,10 +69,8 @@ def _leave_cores_to_workers() -> None:
 
 @contextmanager
 def timed(out: Path | None, name: str) -> Iterator[dict[str, object]]:
-    """Leaves the seconds that the block took in ``work/seconds/<name>.json``, beside the outputs, for the report, with its
-    peak memory and with what the block adds to the yielded mapping.
-
-    Times are of this machine and this run, so they are no output: no stage depends on them.
+    """Writes the block's seconds and peak memory, and what it adds to the yielded mapping, to ``work/seconds/<name>.json``
+    for the report. They are of this machine and run, so no stage depends on them.
     """
     start = time.perf_counter()
     notes: dict[str, object] = {}

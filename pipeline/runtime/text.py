@@ -6,13 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 _JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji are spelled with them
-_HIDDEN = (
-    "Cc",
-    "Cf",
-    "Cs",
-    "Zl",
-    "Zp",
-)  # controls, bidi and other invisible controls, lone surrogates, line separators
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, bidi and other invisible ones, lone surrogates, line separators
 
 
 def printable(text: str, lines: bool = False) -> str:
@@ -22,18 +16,11 @@ def printable(text: str, lines: bool = False) -> str:
         return "\n".join(map(printable, text.split("\n")))
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c.isprintable() or _harmless(c) else _escape(c) for c in text)
+    return "".join(c if _harmless(c) else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _harmless(character: str) -> bool:
     return character in _JOINERS or unicodedata.category(character) not in _HIDDEN
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if character in "\n\r\t":
-        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[character]
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def show(text: str, stream: TextIO | None = None) -> None:

@@ -42,7 +42,7 @@ def readable(value: Any) -> Any:
 
 
 def _few(value: float) -> str:
-    """Three digits, without an exponent and without zeros that say nothing."""
+    """Three digits, without an exponent and without trailing zeros."""
     if abs(value) >= 100:
         return f"{value:.0f}"
     text = f"{value:.3g}"

@@ -4,9 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.base.weights_name import Key
 from pipeline.cache.codec import CodecName
-from pipeline.runtime.config import NONE, ArchArgs, Config
+from pipeline.runtime.config import NONE, ArchArgs, Config, WeightsKey
 from pipeline.runtime.text import printable
 
 Supervision = Literal["none", "cached", "live", "auto"]
@@ -53,7 +52,7 @@ class StudentConfig(Config):
     initial: str | None = None
     """Trained weights to start from: ``timm``, ``hf-hub:owner/name`` or a local file. Heads that they lack, or that are for
     other classes, start untrained. Null: all weights start untrained."""
-    initial_key: Key | None = None
+    initial_key: WeightsKey | None = None
     """Which weights to take from a training checkpoint that ``initial`` names; null takes the first that is there, in this
     order."""
     reference: float | None = Field(default=None, ge=0.0, le=100.0)

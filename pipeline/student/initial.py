@@ -9,8 +9,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from pipeline.base import timm_models, weights
-from pipeline.base.weights_name import is_hub
-from pipeline.runtime.config import NONE
+from pipeline.runtime.config import NONE, is_hub
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.progress import say
 from pipeline.student.config import StudentConfig

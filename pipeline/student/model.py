@@ -63,7 +63,7 @@ def create_student(config: StudentConfig, classes: int, size: int | None = None)
     size.
     """
     arch_args = config.arch_args if size is None else timm_models.sized(config.arch, config.arch_args, size)
-    model = timm_models.create(config.arch, arch_args, classes, config.drop_path)
+    model = timm_models.create_model(config.arch, arch_args, classes, config.drop_path)
     if not hasattr(model, "cls_token") or not hasattr(model, "head"):
         raise UsageError(f"{config.arch}: expected a vision transformer with a class token (deit_* or vit_*)")
     if size is not None:

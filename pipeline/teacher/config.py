@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.base.weights_name import Key
-from pipeline.runtime.config import NONE, ArchArgs, Config, load
+from pipeline.runtime.config import NONE, ArchArgs, Config, WeightsKey, load
 from pipeline.views.recipe import Recipe, Triple
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -29,12 +28,12 @@ class TeacherConfig(Config):
     weights: str | None = None
     """Trained weights: ``timm`` (the hub's weights of ``arch``), ``hf-hub:owner/name`` or a local file. Null: they are the
     student's, or are fitted here."""
-    weights_key: Key | None = None
+    weights_key: WeightsKey | None = None
     """Which weights to take from a training checkpoint; null takes the first that is there, in this order."""
     initial: str | None = None
     """Trained weights that the fit starts from, named like ``weights``; a classifier for another number of classes starts
     untrained. Null: all weights start untrained."""
-    initial_key: Key | None = None
+    initial_key: WeightsKey | None = None
     """Which weights to take from a training checkpoint that ``initial`` names; null as above."""
     mean: Triple = (0.485, 0.456, 0.406)
     """Mean of red, green and blue, 0 to 1, that it was trained with (ImageNet's)."""

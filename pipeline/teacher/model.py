@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base import timm_models, weights
-from pipeline.base.weights_name import is_hub
+from pipeline.runtime.config import is_hub
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.libraries import require_compiler
 from pipeline.runtime.progress import say
@@ -31,7 +31,7 @@ def create_teacher(config: TeacherConfig, classes: int, pretrained: bool, size: 
     """
     arch_args = config.arch_args if size is None else timm_models.sized(config.arch, config.arch_args, size)
     if not pretrained:
-        model: Any = timm_models.create(config.arch, arch_args, classes)
+        model: Any = timm_models.create_model(config.arch, arch_args, classes)
         if size is not None:
             timm_models.require_size(model, config.arch, arch_args, size)
         return model
@@ -44,7 +44,7 @@ def create_teacher(config: TeacherConfig, classes: int, pretrained: bool, size: 
         _require_classes(config, classes, model.num_classes)
         weights.require_finite(model.state_dict(), config.weights)
     else:
-        model = timm_models.create(config.arch, arch_args, classes)
+        model = timm_models.create_model(config.arch, arch_args, classes)
         weights.load_strict(model, weights.read_state(config.weights, config.weights_key), config.weights)
     if size is not None:
         timm_models.require_size(model, config.arch, arch_args, size)

@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipeline.base.constraints import require_period, require_together, require_world
+from pipeline.base.constraints import require_period, require_together, require_world_size
 from pipeline.runtime.errors import UsageError
 from pipeline.views.chance import Draws
 from pipeline.views.choose import Visit
@@ -121,10 +121,10 @@ def _cycle_order(seed: int, cycle: int, blocks: int) -> np.ndarray:
     return Draws(seed, "cycle", cycle).permutation(blocks)
 
 
-def lanes_of(rank: int, world: int, lanes: int, key: str = "training.lanes") -> range:
+def lanes_of(rank: int, world_size: int, lanes: int, key: str = "training.lanes") -> range:
     """The lanes of one rank. Raises UsageError that names ``key`` if the world size does not divide the number of lanes."""
-    require_world(world, lanes, key)
-    share = lanes // world
+    require_world_size(world_size, lanes, key)
+    share = lanes // world_size
     return range(rank * share, (rank + 1) * share)
 
 
