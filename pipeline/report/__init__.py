@@ -2,7 +2,7 @@
 
 In: the outputs of all other stages.
 Out: work/report, work/views.html, text.
-Read ``study`` (what was run), ``summary`` (its numbers) with ``paper`` (the papers'), ``content`` (what else is shown),
-then ``write``: ``page`` (the HTML) of ``figures`` (lines) and ``pictures`` (views, images), and ``table`` (text).
-``inspect_cache`` says what a cache holds, ``card`` is a student's model card.
+Read ``study`` (what was run), ``summary`` (its numbers), ``content`` (what else is shown), then ``write``: ``page`` (the
+HTML) of ``figures`` (lines) and ``pictures`` (views, images), and ``table`` (text). ``inspect_cache`` says what a cache
+holds, ``card`` is a student's model card.
 """

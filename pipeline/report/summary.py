@@ -1,10 +1,11 @@
 """The numbers of the report, collected from what the stages left."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline.base.files import parse_json
 from pipeline.base.weights import read_state, state_hash
@@ -16,20 +17,13 @@ from pipeline.runtime.progress import say
 from pipeline.runtime.work import Work
 from pipeline.student.export import BESIDE
 
+Named = Mapping[str, Answers]  # by teacher or student, on the images of the validation split
 _PAIRS, _WORST = 12, 12  # shown
 
 
-@dataclass(frozen=True)
-class AllAnswers:
-    """Everybody's answers on the validation split, which are of the same images."""
-
-    teachers: Mapping[str, Answers]
-    students: Mapping[str, Answers]
-
-
-def read_all(work: Work, study: Study) -> AllAnswers:
-    """The answers of all teachers and students. Raises UsageError for what was not evaluated, IntegrityError for damage
-    and for other pixels, IdentityError for answers of another model or of other images."""
+def read_all(work: Work, study: Study) -> tuple[Named, Named]:
+    """The answers of all teachers and of all students. Raises UsageError for what was not evaluated, IntegrityError for
+    damage and for other pixels, IdentityError for answers of another model or on other images."""
     teachers, students = {}, {}
     for name in study.teachers:
         again = f"python -m stages.answers --teacher {name}"
@@ -42,10 +36,10 @@ def read_all(work: Work, study: Study) -> AllAnswers:
         students[name] = read_answers(path, again)
         described = read_json(work.student(name) / "config.json", f"python -m stages.train --student {name}")
         require_answers_of(str(described.get("weights_hash")), students[name], path, again)
-    everybody = [*((f"teacher {name}", of) for name, of in teachers.items()), *students.items()]
-    for (one, first), (other, second) in combinations(everybody, 2):
+    everybody = {f"teacher {name}": of for name, of in teachers.items()} | students
+    for (one, first), (other, second) in combinations(everybody.items(), 2):
         require_same_images(first, second, (one, other))
-    return AllAnswers(teachers, students)
+    return teachers, students
 
 
 def read_json(path: Path, again: str) -> Any:
@@ -58,20 +52,21 @@ def read_json(path: Path, again: str) -> Any:
         raise IntegrityError(f"{path}: damaged ({error}); write it again with: {again}") from None
 
 
-def summarise(work: Work, study: Study, answers: AllAnswers) -> dict[str, Any]:
-    """``summary.json`` but for what is shown as pictures: all numbers, each from the files of the stages or computed of
-    their answers. Percentages, but for ``disagreement`` (shares), ``tokens`` (cosines) and ``calibration`` (shares)."""
-    students = {name: _student(work, study, answers, name) for name in study.students}
+def summarise(work: Work, study: Study, teachers: Named, students: Named) -> dict[str, Any]:
+    """The scores of ``summary.json``: from the files of the stages, or computed from answers. In percent, except
+    ``disagreement`` and ``calibration`` (shares) and ``tokens`` (cosines)."""
+    rows = {name: _student(work, study, name, teachers, students) for name in study.students}
     return {
-        "teachers": {name: _teacher(study, of, name) for name, of in answers.teachers.items()},
-        "students": students,
-        "disagreement": disagreements(answers),
-        "pairs": pairs(answers),
-        "tokens": {name: entry.pop("tokens") for name, entry in students.items() if "tokens" in entry},
-        "per_class": {name: disagreement.per_class(of, of.best) for name, of in answers.students.items()},
-        "confused": {name: disagreement.confused(of, of.best, _PAIRS) for name, of in answers.students.items()},
-        "calibration": {name: scores.calibration(of, of.best) for name, of in answers.students.items()},
+        "teachers": {name: _teacher(study, of, name) for name, of in teachers.items()},
+        "students": rows,
+        "disagreement": disagreements(teachers, students),
+        "pairs": pairs(students),
+        "tokens": {name: row.pop("tokens") for name, row in rows.items() if "tokens" in row},
+        "per_class": {name: disagreement.per_class(of, of.best) for name, of in students.items()},
+        "confused": {name: disagreement.confused(of, of.best, _PAIRS) for name, of in students.items()},
+        "calibration": {name: scores.calibration(of, of.best) for name, of in students.items()},
         "seconds": _seconds(work, study),
+        "worst": worst(students),
     }
 
 
@@ -84,22 +79,20 @@ def _teacher(study: Study, of: Answers, name: str) -> dict[str, Any]:
     }
 
 
-def _student(work: Work, study: Study, answers: AllAnswers, name: str) -> dict[str, Any]:
+def _student(work: Work, study: Study, name: str, teachers: Named, students: Named) -> dict[str, Any]:
     """A student's row of the result table."""
-    path = work.scores(name) / "metrics.json"
-    again = f"python -m stages.evaluate --student {name}"
-    chosen, own = study.students[name], answers.students[name]
+    path, again = work.scores(name) / "metrics.json", f"python -m stages.evaluate --student {name}"
+    chosen, own, twin = study.students[name], students[name], study.twin_of(name)
     scored = read_json(path, again)
     try:
         sets = scored["sets"]
-        best = sets["val"]["heads"][own.best]
         found = {
             "arch": chosen.arch,
             "distillation": chosen.distillation,
             "supervision": chosen.supervision,
             "teacher": study.teacher_of(name),
             "best": own.best,
-            **best,
+            **sets["val"]["heads"][own.best],
             **{key: scored[key] for key in ("parameters", "gflops", "live_fraction")},
             "beside": next((name for name in BESIDE if name in sets["val"]), None),
             "sets": sets,
@@ -113,22 +106,25 @@ def _student(work: Work, study: Study, answers: AllAnswers, name: str) -> dict[s
             "percent": disagreement.agreement(own.hard[own.best], of.hard[of.best]),
             "divergence": disagreement.divergence(of, own, own.best),
         }
-        for teacher, of in answers.teachers.items()
+        for teacher, of in teachers.items()
     }
-    twin = study.twin_of(name)
     if twin is not None:
-        other = answers.students[twin]
-        right, twins = own.ranks[own.best] < 1, other.ranks[other.best] < 1
-        test = disagreement.mcnemar(right, twins)
-        found["twin"] = {"name": twin, "points": 100.0 * float(right.mean() - twins.mean()), **test}
+        right, twins = _right(own), _right(students[twin])
+        points = 100.0 * float(right.mean() - twins.mean())
+        found["twin"] = {"name": twin, "points": points, **disagreement.mcnemar(right, twins)}
     return found
 
 
-def disagreements(answers: AllAnswers) -> dict[str, Any]:
+def _right(of: Answers) -> np.ndarray:
+    """Whether the head that counts is right, bool (N,)."""
+    return of.ranks[of.best] < 1
+
+
+def disagreements(teachers: Named, students: Named) -> dict[str, Any]:
     """The paper's Table 4 over everybody: labels, teachers, students, of a student with two heads each and both."""
-    some = next(iter(answers.students.values()))
-    rows = {"labels": some.labels} | {name: of.hard[of.best] for name, of in answers.teachers.items()}
-    for name, of in answers.students.items():
+    some = next(iter(students.values()))
+    rows = {"labels": some.labels} | {name: of.hard[of.best] for name, of in teachers.items()}
+    for name, of in students.items():
         single = len(of.heads) == 1
         rows |= {name: of.hard["class"]} if single else {
             f"{name}: {head if head != 'fused' else 'both'}": of.hard[head] for head in ("class", "distillation", "fused")
@@ -136,18 +132,17 @@ def disagreements(answers: AllAnswers) -> dict[str, Any]:
     return {"names": list(rows), "matrix": disagreement.matrix(rows)}
 
 
-def pairs(answers: AllAnswers) -> list[dict[str, Any]]:
+def pairs(students: Named) -> list[dict[str, Any]]:
     """McNemar's test for each pair of students, by the head that counts."""
-    right = {name: of.ranks[of.best] < 1 for name, of in answers.students.items()}
     return [
-        {"first": one, "second": other, **disagreement.mcnemar(right[one], right[other])}
-        for one, other in combinations(right, 2)
+        {"first": one, "second": other, **disagreement.mcnemar(_right(students[one]), _right(students[other]))}
+        for one, other in combinations(students, 2)
     ]
 
 
 def _seconds(work: Work, study: Study) -> dict[str, Any]:
-    """Seconds, memory and speed of the stages' last runs; "train:soft" counts while there is a student soft. A file that
-    is cut or another's is left out with a word, since no output depends on it."""
+    """Seconds, memory and speed of the last run of each stage; of train:soft, while params.yaml has a student soft. A file
+    that does not hold them is left out with a warning, since no output depends on it."""
     known = ("", *study.students, *study.teachers, *study.caches, *study.test_sets)
     found = {}
     for path in sorted((work.root / "seconds").glob("*.json")):
@@ -163,16 +158,19 @@ def _seconds(work: Work, study: Study) -> dict[str, Any]:
     return found
 
 
-def worst(answers: AllAnswers) -> list[dict[str, Any]]:
+def worst(students: Named) -> list[dict[str, Any]]:
     """The samples that the students answer worst: ``row``, ``label``, and every student's ``answers`` with probability."""
-    rows = disagreement.least_probable(list(answers.students.values()), _WORST)
-    shares = {name: scores.probabilities(of, of.best)[rows] for name, of in answers.students.items()}
-    found = []
-    for place, row in enumerate(rows):
-        said = {
-            name: {"answer": of.classes[int(of.hard[of.best][row])], "share": float(shares[name][place].max())}
-            for name, of in answers.students.items()
+    rows = disagreement.least_probable(list(students.values()), _WORST)
+    shares = {name: scores.probabilities(of, of.best)[rows].max(1) for name, of in students.items()}
+    first = next(iter(students.values()))
+    return [
+        {
+            "row": row,
+            "label": first.classes[int(first.labels[row])],
+            "answers": {
+                name: {"answer": of.classes[int(of.hard[of.best][row])], "share": float(shares[name][place])}
+                for name, of in students.items()
+            },
         }
-        first = next(iter(answers.students.values()))
-        found.append({"row": row, "label": first.classes[int(first.labels[row])], "answers": said})
-    return found
+        for place, row in enumerate(rows)
+    ]

@@ -23,15 +23,14 @@ def write_report(work: Work, study: Study, settings: Path, out: Path) -> dict[st
     Raises UsageError for what was not run, IntegrityError for damage, IdentityError for answers of another student.
     """
     require_own(out, MARKS)
-    answers = summary.read_all(work, study)
-    scored = summary.summarise(work, study, answers)
+    teachers, students = summary.read_all(work, study)
+    scored = summary.summarise(work, study, teachers, students)
     found = content.facts(work, study, settings) | scored
-    found["worst"] = summary.worst(answers)
     shown = content.views(work, study)
     found["views"] = [{"title": view["title"], "answer": view["answer"]} for view in shown["views"]]
     best = max(found["students"], key=lambda name: found["students"][name]["top1"])
     found["best"] = best
-    of, few = answers.students[best], len(found["per_class"][best]) <= _WHOLE
+    of, few = students[best], len(found["per_class"][best]) <= _WHOLE
     found["classes"] = list(of.classes) if few else None
     found["confusion"] = disagreement.confusion(of, of.best).tolist() if few else None
     found = json.loads(json.dumps(found))  # as it will be read: tuples are lists

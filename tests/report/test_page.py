@@ -30,7 +30,6 @@ def rendered(
     one = answered(2000, classes, seed=0)
     students = dict.fromkeys(names, one)
     heads = {head: scores.scores_of(one, head) for head in one.heads}
-    answers = summary.AllAnswers({"teacher": teacher}, students)
     chance = np.random.default_rng(0)
     found = {
         "run": {"source": "imagenet", "classes": classes, "train": 1281167, "val": 50000, "students": STUDENTS,
@@ -40,8 +39,8 @@ def rendered(
                   "disagreement": {"class": 0.1, "distillation": 0.1, "undistilled": 0.1}},
         "teachers": {"teacher": scores.scores_of(teacher, "class")},
         "students": {}, "tokens": {}, "seconds": {}, "classes": None, "confusion": None, "best": names[-1],
-        "disagreement": summary.disagreements(answers), "pairs": summary.pairs(answers),
-        "worst": summary.worst(summary.AllAnswers({}, {names[-1]: one})),
+        "disagreement": summary.disagreements({"teacher": teacher}, students), "pairs": summary.pairs(students),
+        "worst": summary.worst({names[-1]: one}),
     }  # fmt: skip
     found["views"] = [{"title": title, "answer": "a 0.50, b 0.40, c 0.10"}] * 18
     for name in students:
