@@ -17,7 +17,7 @@ from pipeline.data.listing import Split
 from pipeline.data.pack import pack
 from pipeline.data.shards import Sample, Shards
 from pipeline.data.sources import DataConfig
-from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
+from pipeline.runtime.errors import IntegrityError, PipelineError, RetryError, UsageError
 from tests.support.hostile import Evil
 from tests.support.inputs import entries
 
@@ -211,3 +211,27 @@ def test_an_index_that_is_none_is_damage_though_its_hash_is_the_manifests(
     with pytest.raises(IntegrityError, match=r"000000\.npz: not the index of 000000\.tar: .*; write the shards again"):
         opened.read(opened.blocks[0])
     assert not marker.exists()
+
+
+def test_shards_that_a_dvc_repro_removes_or_replaces_end_a_job_with_75(packed: Path, tmp_path: Path) -> None:
+    root = tmp_path / "shards" / "train"
+    shutil.copytree(packed, root)
+    opened, other = Shards.open(root), packed.parent / "val"
+    tar, manifest = (root / "000000.tar").read_bytes(), (root / "manifest.json").read_bytes()
+    (root / "000000.tar").unlink()
+    with pytest.raises(IntegrityError, match=r"000000\.tar: No such file"):  # the manifest is as it was: damage
+        opened.read(opened.blocks[0])
+    (root / "manifest.json").unlink()
+    with pytest.raises(RetryError, match=r"removed or replaced .*most likely by a dvc repro.*--shards") as found:
+        opened.read(opened.blocks[0])
+    assert found.value.exit_code == 75
+    shutil.rmtree(root)
+    shutil.copytree(other, root)
+    with pytest.raises(RetryError, match="removed or replaced"):
+        opened.read(opened.blocks[0])
+    (root / "manifest.json").write_bytes(manifest)
+    (root / "000000.tar").write_bytes(tar)
+    index_file = root / "index" / "000000.npz"
+    index_file.unlink()
+    with pytest.raises(IntegrityError, match=r"000000\.npz: No such file"):
+        Shards.open(root).read(opened.blocks[0])

@@ -7,7 +7,8 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from pipeline.data.sources import DataConfig, find_root
-from pipeline.runtime.config import read_yaml, validate
+from pipeline.planning.params import compose
+from pipeline.runtime.config import read_yaml, validate, write_yaml
 from pipeline.runtime.errors import PipelineError, UsageError
 from stages import index
 from tests.support.inputs import FOLDER, picture, refused
@@ -68,3 +69,12 @@ def test_a_root_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_root("folder", {"DATA_ROOT": "~/pictures"}) == Path("/home/someone/pictures")
     with pytest.raises(PipelineError, match=r"DATA_ROOT: no home directory is known for '~nobody-of-that-name/x'"):
         find_root("folder", {"DATA_ROOT": "~nobody-of-that-name/x"})
+
+
+def test_a_machine_without_the_images_is_told_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    (tmp_path / "params.yaml").write_text(write_yaml(compose(CONFIGS.parent, ["data=folder"])))
+    found = CliRunner().invoke(
+        index.main, ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "i.tsv")]
+    )
+    assert found.exit_code == 2 and "dvc repro --single-item train@NAME" in found.output

@@ -13,9 +13,8 @@ from timm.data.real_labels import RealLabelsImagenet
 from pipeline.data.pack import pack
 from pipeline.data.sources import DataConfig
 from pipeline.data.test_sets import SetConfig, list_set, read_set, real_labels
-from pipeline.evaluation.sets import on_real_labels, seen_under
+from pipeline.evaluation.sets import on_real_labels
 from pipeline.runtime.errors import IntegrityError, UsageError
-from pipeline.views.recipe import Recipe, evaluation
 from stages import test_set
 from tests.support.answers import answered
 from tests.support.photos import make_photo_folder
@@ -97,12 +96,3 @@ def test_a_part_of_imagenet_has_no_real_labels() -> None:
     """Its images have ImageNet's names, and its classes other numbers."""
     with pytest.raises(UsageError, match=r"val: a split of 100 classes is not of ImageNet's validation split"):
         real_labels(keys_of_imagenet(classes=100))
-
-
-def test_crop_and_interpolation_are_the_sets_own_and_else_the_recipes() -> None:
-    recipe = Recipe(seed=3, size=32, crop_fraction=0.875)
-    assert seen_under(SetConfig(), recipe) == evaluation(recipe)
-    seen = seen_under(SetConfig(crop_fraction=0.9, interpolation="bilinear"), recipe)
-    assert (seen.crop_fraction, seen.interpolation, seen.crop, seen.flip) == (0.9, "bilinear", "center", 0.0)
-    with pytest.raises(ValueError, match="the real labels are of ImageNet's validation split"):
-        SetConfig(source="folder", labels="real")

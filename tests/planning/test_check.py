@@ -1,6 +1,5 @@
 """What params.yaml and local files show is refused by ``configure --check``, all at once, and before any work."""
 
-import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,17 +8,15 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 from click.testing import CliRunner
 
-from pipeline.base.weights import write_state
-from pipeline.planning.check import check
+from pipeline.planning.check import check, refused_by_dvc
 from pipeline.planning.params import compose, write_params
-from pipeline.planning.pieces import examine_pieces
-from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
+from pipeline.runtime.errors import PipelineError, UsageError
 from stages.configure import main
 
 CONFIGS = Path("configs")
-VIT = {"arch": "deit_tiny_patch16_224", "arch_args": {"depth": 1, "embed_dim": 48, "num_heads": 3, "patch_size": 6}}
 
 
 @pytest.fixture(autouse=True)
@@ -69,113 +66,6 @@ def test_everything_is_refused_at_once_with_key_and_reason(tmp_path: Path) -> No
     assert "Traceback" not in result.output
 
 
-def numbers(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Paths of all numbers in nested mappings."""
-    if isinstance(value, dict):
-        return [found for key, entry in value.items() for found in numbers(entry, (*path, key))]
-    return [path] if isinstance(value, int | float) and not isinstance(value, bool) else []
-
-
-@pytest.mark.parametrize("number", [10**400, -(10**400), 2**63], ids=["huge", "negative", "64 bits"])
-def test_no_number_of_params_may_be_too_large_to_count_with(number: int) -> None:
-    params = compose(CONFIGS, [])
-    whole = [path for path in numbers(params) if path[0] != "students" or path[1] == "soft"]
-    assert len(whole) > 50
-    for path in whole:
-        broken = copy.deepcopy(params)
-        place = broken
-        for key in path[:-1]:
-            place = place[key]
-        place[path[-1]] = number
-        _, problems = examine_pieces(broken)
-        if number != 2**63:  # which a float may be
-            assert any(path[-1] in problem for problem in problems), path
-        assert all(len(problem) < 1000 for problem in problems)
-
-
-@pytest.mark.parametrize("name", ["..", ".", "a/b", "", "none", "-a", "a" * 300, "ä", "a b", "a\n"])
-def test_a_name_that_is_no_directorys_is_refused_in_every_section(name: str) -> None:
-    params = compose(CONFIGS, [])
-    for section in ("recipes", "teachers", "caches", "trainings", "students"):
-        first = next(iter(params[section].values()))
-        _, problems = examine_pieces(params | {section: params[section] | {name: first}})
-        assert len([p for p in problems if p.startswith(f"{section}.")]) == 1, section
-
-
-@pytest.mark.parametrize(
-    ("changed", "sentence"),
-    [
-        ({"arch": "vit_tiny_patch16_224", "arch_args": {"img_size": 224}}, "takes 224x224 px, the recipe draws 24x24"),
-        ({**VIT, "arch_args": VIT["arch_args"] | {"patch_size": 7}}, "patches of 7x7 px do not divide views of 24x24"),
-        ({"arch_args": {"group_size": -1}}, "timm can't build it"),
-        ({"arch_args": {"global_pool": ""}}, "can't take views of 24 px: .*; correct its arch_args"),
-        ({"arch": "resnet18", "arch_args": {"features_only": True}}, "where logits"),
-        ({"arch": "vit_small_patch8_224.dino", "weights": "timm"}, "the data has 10 classes, its weights timm have 0"),
-        ({"arch": "levit_128s", "arch_args": {"img_size": 224}}, "can't take views of 24 px"),
-    ],
-)
-def test_a_teacher_that_cannot_label_the_views_is_refused(changed: dict[str, Any], sentence: str) -> None:
-    params = teacher_of(compose(CONFIGS, ["student=plain"]), **{"arch_args": {}} | changed)
-    found = check_with_classes(params)
-    assert re.search(rf"teachers\.regnety_digits: .*{sentence}", found), found
-
-
-def check_with_classes(params: Mapping[str, Any]) -> str:
-    found = refusal(params, files=True)
-    assert found.exit_code == 2
-    return str(found)
-
-
-def test_a_vit_teacher_labels_one_size_only(tmp_path: Path) -> None:
-    params = teacher_of(compose(CONFIGS, ["student=soft"]), **VIT)
-    check(params, {}, files=False)  # at its own recipe's size it follows the recipe
-    params["recipes"]["large"] = params["recipes"]["digits"] | {"size": 48}
-    params["caches"]["digits"]["recipe"] = "large"
-    params["students"]["soft"]["recipe"] = "large"
-    sentence = r"caches\.digits of recipe large draws 48 px, and its weights for 24 px do not fit: pos_embed"
-    assert re.search(sentence, str(refusal(params)))
-    teacher_of(params, arch="test_byobnet", arch_args={})  # a convnet takes any size
-    check(params, {}, files=False)
-
-
-def test_weights_that_are_damaged_or_of_another_shape_are_refused(tmp_path: Path) -> None:
-    params = teacher_of(
-        compose(CONFIGS, ["student=plain"]), arch="test_byobnet", arch_args={}, weights=str(tmp_path / "t.safetensors")
-    )
-    state = timm.create_model("test_byobnet", num_classes=10).state_dict()
-    write_state(tmp_path / "t.safetensors", state)
-    check(params, {})
-    state["stem.conv.weight"][0, 0, 0, 0] = torch.nan
-    write_state(tmp_path / "t.safetensors", state)
-    found = refusal(params, files=True)
-    assert isinstance(found, IntegrityError)
-    assert re.search(
-        r"teachers\.regnety_digits: .*t\.safetensors: damaged weights: nan or inf in stem\.conv\.weight", str(found)
-    )
-    params["students"]["plain"]["initial"] = str(tmp_path / "t.safetensors")
-    found = refusal(params, files=True)
-    assert isinstance(found, UsageError) and "students.plain: initial: " in str(found) and "nan or inf" in str(found)
-
-
-def test_a_teacher_that_is_a_student_of_another_shape_is_refused() -> None:
-    params = compose(CONFIGS, ["student=plain,hard_token"])
-    shape = dict(params["students"]["plain"]["arch_args"])
-    teacher_of(params, student="plain", arch="deit_tiny_patch16_224", arch_args=shape)
-    check(params, {}, files=False)
-    teacher_of(params, arch_args=shape | {"depth": 2})
-    assert re.search(r"teachers\.regnety_digits: student plain's weights do not fit: blocks\.2", str(refusal(params)))
-    teacher_of(params, arch_args=shape)
-    params["students"]["plain"]["parent"] = "hard_token"
-    assert "students.plain: initial: expected weights without a distillation token" in str(refusal(params))
-
-
-def test_the_models_size_follows_the_recipe_unless_it_is_set() -> None:
-    small = ["student=soft", "recipe.size=48"]
-    check(compose(CONFIGS, small), {}, files=False)
-    params = compose(CONFIGS, [*small, "student.arch_args.img_size=24"])
-    assert "students.soft: deit_tiny_patch16_224: takes 24x24 px, the recipe draws 48x48" in str(refusal(params))
-
-
 def test_too_large_a_batch_for_the_known_images_is_refused() -> None:
     with pytest.raises(UsageError) as found:
         compose(CONFIGS, ["training.batch=999424", "teacher.fit.batch=999424"])
@@ -191,3 +81,86 @@ def test_what_only_this_machine_lacks_is_a_warning_and_a_refusal_before_the_firs
     result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
     assert result.exit_code == 0, result.output
     assert re.search(r"warning: compile: true in trainings\.digits, and here is no C\+\+ compiler", result.output)
+
+
+def test_an_edited_params_file_is_checked_whole_before_any_work(tmp_path: Path) -> None:
+    params = compose(CONFIGS, [])
+    params["trainings"]["digits"]["epochz"] = 3
+    write_params(params, tmp_path / "params.yaml", [])
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and "trainings.digits.epochz: unknown key" in result.output
+    (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text() + "stduents: {}\n")
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and "stduents" in result.output
+    result = CliRunner().invoke(main, ["--params", str(tmp_path / "none" / "params.yaml")])
+    assert result.exit_code == 2 and "No such file or directory; correct the path" in result.output
+    params["trainings"]["digits"].pop("epochz")
+    params["teachers"]["regnety_digits"]["weights"] = str(tmp_path / "none.pth")
+    write_params(params, tmp_path / "params.yaml", [])
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and "teachers.regnety_digits.weights: no such file" in result.output
+    model = timm.create_model("test_byobnet", num_classes=7)
+    torch.save(model.state_dict(), tmp_path / "seven.pth")
+    params["teachers"]["regnety_digits"] |= {
+        "arch": "test_byobnet",
+        "arch_args": {},
+        "weights": str(tmp_path / "seven.pth"),
+    }
+    write_params(params, tmp_path / "params.yaml", [])
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and "expected (10, " in result.output and "number of classes" in result.output
+
+
+def test_weights_replaced_in_place_change_what_the_stages_depend_on(tmp_path: Path) -> None:
+    params = compose(CONFIGS, [])
+    for name, classes in (("a.pth", 10), ("b.pth", 10)):
+        torch.manual_seed(len(name) + ord(name[0]))
+        torch.save(timm.create_model("test_byobnet", num_classes=classes).state_dict(), tmp_path / name)
+    params["teachers"]["regnety_digits"] |= {
+        "arch": "test_byobnet",
+        "arch_args": {},
+        "weights": str(tmp_path / "a.pth"),
+    }
+    write_params(params, tmp_path / "params.yaml", [])
+    arguments = ["--check", "--params", str(tmp_path / "params.yaml"), "--weights", str(tmp_path / "work" / "weights")]
+    seen = []
+    for source in ("a.pth", "a.pth", "b.pth"):
+        (tmp_path / source).replace(tmp_path / "a.pth")
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+        seen.append((tmp_path / "work" / "weights" / "teachers.regnety_digits.weights").read_text())
+    assert seen[0] == seen[1] != seen[2]
+    graph = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    assert "work/weights/teachers.${key}.weights" in graph["teacher"]["do"]["deps"]
+    assert "work/weights/students.${key}.initial" in graph["train"]["do"]["deps"]
+
+
+def test_a_hub_teacher_of_other_classes_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    for name in ("ant", "bee", "cat"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    params = compose(CONFIGS, ["data=folder", "teacher=regnety_160"])
+    write_params(params, tmp_path / "params.yaml", [])
+    result = CliRunner().invoke(main, ["--check", "--params", str(tmp_path / "params.yaml")])
+    assert result.exit_code == 2 and "the data has 3 classes, its weights timm have 1000" in result.output
+
+
+@pytest.mark.parametrize("students", [None, [], {}, {"a/b": {}}, {"a.b": {}}])
+def test_students_that_can_name_no_stage_are_refused(students: object) -> None:
+    with pytest.raises(UsageError, match=r"^students"):
+        check(compose(CONFIGS, []) | {"students": students}, {})
+
+
+def test_a_work_folder_that_dvc_will_refuse_is_said_with_the_command_that_helps(tmp_path: Path) -> None:
+    project, disk = tmp_path / "project", tmp_path / "disk"
+    for folder in (project / ".git", project / ".dvc", project / "here", disk):
+        folder.mkdir(parents=True)
+    assert refused_by_dvc(project) == ""
+    (project / "work").symlink_to(project / "here")
+    assert refused_by_dvc(project) == ""
+    (project / "work").unlink()
+    (project / "work").symlink_to(disk)
+    assert "dvc config --local core.no_scm true" in refused_by_dvc(project)
+    (project / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    assert refused_by_dvc(project) == ""

@@ -1,28 +1,11 @@
-"""What a run would cost, before it is made: the codecs side by side, what limits a training, how many cores feed it."""
+"""What a run would cost, before it is made."""
 
-import pytest
-import torch
+from pathlib import Path
 
-from pipeline.planning.cost import HARD_BYTES, codec_costs, codec_lines
-from pipeline.planning.speed import Speed
-
-GPU, CPU = torch.device("cuda"), torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("speed", "limit", "seconds", "cores"),
-    [
-        (Speed(1200e-6, 15, 30e-6, 25e-6, GPU), "drawing", 80e-6, 40),  # a small model: the main process would be next
-        (Speed(1200e-6, 64, 30e-6, 25e-6, GPU), "main process", 30e-6, 40),
-        (Speed(1200e-6, 64, 30e-6, 300e-6, GPU), "step", 300e-6, 4),
-        (Speed(1200e-6, 1, 400e-6, 900e-6, CPU), "step", 1300e-6, 1),  # one process, so both add up
-        (Speed(1200e-6, 0, 100e-6, 900e-6, CPU), "drawing", 1200e-6, 2),
-    ],
-)
-def test_the_slowest_of_drawing_main_process_and_step_is_the_limit(
-    speed: Speed, limit: str, seconds: float, cores: int
-) -> None:
-    assert (speed.limit, speed.cores) == (limit, cores) and speed.seconds == pytest.approx(seconds)
+from pipeline.planning.cost import HARD_BYTES, codec_costs, codec_lines, describe_cost, plan
+from pipeline.planning.params import compose
+from pipeline.planning.pieces import parse_pieces
+from tests.support.world import make_world
 
 
 def test_plan_shows_bytes_and_hours_of_every_codec_that_goes_with_the_classes() -> None:
@@ -37,3 +20,14 @@ def test_plan_shows_bytes_and_hours_of_every_codec_that_goes_with_the_classes() 
     assert [line.split()[1] for line in lines] == list(found) == list(widths)
     assert [line for line in lines if "this cache" in line] == [lines[4]] and " 20.5 GB" in lines[4]
     assert list(codec_costs("top9", 10, 32, 1)) == ["none", "u8", "f16", "top8", "top9"]
+
+
+def test_plan_says_what_a_person_can_read_and_what_later_changes_cost(tmp_path: Path) -> None:
+    world = make_world(tmp_path, samples=160)
+    pieces = parse_pieces(compose(Path("configs"), ["student=plain", "cache.views=33"]))
+    costs = plan(world.shards, pieces, None, 1, probe=4)
+    text = describe_cost(costs)
+    assert "e-0" not in text and "0.00 GB" not in text and "labels everything anew (" in text
+    assert "teacher is fitted here: an added image or a changed fit makes another teacher" in text
+    costs["teacher"]["fitted_here"] = False
+    assert "the teacher is fixed: it stays as it is when images are added" in describe_cost(costs)

@@ -1,13 +1,17 @@
 """The studies at full size hold the figures and the rates of their sources, typed here a second time."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline.planning.advice import advice
+from pipeline.planning.check import check
 from pipeline.planning.params import compose
 from pipeline.planning.pieces import Pieces, parse_pieces
 from pipeline.runtime.code import ROOT
+from pipeline.runtime.errors import UsageError
 
 CONFIGS = Path(ROOT) / "configs"
 # Touvron et al. 2021. Table 8: at 224, fine-tuned at 384
@@ -157,3 +161,46 @@ def test_a_study_begins_with_its_commands_its_cost_and_its_last_result(path: Pat
     cached = sum(samples * cache.views for cache in of.caches.values())
     assert f"{len(of.students)} trainings" in full
     assert [trained, cached][: 1 + bool(cached)] == pytest.approx(said[-1 - bool(cached) :], rel=0.03)
+
+
+@pytest.mark.parametrize("scale", ["full", "demo"])
+@pytest.mark.parametrize("study", sorted(path.stem for path in (CONFIGS / "study").glob("*.yaml")))
+def test_every_study_composes_at_both_scales(study: str, scale: str) -> None:
+    pieces = check(compose(CONFIGS, [f"study={study}", f"scale={scale}"]), {}, files=False)
+    assert not advice(pieces)
+    for name, student in pieces.students.items():  # fine-tuned from a student of the same kind, at another size
+        if student.parent != "none":
+            parent = pieces.students[student.parent]
+            assert parent.token == student.token and (parent.recipe != student.recipe or study == "transfer"), name
+
+
+def test_a_study_takes_overrides_and_another_data_set() -> None:
+    choices = ["study=distillation", "scale=demo", "data=cifar10", "training.epochs=1", "students.tiny_soft.tau=2.0"]
+    params = compose(CONFIGS, choices)
+    assert params["data"]["source"] == "cifar10" and params["students"]["tiny_soft"]["tau"] == 2.0
+    assert {entry["epochs"] for entry in params["trainings"].values()} == {1}
+    for data, expected in {"cifar10": 99.1, "cifar100": 90.8, "folder": None}.items():
+        found = compose(CONFIGS, ["study=transfer", f"data={data}"])["students"]["fine_tuned"]
+        assert found["initial"] == "timm" and found.get("reference") == expected
+        assert ("from_scratch" in compose(CONFIGS, ["study=transfer", f"data={data}"])["students"]) == (
+            data == "cifar10"
+        )
+    with pytest.raises(UsageError, match=r"study=tables: no such file .*; there are ablation, cifar10, distillation"):
+        compose(CONFIGS, ["study=tables"])
+
+
+def test_a_name_that_a_study_would_pass_over_is_refused(tmp_path: Path) -> None:
+    configs = tmp_path / "configs"
+    shutil.copytree(CONFIGS, configs)
+    text = (configs / "study" / "transfer.yaml").read_text()
+    (configs / "study" / "transfer.yaml").write_text(text.replace("cifar100:", "cifar-100:") + "change: {demoo: {}}\n")
+    with pytest.raises(UsageError, match="study=transfer: there is no data set cifar-100, no section change;"):
+        compose(configs, ["study=transfer"])
+
+
+@pytest.mark.parametrize("choice", ["student=hard", "recipe=digits", "test_set=real"])
+def test_a_choice_that_a_study_would_pass_over_is_refused(choice: str) -> None:
+    with pytest.raises(UsageError, match="a study brings its own pieces"):
+        compose(CONFIGS, ["study=distillation", choice])
+    with pytest.raises(UsageError, match="only a study has one"):
+        compose(CONFIGS, ["scale=demo"])

@@ -3,14 +3,13 @@
 import html
 import json
 import re
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.evaluation import disagreement, scores
-from pipeline.report import figures, page, pictures, summary, table
+from pipeline.report import page, pictures, summary, table
 from tests.support.answers import answered
 
 STUDENTS = 12
@@ -103,20 +102,6 @@ def test_a_published_figure_and_its_note_stand_in_page_and_tables(
     head, rule, *rows = table.markdown(found).splitlines()[:4]
     assert len({line.count("|") for line in (head, rule, *rows)}) == 1 and "<script>" not in rows[1]
     assert shown[0] in html.unescape(rows[1])
-
-
-def test_ticks_are_round_and_inside_the_range() -> None:
-    for low, high in ((0.0, 1.0), (2.3, 97.7), (1e-6, 1.2e-3), (-0.4, 0.9), (12.0, 12.2), (0.0, 300.0)):
-        found = figures.ticks(low, high)
-        assert 2 <= len(found) <= 6 and low - 1e-9 <= found[0] and found[-1] <= high + 1e-9
-        assert len({round(b - a, 9) for a, b in pairwise(found)}) == 1
-        assert all(len(figures.short(value)) <= 7 for value in found)
-
-
-def test_names_of_people_are_written_and_not_run() -> None:
-    drawn = figures.lines({"<script>\u202e": [(0, 0), (1, 1)], "gone": []}, "x", "<y>", 'about "it" <b>')
-    assert "<script>" not in drawn and "&lt;script&gt;\\u202e" in drawn and "<b>" not in drawn
-    assert drawn.count("<path class=") == 1 and "s0" in drawn
 
 
 def test_a_report_of_hostile_names_is_plain_text(tmp_path: Path) -> None:

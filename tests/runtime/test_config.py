@@ -8,8 +8,9 @@ from dvc.utils.serialize import parse_yaml as dvc_parse_yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.runtime.config import parse_yaml, read_yaml, write_yaml
+from pipeline.runtime.config import load, parse_yaml, read_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
+from pipeline.views.recipe import Recipe
 from stages import index
 from stages.configure import main
 from tests.support.hostile import LONG
@@ -82,3 +83,23 @@ def test_yaml_that_is_none_of_ours_is_usage(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     result = CliRunner().invoke(index.main, ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "i")])
     assert result.exit_code == 2 and result.output.endswith("exit code 2\n"), result.output[-500:]
+
+
+def test_a_key_given_twice_and_a_missing_section_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("views: {seed: 1, seed: 2}\n")
+    with pytest.raises(UsageError, match="key given twice: seed"):
+        read_yaml(path)
+    path.write_text("data: {}\n")
+    with pytest.raises(UsageError, match=r"no section 'recipes\.a'"):
+        load(path, "recipes.a", Recipe)
+    with pytest.raises(UsageError, match="no such file; write it with"):
+        load(tmp_path / "nothing.yaml", "recipes.a", Recipe)
+
+
+def test_yaml_cannot_run_code(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"views: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
+    with pytest.raises(UsageError):
+        read_yaml(path)
+    assert not (tmp_path / "made").exists()

@@ -7,13 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipeline.runtime.code import ROOT
 from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
 from pipeline.runtime.libraries import slow
-from pipeline.runtime.machine import device, distributed, workers
-from pipeline.runtime.progress import progress
 from pipeline.runtime.stage import stage
 
 
@@ -49,52 +46,6 @@ def test_other_errors_keep_their_traceback() -> None:
 
     with pytest.raises(OSError, match="Input/output"):
         command()
-
-
-def test_workers_are_what_is_asked_for_else_all_cores_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISTIL_WORKERS", "5")
-    assert workers() == 5
-    monkeypatch.setenv("DISTIL_WORKERS", "-1")
-    with pytest.raises(UsageError, match="DISTIL_WORKERS: expected a whole number from 0 to 4096, found '-1'"):
-        workers()
-    monkeypatch.delenv("DISTIL_WORKERS")
-    monkeypatch.setattr("pipeline.runtime.machine.cores", lambda: 8)
-    assert workers() == 7
-
-
-def test_progress_in_a_job_log_is_plain_lines_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("label", 2, "parts") as tick:
-        tick()
-        tick(note="last")
-    shown = capsys.readouterr()
-    assert shown.out == "" and shown.err.splitlines()[-1].startswith("label: 2/2 parts, ")
-
-
-def test_a_timeout_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("DISTIL_TIMEOUT", "abc")
-    with (
-        pytest.raises(UsageError, match="DISTIL_TIMEOUT: expected a whole number from 1 to 2592000, found 'abc'"),
-        distributed(),
-    ):
-        pass
-
-
-def test_a_device_without_an_index_is_this_rank_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISTIL_DEVICE", "cuda")
-    monkeypatch.setenv("LOCAL_RANK", "7")
-    if torch.cuda.device_count() > 7:
-        assert device() == torch.device("cuda:7")
-    else:
-        with pytest.raises(UsageError, match="device cuda:7: this machine has"):
-            device()
-
-
-@pytest.mark.parametrize("name", ["mps", "meta", "gpu", "cuda:x"])
-def test_a_device_that_stages_do_not_know_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv("DISTIL_DEVICE", name)
-    with pytest.raises(UsageError, match=f"DISTIL_DEVICE: expected cpu, cuda or cuda:N, found '{name}'"):
-        device()
 
 
 OTHER_SYSTEM = """

@@ -2,7 +2,6 @@
 
 import errno
 import io
-import sys
 
 import pytest
 
@@ -40,22 +39,6 @@ def test_every_door_to_the_terminal_shows_what_would_drive_it(capsys: pytest.Cap
     found = capsys.readouterr()
     assert not set("\x1b\x9b\r\u202e\u2066\u200b\udcff") & set(found.out + found.err)
     assert found.out == f"class {SHOWN}\n".replace(r"\n", "\n") and f"{SHOWN}: Permission denied" in found.err
-
-
-def test_a_bar_on_a_terminal_shows_escapes_and_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "200")
-    with progress("[red]x\x9b\u202e[/red]", 1, "[b]parts") as tick:
-        tick(note="[bold]n\u202e")
-    written = sys.stderr.getvalue()
-    assert not set("\x9b\u202e") & set(written)
-    for text in (r"[red]x\x9b\u202e[/red]", "[b]parts", r"[bold]n\u202e"):
-        assert text in written
 
 
 def test_a_stream_of_another_coding_gets_escapes_and_no_error() -> None:

@@ -18,6 +18,7 @@ from pipeline.student.losses import (
     soft_distillation,
 )
 from pipeline.student.model import Heads
+from tests.support.students import make, views
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -216,3 +217,26 @@ def test_gradients_reach_the_heads_and_not_the_teacher():
 def test_missing_teacher_outputs_are_refused(kind, wanted):
     with pytest.raises(UsageError, match=wanted):
         distillation_loss(Heads(draw(2, 3)), draw(2, 3).softmax(1), None, None, Distillation(kind))
+
+
+def test_every_parameter_learns_from_the_distillation_loss():
+    model = make(drop_path=0.0).train()
+    target = F.one_hot(torch.tensor([0, 1, 2, 3]), 10).float()
+    loss = distillation_loss(model(views()), target, torch.tensor([4, 5, 6, 7]), None, Distillation("hard"))
+    loss.total.backward()
+    assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0] == []
+
+
+def test_two_class_tokens_without_a_teacher_learn_the_label_half_each():
+    model = make(drop_path=0.0, distillation="none", cache="none").train()
+    heads, target = model(views()), F.one_hot(torch.tensor([0, 1, 2, 3]), 10).float()
+    loss = distillation_loss(heads, target, None, None, Distillation("none"))
+    each = [F.cross_entropy(logits, target) for logits in (heads.class_logits, heads.distillation_logits)]
+    assert torch.allclose(loss.total, (each[0] + each[1]) / 2) and each[0] != each[1]
+    loss.total.backward()
+    assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0] == []
+
+
+def test_the_class_target_is_the_mixed_smoothed_label() -> None:
+    target = smoothed_mixed_target(torch.tensor([1]), torch.tensor([2]), torch.tensor([0.75]), 4, 0.1)
+    assert torch.allclose(target, torch.tensor([[0.025, 0.7, 0.25, 0.025]]))

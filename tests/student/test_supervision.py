@@ -11,10 +11,8 @@ from pipeline.cache.reader import open_cache
 from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
 from pipeline.runtime.machine import device
 from pipeline.student import train
-from pipeline.student.export import live_fraction
 from pipeline.student.inputs import Inputs
 from pipeline.student.supervision import FromCache, sources
-from pipeline.training.schedule import period
 from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import evaluation
@@ -157,18 +155,3 @@ def test_a_cache_of_another_image_library_is_refused_with_both_ways_out(world: W
     assert "configuration" not in str(refusal.value)
     with pytest.raises(IdentityError, match="go back to the configuration of this cache"):
         require_identity(cache, other | {"views_version": 0}, cache.path)
-
-
-def test_the_share_of_live_labels_counts_samples_and_not_epochs() -> None:
-    log = [
-        {"step": "3", "live_fraction": "0.0"},
-        {"step": "9", "live_fraction": "0.5"},
-        {"step": "10", "live_fraction": "1.0"},
-    ]
-    assert live_fraction(log) == pytest.approx(0.4) and live_fraction([]) == 0.0
-
-
-def test_the_period_is_what_is_asked_for_else_what_the_cache_promises_else_all_different() -> None:
-    assert period(6, 12, 4, 3) == 6
-    assert period(None, 15, 4, 3) == 15
-    assert period(None, 0, 4, 3) == 12  # no cache: four cycles of three views

@@ -2,12 +2,9 @@
 
 import csv
 import dataclasses
-import errno
 import json
 import os
-import re
 import signal
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +13,13 @@ import timm
 import torch
 
 from pipeline.base import weights
-from pipeline.cache.arrays import PartRows
 from pipeline.cache.identity import require_maker
-from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache
-from pipeline.runtime.code import ROOT
 from pipeline.runtime.errors import IdentityError, IntegrityError, Interrupted, RetryError, UsageError
-from pipeline.runtime.libraries import lowest, require_libraries, versions
+from pipeline.runtime.libraries import versions
 from pipeline.runtime.machine import device
 from pipeline.student import train
-from pipeline.student.inputs import Inputs, NamedStudent, run_key
-from pipeline.student.losses import smoothed_mixed_target
+from pipeline.student.inputs import Inputs
 from pipeline.training import loop
 from pipeline.training.batches import Batch, Loader
 from tests.support.world import World, make_world, named, student, training
@@ -123,18 +116,6 @@ def test_an_unfinished_run_goes_on_with_other_libraries_and_says_and_records_it(
     assert run(world, tmp_path / "run")[0] == []
 
 
-def test_a_timm_below_the_pin_is_refused_and_other_libraries_are_said(tmp_path: Path, capsys) -> None:
-    pins = tmp_path / "pyproject.toml"
-    pins.write_text('[project]\ndependencies = ["timm>=1.0.1,<2", "numpy>=99.1", "torch>=2", "nothing-such>=3"]\n')
-    require_libraries(pins)
-    assert re.search(r"warning: found numpy \S+, the project needs at least 99\.1", capsys.readouterr().out)
-    (tmp_path / "later.toml").write_text('[project]\ndependencies = ["timm >= 99.0,<100"]\n')
-    with pytest.raises(UsageError, match=r"found timm \S+, the project needs at least 99\.0: it makes other models"):
-        require_libraries(tmp_path / "later.toml")
-    require_libraries(tmp_path / "none.toml")  # a copy of the code without the file
-    assert lowest(tomllib.loads((ROOT / "pyproject.toml").read_text()))["timm"] == "1.0.31"
-
-
 def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(world: World, tmp_path: Path) -> None:
     whole = run(world, tmp_path / "whole")
 
@@ -208,39 +189,6 @@ def test_a_stop_during_a_score_loses_no_step_and_the_score_is_made_up_for(
     assert run(tmp_path / "stopped") == whole and len(whole) == 5
 
 
-def test_run_key_changes_with_what_decides_the_result_and_with_nothing_else(world: World) -> None:
-    given, code = named(world, training(world, 12), student("cached", "hard")), ["pipeline/student/losses.py"]
-
-    def key(student: NamedStudent, code: list[str] = code) -> str:
-        return run_key(student, inputs(world), code)
-
-    moved = given.config.model_copy(update={"cache": "of-another-name", "reference": 4.3, "note": "did not train"})
-    assert key(dataclasses.replace(given, name="another", config=moved)) == key(given)
-    assert key(given, [*code, "pipeline/training/loop.py"]) != key(given)
-    assert key(dataclasses.replace(given, training=given.training.model_copy(update={"seed": 1}))) != key(given)
-    assert key(dataclasses.replace(given, config=student("cached", "hard", alpha=0.4))) != key(given)
-
-
-def test_rows_labelled_anew_under_the_same_identity_start_another_run(world: World, tmp_path: Path) -> None:
-    given = inputs(world)
-    assert given.cache is not None
-    shape, source = given.cache.layout, world.shards.hashes
-    pool = open_pool(tmp_path, given.cache.identity)
-    for g, s in shape.parts(3):  # what other hardware might answer
-        blocks = -(-shape.rows(s) // shape.block)
-        hard, pixels = np.ones((3, shape.rows(s)), np.uint16), np.full((3, blocks), "0" * 16)
-        commit_part(pool, PartRows((g, s), hard, None, pixels, source[s]))
-    moved = dataclasses.replace(given, cache=open_cache(pool.path))
-    cached, auto = (named(world, training(world, 12), student(way, "hard")) for way in ("cached", "auto"))
-    assert run_key(cached, given, []) != run_key(cached, moved, [])
-    assert run_key(auto, given, []) == run_key(auto, moved, [])  # a growing cache
-
-
-def test_the_class_target_is_the_mixed_smoothed_label() -> None:
-    target = smoothed_mixed_target(torch.tensor([1]), torch.tensor([2]), torch.tensor([0.75]), 4, 0.1)
-    assert torch.allclose(target, torch.tensor([[0.025, 0.7, 0.25, 0.025]]))
-
-
 def test_a_period_beyond_the_cache_is_refused_before_any_step(world: World, tmp_path: Path) -> None:
     config = training(world, 12, period=6)
     with pytest.raises(UsageError, match="K = 6 views, and its cache holds V = 3"):
@@ -261,15 +209,3 @@ def test_a_cache_made_by_another_teacher_or_codec_than_the_config_says_is_refuse
         require_maker(cache, cache.layout, teacher | {"arch": "test_resnet"}, cache.path)
     with pytest.raises(IdentityError, match=r"layout.codec: expected 'u8', found 'none'"):
         require_maker(cache, dataclasses.replace(cache.layout, codec="u8"), teacher, cache.path)
-
-
-def test_a_file_system_without_locks_is_said_and_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*arguments: object) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with loop.exclusive(tmp_path):
-        pass
-    assert "no locks on this file system" in capsys.readouterr().out

@@ -203,23 +203,6 @@ def test_the_identity_is_json_and_moves_with_everything_that_moves_a_logit(file,
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"std": [0.2, 0.0, 0.2]}, "above 0"),
-        ({"precision": "tf32"}, "teacher.precision"),
-        ({"fit": None}, "null needs a section fit"),
-        ({"student": "s", "weights": "timm"}, "both give weights"),
-        ({"initial_key": "model"}, "initial_key: model picks weights where initial names none"),
-        ({"weights_key": "model", "initial": "a.pth"}, "weights_key: model picks weights where weights names none"),
-        ({"initial": "a.pth", "weights": "timm"}, "is for a teacher that is fitted here"),
-    ],
-)
-def test_bad_configs_are_refused(fields, message):
-    with pytest.raises(UsageError, match=message):
-        config(**fields)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
         ({"arch": "regnety_161"}, "did you mean regnety_16"),
         ({"arch": "regnety_160", "weights": "timm"}, r"with its tag.*regnety_160\.deit_in1k"),
         ({"arch": "regnety_160.deit_in2k"}, r"no weights tagged 'deit_in2k'; it has .*regnety_160\.deit_in1k"),

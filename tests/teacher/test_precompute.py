@@ -16,11 +16,9 @@ from pipeline.cache.layout import CacheConfig, Layout, committed, layout_of
 from pipeline.cache.pool import open_pool
 from pipeline.cache.reader import open_cache
 from pipeline.cache.repair import collect
-from pipeline.report.inspect_cache import inspect_cache
-from pipeline.runtime.errors import IdentityError, RetryError, UsageError
+from pipeline.runtime.errors import RetryError, UsageError
 from pipeline.runtime.machine import StopSignal, device
 from pipeline.teacher import label, precompute
-from pipeline.teacher.audit import audit
 from pipeline.teacher.label import ask_visit
 from pipeline.teacher.precompute import Share, fill, select
 from tests.support.world import World, make_world
@@ -135,24 +133,6 @@ def test_a_write_that_fails_ends_the_job_and_its_workers(world: World, tmp_path:
     command = [sys.executable, "-c", script, str(here.root)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=600)  # it hung for ever
     assert ended.returncode == 2 and "hard/c/1" in ended.stderr
-
-
-def test_the_teacher_is_asked_again_only_if_it_made_the_cache(world: World) -> None:
-    path = world.label("none", 3).path
-    made = world.labelled(CacheConfig(recipe="r", teacher="t", views=3, group=3, codec="none"))
-    found = audit(path, made, world.work, 1, 0, 0)
-    assert found.problems == [] and found.equal == found.hard_equal == found.rows > 0
-    assert replace(found, pixels_equal=0).problems and replace(found, hard_equal=found.rows // 2).problems
-    with pytest.raises(IdentityError, match=r"teacher.precision: expected 'bf16', found 'fp32'"):
-        other = world.config.model_copy(update={"precision": "bf16"})
-        audit(path, replace(made, teacher=other), world.work, 1, 0, 0)
-
-
-def test_a_cache_is_not_judged_by_other_shards(world: World) -> None:
-    path = world.label("none", 3).path
-    assert inspect_cache(path, world.shards)["answers"]["top1"] is not None
-    with pytest.raises(IdentityError, match="give the shards that it labels"):
-        inspect_cache(path, world.val)
 
 
 def test_an_output_that_would_be_refused_is_refused_before_the_work(world: World, tmp_path: Path) -> None:

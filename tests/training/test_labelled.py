@@ -2,28 +2,21 @@
 
 import pickle
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.base import weights
 from pipeline.cache.reader import open_cache
 from pipeline.data.shards import UNKNOWN, Shards
 from pipeline.runtime.machine import device
 from pipeline.student import train
 from pipeline.student.inputs import Inputs
 from pipeline.student.losses import smoothed_mixed_target
-from pipeline.teacher import fit
-from pipeline.teacher.config import NamedTeacher
-from pipeline.teacher.model import Teacher
 from pipeline.training.batches import Loader
-from pipeline.training.config import FitConfig, OptimizerConfig
 from pipeline.training.labelled import choose_labelled, with_labels_of
 from pipeline.views.drawn import draw_visit
-from pipeline.views.validation import top1, validation
 from tests.support.world import World, make_world, named, student, training
 
 
@@ -99,36 +92,6 @@ def test_batches_hold_unknown_labels_and_the_target_leaves_them_out(world: World
         known = batch.lam * (batch.labels >= 0) + (1 - batch.lam) * (batch.partner_labels >= 0)
         assert torch.allclose(target.sum(1), known, atol=1e-6)
         assert 0 < known.mean() < 0.5
-
-
-def test_a_teacher_is_fitted_on_the_labelled_images_alone(world: World, tmp_path: Path) -> None:
-    how = FitConfig(epochs=0.6, batch=32, labelled_per_class=3, optimizer=OptimizerConfig(lr=0.01, ema_decay=None))
-    fitted = fit.fit_teacher(world.named_teacher, how, fit.Inputs(world.shards, world.val, None), tmp_path, 0)
-    rows = torch.load(next(tmp_path.glob("step-*/state.pt")), weights_only=True)["rows"]
-    assert rows[-1]["step"] == 6 and fitted.top1 is not None and 0 <= fitted.top1 <= 100 and not fitted.model.training
-
-
-def test_a_fit_starts_from_the_weights_that_it_is_given(world: World, tmp_path: Path) -> None:
-    still = OptimizerConfig(lr=1e-12, scale_lr=False, weight_decay=0.0, warmup_epochs=0.0, min_lr=0.0, ema_decay=None)
-    how, given = FitConfig(epochs=0.2, batch=32, optimizer=still), world.teacher.model.state_dict()
-    starts = [fit.Inputs(world.shards, world.val, state) for state in (None, given)]
-    model = fit.fit_teacher(world.named_teacher, how, starts[1], tmp_path, 0).model
-    starts.append(replace(starts[0], initial=model.state_dict()))
-    for name, value in model.named_parameters():
-        assert torch.allclose(value, given[name], atol=1e-6), name
-    assert len({fit.run_key(world.named_teacher, how, start, []) for start in starts}) == 3
-
-
-def test_a_fit_sees_views_as_its_teacher_will(world: World, tmp_path: Path) -> None:
-    quick = OptimizerConfig(lr=0.01, scale_lr=False, warmup_epochs=0.0, ema_decay=None)
-    how = FitConfig(epochs=1.5, batch=32, optimizer=quick)
-    config = world.config.model_copy(update={"mean": (0.9, 0.1, 0.4), "std": (0.2, 0.6, 0.3)})
-    inputs = fit.Inputs(world.shards, world.val, None)
-    fitted = fit.fit_teacher(NamedTeacher("t", config, world.recipe), how, inputs, tmp_path, 0)
-    weights.write_state(tmp_path / "w.safetensors", fitted.model.state_dict())
-    teacher = Teacher.load(config, tmp_path / "w.safetensors", 10, world.recipe, world.shards.block_size, device())
-    share = top1(teacher.predict, validation(world.val, world.recipe, device(), 0), device())
-    assert 100 * share == fitted.top1
 
 
 def test_without_the_key_nothing_changes(world: World) -> None:

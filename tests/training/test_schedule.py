@@ -7,7 +7,7 @@ import pytest
 from timm.data.distributed_sampler import RepeatAugSampler
 
 from pipeline.runtime.errors import UsageError
-from pipeline.training.schedule import Schedule, lanes_of, windows
+from pipeline.training.schedule import Schedule, lanes_of, period, windows
 from pipeline.views.chance import Draws
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Recipe
@@ -152,3 +152,9 @@ def test_repeated_views_stand_in_one_step_and_an_epoch_shows_as_many_images_as_d
     assert epoch[0] == pytest.approx(epoch[1], rel=0.05), "images per epoch"
     apart = images_of_steps(Schedule(0, (256,) * 128, 3, 300, 8, 4, batch), 4, Recipe(seed=0, size=224))
     assert with_sibling(apart[0]) < 0.2, "without the shared pairing they do not"
+
+
+def test_the_period_is_what_is_asked_for_else_what_the_cache_promises_else_all_different() -> None:
+    assert period(6, 12, 4, 3) == 6
+    assert period(None, 15, 4, 3) == 15
+    assert period(None, 0, 4, 3) == 12  # no cache: four cycles of three views

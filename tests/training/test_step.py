@@ -22,9 +22,8 @@ from pipeline.student.model import Student
 from pipeline.teacher.model import computing
 from pipeline.training import checkpoint
 from pipeline.training.batches import Batch
-from pipeline.training.config import OptimizerConfig, TrainConfig
+from pipeline.training.config import TrainConfig
 from pipeline.training.loop import Trained
-from pipeline.training.optimizer import make_average, make_optimizer, update_average
 from pipeline.training.step import Stepper, parts, tensor_float32
 from pipeline.views.recipe import evaluation
 from pipeline.views.validation import validation
@@ -231,30 +230,6 @@ def test_a_scaled_loss_gives_the_gradient_of_the_plain_one_and_an_overflow_takes
     assert not torch.isfinite(scaled(huge, batch(32))["grad_norm"])
     assert weights.state_hash(scaled.model.state_dict()) == before
     assert scaled.scaler.get_scale() == 32768.0
-
-
-@pytest.mark.parametrize(("name", "kind"), [("adamw", "AdamW"), ("adam", "Adam"), ("sgd", "SGD")])
-def test_optimisers_are_torchs_with_the_rate_and_the_momentum_of_the_config(name: str, kind: str) -> None:
-    config = validate(OptimizerConfig, {"name": name, "lr": 1e-3, "scale_lr": False, "momentum": 0.7}, "optimizer")
-    made = make_optimizer(nn.Linear(3, 2), config, 64)
-    assert type(made).__name__ == kind
-    group = made.param_groups[0]
-    assert group["lr"] == 1e-3
-    assert (group["momentum"], group["nesterov"]) == (0.7, True) if name == "sgd" else group["betas"] == (0.9, 0.999)
-
-
-def test_the_averages_warm_up_starts_from_the_trained_weights() -> None:
-    config = OptimizerConfig(ema_decay=0.9999, ema_warmup=True)
-    model = nn.Linear(1, 1, bias=False)
-    average, expected = make_average(model, config), 0.0
-    assert average is not None
-    for step in range(20):
-        with torch.no_grad():
-            model.weight.fill_(float(step * step))
-        update_average(average, model, config, step)
-        decay = 1 - (1 + step) ** (-2 / 3)
-        expected = decay * expected + (1 - decay) * step * step
-    assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_tf32_is_for_the_student_and_never_for_the_teacher() -> None:
