@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.base.timm_models import autocast_type
 from pipeline.cache.codec import bytes_per_view, codecs_for, hard_labels, pack, unpack
-from pipeline.cache.layout import CacheConfig, Layout, layout_of
+from pipeline.cache.layout import Layout, layout_of
 from pipeline.cache.records import row_digest
 from pipeline.data.shards import Shards
 from pipeline.evaluation.inside import gflops
@@ -28,26 +29,29 @@ from pipeline.teacher.model import computing, create_teacher
 from pipeline.teacher.precompute import views_per_visit
 from pipeline.training.batches import Batch, Loader, seconds_per_row
 from pipeline.training.config import TrainConfig
+from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import lanes_of
-from pipeline.training.step import Stepper
 from pipeline.views.draw import compile_kernels
 from pipeline.views.drawn import DrawnVisit, draw_visit
 from pipeline.views.recipe import Recipe
 
 HARD_BYTES = 1.3  # per view and sample: two bytes before zstd; labels that agree between views take 0.8 to 1.3
-ENOUGH = 1 << 60  # bytes: what a run wishes for is said, whatever this machine has
+ENOUGH = 1 << 60  # bytes: memory that a run would like to have, whatever this machine has
 
 
 def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: int = 64) -> dict[str, Any]:
     """Parts, files, bytes, forward passes, hours and break-even of the cache ``name`` (None: the first one) and of the
     students that learn from its recipe, as plain JSON data. Raises UsageError where there is no such cache.
 
-    Times come from a probe of ``probe`` samples with freshly initialised models of the configured kind on this machine:
-    drawing per core, what the training process does to bring a drawn view into a batch, the teacher's forward pass on a
-    block, each student's training step with its optimiser, in the configured precision, not compiled. The weights' average
-    is left out.
+    Times are measured on this machine with ``probe`` samples and new models of the configured kind, not compiled: drawing
+    per core, bringing a drawn view into a batch, the teacher's forward pass on a block, and each student's training step
+    with its optimiser in the configured precision, without the weights' average.
     """
-    cache, config = _chosen(pieces, name)
+    if not pieces.caches or name not in (None, *pieces.caches):
+        there = ", ".join(pieces.caches) or "none"
+        raise UsageError(f"--cache: expected the name of a cache in params.yaml ({there}), found {name}")
+    cache = pieces.caches[name or next(iter(pieces.caches))]
+    config = pieces.teachers[cache.teacher]
     recipe = pieces.recipes[cache.recipe]
     device, layout = pick_device(), layout_of(shards, cache)
     views = shards.samples * cache.views
@@ -57,25 +61,20 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
     images, forward, model = _teacher_probe(config, layout, recipe, device)
     teaching = median_seconds(forward, device) / len(images)
     # Each student's step; its hours with the targets from the cache and from the live teacher.
-    students: dict[str, dict[str, Any]] = {}
-    memory: list[str] = []
+    students, memory = dict[str, dict[str, Any]](), ""
     for student, chosen in pieces.students.items():
         if chosen.recipe == cache.recipe:
             training = pieces.trainings[chosen.training]
             schedule = make_schedule(training, shards, cache.views, recipe.shared_pairing)
             rows = schedule.steps(training.epochs) * training.batch
             main = seconds_per_row(drawn, training.batch // world_size(), recipe, device)
-            speed = Speed(drawing, workers, main, 0.0, device)
-            cached, flops = _student(chosen, layout.classes, recipe, training, images, speed)
-            live = cached if chosen.supervision == "none" else replace(cached, step=cached.step + teaching)
-            students[student] = {
-                "supervision": chosen.supervision,
-                "gflops_per_row": flops,
-                **hours(cached, live, rows),
-            }
-            students[student]["hours_teacher_live"] = rows * teaching / 3600
+            step, flops = _student(chosen, layout.classes, recipe, training, images)
+            cached = Speed(drawing, workers, main, step, device)
+            live = cached if chosen.supervision == "none" else replace(cached, step=step + teaching)
+            entry = {"supervision": chosen.supervision, "gflops_per_row": flops, **hours(cached, live, rows)}
+            students[student] = entry | {"hours_teacher_live": rows * teaching / 3600}
             lanes = lanes_of(0, world_size(), training.lanes)
-            memory.append(str(Loader(schedule, lanes, shards, recipe, device, workers).ring(ENOUGH)))
+            memory = memory or str(Loader(schedule, lanes, shards, recipe, device, workers).ring(ENOUGH))
     cache_hours = views * max(drawn_at, teaching) / 3600
     parts = layout.groups(cache.views) * layout.shards
     return {
@@ -96,7 +95,7 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
             "gflops_per_view": gflops(lambda: model(images[:1])),
         },
         "drawing_milliseconds_per_view_and_core": 1e3 * drawing,
-        "memory": memory[0] if memory else "",
+        "memory": memory,
         "students": students,
         "break_even_students": _break_even(cache_hours, students),
     }
@@ -127,18 +126,16 @@ def describe_cost(found: Mapping[str, Any]) -> str:
 def _later(hours: float, fitted_here: bool) -> list[str]:
     """What later changes cost, which a person wants to know before the first run."""
     anew = f"everything anew ({units.duration(3600 * hours)})"
-    lines = [
+    fixed = f"later: the teacher is fixed: it stays as it is when images are added; another one labels {anew}"
+    fitted = (
+        f"later: the teacher is fitted here: an added image or a changed fit makes another teacher, and so labels {anew}; "
+        f"to keep this one, copy its model.safetensors and name the copy as the teacher's weights"
+    )
+    return [
         "later: more views cost the new ones only, and students nothing here",
         f"later: an image added, changed or removed makes other shards, and so labels {anew}",
+        fitted if fitted_here else fixed,
     ]
-    if fitted_here:
-        lines.append(
-            f"later: the teacher is fitted here: an added image or a changed fit makes another teacher, and so labels {anew}; "
-            f"to keep this one, copy its model.safetensors and name the copy as the teacher's weights"
-        )
-    else:
-        lines.append(f"later: the teacher is fixed: it stays as it is when images are added; another one labels {anew}")
-    return lines
 
 
 def codec_lines(costs: Mapping[str, Mapping[str, float]], chosen: str) -> list[str]:
@@ -176,14 +173,6 @@ def codec_costs(chosen: str, classes: int, block: int, views: int) -> dict[str, 
     }
 
 
-def _chosen(pieces: Pieces, name: str | None) -> tuple[CacheConfig, TeacherConfig]:
-    if not pieces.caches or name not in (None, *pieces.caches):
-        there = ", ".join(pieces.caches) or "none"
-        raise UsageError(f"--cache: expected the name of a cache in params.yaml ({there}), found {name}")
-    cache = pieces.caches[name or next(iter(pieces.caches))]
-    return cache, pieces.teachers[cache.teacher]
-
-
 def _teacher_probe(
     config: TeacherConfig, layout: Layout, recipe: Recipe, device: torch.device
 ) -> tuple[torch.Tensor, Callable[[], object], Any]:
@@ -209,17 +198,25 @@ def _break_even(cache_hours: float, found: dict[str, dict[str, Any]]) -> int | N
 
 
 def _student(
-    chosen: StudentConfig, classes: int, recipe: Recipe, train: TrainConfig, images: torch.Tensor, speed: Speed
-) -> tuple[Speed, float]:
-    """``speed`` with the seconds of a training step, and the GFLOP of a row."""
+    chosen: StudentConfig, classes: int, recipe: Recipe, train: TrainConfig, images: torch.Tensor
+) -> tuple[float, float]:
+    """Seconds and GFLOP of a training step, per row."""
     device, images = images.device, images[: max(2, train.batch // world_size())]
     model = create_student(chosen, classes, recipe.size).to(device)
     labels, logits = torch.zeros(len(images), dtype=torch.int64, device=device), images.new_zeros(len(images), classes)
     batch = Batch(images, labels, labels, torch.ones(len(images), device=device), labels, logits, live=0)
-    stepper = Stepper(model, train.model_copy(update={"compile": False, "accumulate": 1}), device)
-    compute = make_compute(train, chosen, classes)
-    taken = median_seconds(lambda: stepper(compute, batch), device) / len(images)
-    return replace(speed, step=taken), 3 * gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
+    optimizer, compute = make_optimizer(model, train.optimizer, train.batch), make_compute(train, chosen, classes)
+    dtype = autocast_type(train.precision)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            loss = compute(model, batch)["loss"]
+        loss.backward()
+        optimizer.step()
+
+    taken = median_seconds(step, device) / len(images)
+    return taken, 3 * gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
 
 
 def _draw(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> tuple[float, DrawnVisit]:
