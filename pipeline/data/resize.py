@@ -2,11 +2,11 @@
 
 Weights are float64, turned into fixed point with 22 bits; one pass along each axis, rounded to 8 bits between them.
 Pillow 13 runs the pass down the columns first where the height shrinks by more than twice as many pixels as the width;
-Pillow 12 always ran the pass along the rows first, so 6 to 9 % of random crops differ. Only the pixels of the window are
+Pillow 12 always runs the pass along the rows first, so 6 to 9 % of random crops differ. Only the window's pixels are
 computed, from the source pixels that they need and with the weights of the whole resize.
 
-Both passes handle many pixels at once: the one down the columns whole rows, the one along the rows 64 rows, whose
-pixels it first lays side by side.
+Both passes handle many pixels at once: down the columns whole rows, along the rows 64 rows, whose pixels are first laid side
+by side.
 """
 
 import math
@@ -20,10 +20,12 @@ _BITS = 22  # 32 - 8 - 2: Pillow's PRECISION_BITS
 _HALF = np.int32(1 << (_BITS - 1))
 _SHIFT = np.int32(_BITS)
 LANES = 64  # rows that one step along the rows handles: 4 * 4 * 4
+Taps = tuple[np.ndarray, np.ndarray, np.ndarray]  # of each output pixel: first source pixel, their count, weights
+Memory = tuple[np.ndarray, np.ndarray, np.ndarray]  # uint8: two of (max(width, 64) * 192,), one of (columns, 192)
 
 
 @kernel
-def weigh(n_in: int, n_out: int, first: int, m: int, cubic: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def weigh(n_in: int, n_out: int, first: int, m: int, cubic: bool) -> Taps:
     """Weights of the m output pixels from ``first`` on, of an axis that goes from ``n_in`` to ``n_out`` pixels.
 
     Returns the first source pixel of each, int64 (m,), their counts, int64 (m,), and weights, int32 (m, taps).
@@ -82,14 +84,13 @@ def _round(sums: np.ndarray, out: np.ndarray) -> None:
 
 @kernel
 def down_columns(
-    source: np.ndarray, top: int, left: int, width: int,
-    starts: np.ndarray, counts: np.ndarray, weights: np.ndarray,
-    out: np.ndarray, out_top: int, out_left: int,
-) -> None:  # fmt: skip
+    source: np.ndarray, top: int, left: int, width: int, taps: Taps, out: np.ndarray, out_top: int, out_left: int
+) -> None:
     """``width`` columns of ``source`` from ``left`` on, resized down the columns, into ``out`` from ``out_left`` on.
 
-    Row ``starts[i]`` is counted from ``top``. Both uint8 (rows, columns); interleaved channels are columns, too.
+    Source rows are counted from ``top``. Both uint8 (rows, columns); interleaved channels are columns, too.
     """
+    starts, counts, weights = taps
     sums = np.empty(width, np.int32)
     end = left + width
     for i in range(starts.shape[0]):
@@ -142,16 +143,16 @@ def _lay_side_by_side(
 
 @kernel
 def along_rows(
-    source: np.ndarray, top: int, left: int, rows: int, width: int,
-    starts: np.ndarray, counts: np.ndarray, weights: np.ndarray, flip: bool,
-    out: np.ndarray, out_top: int, out_left: int, one: np.ndarray, two: np.ndarray, done: np.ndarray,
+    source: np.ndarray, top: int, left: int, rows: int, width: int, taps: Taps, flip: bool,
+    out: np.ndarray, out_top: int, out_left: int, memory: Memory,
 ) -> None:  # fmt: skip
     """``rows`` rows of ``source`` from ``top`` on, resized along the rows, into ``out`` from (out_top, out_left) on.
 
-    ``source``: uint8 (rows, 3 * columns), channels interleaved; column ``starts[i]`` is counted from ``left``, and the
-    ``width`` columns from there on are all that is needed. ``out``: uint8 (3, rows, columns). ``flip``: the last column
-    first. Room, uint8: ``one`` and ``two`` of (max(width, 64) * 192,), ``done`` (len(starts), 192).
+    ``source``: uint8 (rows, 3 * columns), channels interleaved; source columns are counted from ``left``, and ``width`` of
+    them are all that is needed. ``out``: uint8 (3, rows, columns). ``flip``: the last column first.
     """
+    starts, counts, weights = taps
+    one, two, done = memory
     m, n = starts.shape[0], 3 * LANES
     sums = np.empty(n, np.int32)
     for y in range(0, rows, LANES):
@@ -185,33 +186,30 @@ def along_rows(
 @kernel
 def _resize(
     source: np.ndarray, box: tuple[int, int, int, int], scaled: tuple[int, int], window: tuple[int, int, int, int],
-    cubic: bool, flip: bool, out: np.ndarray, place: tuple[int, int],
-    mid: np.ndarray, one: np.ndarray, two: np.ndarray, done: np.ndarray,
+    cubic: bool, flip: bool, out: np.ndarray, place: tuple[int, int], mid: np.ndarray, memory: Memory,
 ) -> None:  # fmt: skip
     """``resize`` below with its memory at hand."""
     top, left, height, width = box
     first_y, first_x, rows, columns = window
-    starts_y, counts_y, weights_y = weigh(height, scaled[0], first_y, rows, cubic)
-    starts_x, counts_x, weights_x = weigh(width, scaled[1], first_x, columns, cubic)
+    taps_y = starts_y, counts_y, _ = weigh(height, scaled[0], first_y, rows, cubic)
+    taps_x = starts_x, counts_x, _ = weigh(width, scaled[1], first_x, columns, cubic)
     # the source rows and columns that the window needs
     top, left = top + starts_y[0], left + starts_x[0]
     height_in = starts_y[-1] + counts_y[-1] - starts_y[0]
     width_in = starts_x[-1] + counts_x[-1] - starts_x[0]
     starts_y -= starts_y[0]
     starts_x -= starts_x[0]
-    at_y, at_x, last = place[0], place[1], done[:columns]
+    at_y, at_x = place
     if height - scaled[0] > 0 and height - scaled[0] > 2 * (width - scaled[1]):
         n = 3 * width_in
         between = mid[: rows * n].reshape(rows, n)
-        down_columns(source, top, 3 * left, n, starts_y, counts_y, weights_y, between, 0, 0)
-        along_rows(between, 0, 0, rows, width_in, starts_x, counts_x, weights_x, flip, out, at_y, at_x, one, two, last)
+        down_columns(source, top, 3 * left, n, taps_y, between, 0, 0)
+        along_rows(between, 0, 0, rows, width_in, taps_x, flip, out, at_y, at_x, memory)
     else:
         planes = mid[: 3 * height_in * columns].reshape(3, height_in, columns)
-        along_rows(
-            source, top, left, height_in, width_in, starts_x, counts_x, weights_x, flip, planes, 0, 0, one, two, last
-        )
+        along_rows(source, top, left, height_in, width_in, taps_x, flip, planes, 0, 0, memory)
         for c in range(3):
-            down_columns(planes[c], 0, 0, columns, starts_y, counts_y, weights_y, out[c], at_y, at_x)
+            down_columns(planes[c], 0, 0, columns, taps_y, out[c], at_y, at_x)
 
 
 class Scaling(NamedTuple):
@@ -237,7 +235,7 @@ def resize(image: np.ndarray, scaling: Scaling, out: np.ndarray, place: tuple[in
     mid = room.take(0, 3 * max(rows * need_x, need_y * columns))
     one, two = (room.take(i, 3 * LANES * max(need_x, LANES)) for i in (1, 2))
     done = room.take(3, 3 * LANES * columns).reshape(-1, 3 * LANES)
-    _resize(image.reshape(height, 3 * width), *scaling, out, place, mid, one, two, done)
+    _resize(image.reshape(height, 3 * width), *scaling, out, place, mid, (one, two, done))
 
 
 def resize_whole(image: np.ndarray, height: int, width: int) -> np.ndarray:
