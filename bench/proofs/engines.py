@@ -10,7 +10,7 @@
 
 Views of whole recipes, from encoded bytes to pixels: DeiT's for half of them, RandAugment with decreasing ops, AutoAugment,
 3-Augment with jitter, bilinear, padded and evaluation crops for the rest, and every op by itself. Pictures: JPEGs of every
-kind, portrait, panorama, tiny and large, PNG with alpha and palette, WebP. The reference is ``images.decode`` with Pillow's
+kind, portrait, panorama, tiny and large, PNG with alpha and palette, WebP. The reference is ``images.decode_image`` with Pillow's
 own functions under Pillow 13; the variants are fresh processes with the kernels, the last one with Pillow 12, which
 is installed into a folder of its own. Exits 1 on one difference, a crash, or an op drawn fewer than 20 times.
 Behind these views come whole levels of every op on pictures of few values: results then lie on the edge between two values,
@@ -44,7 +44,7 @@ import PIL
 import torch
 import xxhash
 
-from pipeline.data.images import decode
+from pipeline.data.images import decode_image
 from pipeline.runtime.machine import device as pick_device
 from pipeline.views import device, draw
 from pipeline.views.choose import View
@@ -141,7 +141,8 @@ def run(out: Path, views: int, size: int, order: str, threads: int) -> None:
     found = digests(size, views, os.environ["DISTIL_ENGINE"], order, ops)
     seconds = time.process_time() - start
     alike = [
-        np.array_equal(np.asarray(decode(data, name)), draw.decode(data, name)) for name, data in every_kind().items()
+        np.array_equal(np.asarray(decode_image(data, name)), draw.decode(data, name))
+        for name, data in every_kind().items()
     ]
     np.savez(
         out, found=found, alike=alike, ops=[ops[name] for name in EVERY_OP], pillow=PIL.__version__, seconds=seconds
@@ -224,7 +225,7 @@ def explain(numbers: np.ndarray, views: int, size: int) -> None:
     for name, turns in rounds(views) if len(numbers) else []:
         for turn, number in enumerate(turns):
             if number in numbers:
-                image = decode(every_kind()[name], name)
+                image = decode_image(every_kind()[name], name)
                 print(
                     f"  view {number} of {name!r}: {view_of(number, turn, image.height, image.width, size)}", flush=True
                 )

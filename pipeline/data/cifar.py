@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009), the python version: the unpacked directory or the .tar.gz, read in place.
 
-The batches are pickles, which can run code: they pass an unpickler that knows numpy's array and nothing else, and,
-where the configuration gives it, the md5 of the published file.
+The batches are pickles, which can run code: the unpickler here builds numpy arrays and nothing else. Where the configuration
+gives a published file's md5, it is compared, too.
 """
 
 import codecs
@@ -133,7 +133,7 @@ def _batch(name: str, content: bytes, layout: _Layout, classes: int) -> list[Ent
 
 
 class _OnlyArrays(pickle.Unpickler):
-    """Builds containers and numpy arrays; every other name is refused, so that no pickle runs code."""
+    """Builds containers and numpy arrays, and refuses every other name, so that no pickle runs code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _ALLOWED:

@@ -8,10 +8,10 @@ from pipeline.data.images import encode_png
 from pipeline.data.listing import Entry, File, Problems, Split
 
 _DIGITS = "scikit-learn load_digits"
-_DIGITS_VAL = 360  # of 1,797, so 1,437 train
+_VAL = 360  # of 1,797, so 1,437 train
 
 
-def _load_digits() -> tuple[np.ndarray, np.ndarray]:
+def load_pixels() -> tuple[np.ndarray, np.ndarray]:
     """Pixels uint8 (1797, 8, 8) and labels int64 (1797,) of scikit-learn's digits (UCI, Alpaydin)."""
     from sklearn.datasets import load_digits  # slow to import, and only this source needs it
 
@@ -19,17 +19,19 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray]:
     return (bunch.images * (255 / 16)).round().astype(np.uint8), bunch.target.astype(np.int64)
 
 
-def _digits_file() -> File:
-    pixels, labels = _load_digits()
+def scan() -> File:
+    """The one built-in file."""
+    pixels, labels = load_pixels()
     data = pixels.tobytes() + labels.astype("<i8").tobytes()
     return File(_DIGITS, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _digits(listed: list[File], problems: Problems) -> tuple[tuple[str, ...], dict[str, Split]]:
-    if listed != [found := _digits_file()]:
+def read(listed: list[File], problems: Problems) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Classes and samples, each image as PNG bytes."""
+    if listed != [found := scan()]:
         problems.usage(f"the listing has {listed}, but the installed data are {found}; run: python -m stages.index")
-    pixels, labels = _load_digits()
-    held_out = _stratified(labels, _DIGITS_VAL)
+    pixels, labels = load_pixels()
+    held_out = _stratified(labels, _VAL)
     splits: dict[str, Split] = {"train": Split([]), "val": Split([])}
     for row, label in enumerate(labels.tolist()):
         key, data = f"{label}/{row:04d}", encode_png(pixels[row])

@@ -42,8 +42,8 @@ _LABEL_LISTS = (
 
 
 def scan(root: Path, problems: Problems, imagenet: bool, share: bool) -> list[File]:
-    """Every image of the tree in sorted order; adds whatever is wrong with the tree to ``problems``. ``share``: there is
-    no val/, and perhaps no train/ either: validation images are going to be a share of all."""
+    """Every image of the tree in sorted order; adds what is wrong with the tree to ``problems``. ``share``: validation images
+    will be a share of all, so there is no val/, and train/ may be the root itself."""
     if share:
         return _scan_whole(root, problems, imagenet)
     listed: list[File] = []
@@ -83,7 +83,7 @@ def whole_tree(root: Path) -> str:
 
 
 def _classes_in(root: Path, split: str) -> str:
-    """A hint where the root itself seems to hold the class directories."""
+    """A hint if the root itself seems to hold the class directories."""
     names = class_names(root) - {"train", "val"}
     if split == "val" or (root / "val").is_dir() or not names:
         return ""
@@ -127,8 +127,8 @@ def class_names(path: Path) -> set[str]:
 def read(
     root: Path, listed: list[File], problems: Problems, imagenet: bool, share: bool
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Classes and samples from the listing; of the files themselves only a flat val's label list is read. With ``share``
-    all are in ``train``."""
+    """Classes and samples from the listing; the only file that is read is a flat val's label list. With ``share`` all samples
+    are in ``train``."""
     splits = {"train": Split([]), "val": Split([])}
     images: dict[str, list[File]] = {"train": [], "val": []}
     below = {"train": whole_tree(root) if share else "train/", "val": "val/"}
@@ -172,7 +172,7 @@ def read(
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """``001.jpg`` and ``001.png`` of one class are two samples: then, and only then, the suffix is part of their keys."""
+    """Adds the suffix to the keys of samples that differ in nothing else, such as ``001.jpg`` and ``001.png`` of one class."""
     counts = Counter(entry.key for entry in entries)
     return [
         replace(entry, key=f"{entry.key}~{content_key(Path(entry.path).suffix[1:])}")

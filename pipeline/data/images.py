@@ -1,9 +1,9 @@
 """One written rule per kind of image: bytes to RGB pixels, and exact PNG bytes for pixel sources.
 
 RGB as is; greyscale, bilevel and palette to RGB; CMYK to RGB by Pillow; alpha composited on black; of a multi-picture
-JPEG (phones) the first picture. A rotation noted in EXIF is left to be, as timm and DeiT do, unless ``Rule.orientation``
-says ``upright``. 16-bit, animated, larger than ``Rule.max_pixels``, truncated, and whatever is not JPEG, PNG or WebP by
-content: ``Undecodable`` with the reason. BMP, TIFF and static GIF are taken by ``prepare``, which packs them as PNG.
+JPEG (phones) the first picture. EXIF orientation is ignored, as by timm and DeiT, unless ``Rule.orientation`` is
+``upright``. 16-bit, animated, larger than ``Rule.max_pixels``, truncated, or not JPEG, PNG or WebP by content:
+``Undecodable`` with the reason. ``prepare`` also takes BMP, TIFF and static GIF, and packs them as PNG.
 """
 
 import io
@@ -46,8 +46,8 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True)
 class Rule:
-    """What a data set decides about decoding. ``orientation``: pixels as they are stored, or turned ``upright`` as EXIF
-    says; ``max_pixels``: of one image, against files of 1 kB that claim gigabytes."""
+    """How a data set's images are decoded. ``orientation``: pixels as they are stored, or turned ``upright`` by EXIF;
+    ``max_pixels``: of one image, since a file of 1 kB may claim gigabytes."""
 
     orientation: Literal["stored", "upright"] = "stored"
     max_pixels: int = MAX_PIXELS
@@ -58,8 +58,8 @@ STORED = Rule()
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image as it is packed. ``kind``: its member's suffix, "" for that of the file's name; ``rotated``: EXIF notes a
-    rotation; ``converted``: it was BMP, TIFF or GIF and is exact PNG now."""
+    """An image as it is packed. ``kind``: its member's suffix, "" for that of the file's name; ``rotated``: its EXIF has a
+    rotation; ``converted``: from BMP, TIFF or GIF to exact PNG."""
 
     data: bytes
     kind: str
@@ -68,14 +68,14 @@ class Prepared:
 
 
 class Undecodable(Exception):
-    """These bytes are no image by the rule above: ``reason``, and the text with the file's name before it."""
+    """These bytes are no image by the rule above; the text is the file's name and ``reason``."""
 
     def __init__(self, reason: str, name: str = "") -> None:
         super().__init__(f"{name!r}: {reason}" if name else reason)
         self.reason = reason
 
 
-def decode(data: bytes, name: str, rule: Rule = STORED) -> Image.Image:
+def decode_image(data: bytes, name: str, rule: Rule = STORED) -> Image.Image:
     """The image (H, W) in ``data`` as RGB. ``name`` is for messages only; the content decides the format.
 
     Raises Undecodable with ``name`` and the reason.
@@ -84,11 +84,11 @@ def decode(data: bytes, name: str, rule: Rule = STORED) -> Image.Image:
 
 
 def prepare(data: bytes, name: str, rule: Rule = STORED, shorter: int | None = None) -> Prepared:
-    """``data`` as it is packed, proven by decoding it: verbatim where it is JPEG, PNG or WebP; as exact, uncompressed PNG
-    where it is BMP, TIFF or GIF; and with ``shorter`` and a shorter side above that as JPEG (quality 95, 4:4:4, bicubic)
-    of that side in px. Raises Undecodable.
+    """``data`` as it is packed, after decoding it: JPEG, PNG and WebP verbatim; BMP, TIFF and GIF as exact, uncompressed
+    PNG; an image whose shorter side is above ``shorter`` px as JPEG (quality 95, 4:4:4, bicubic) of that side. Raises
+    Undecodable.
 
-    The bytes of a resized image depend on Pillow's JPEG encoder, unlike all others.
+    Only the bytes of a resized image depend on Pillow's JPEG encoder.
     """
     image, kind, rotated = _decoded(data, name, rule, (*FORMATS, *PACKED_FORMATS), look=True)
     converted = kind in PACKED_FORMATS
@@ -106,7 +106,7 @@ def prepare(data: bytes, name: str, rule: Rule = STORED, shorter: int | None = N
 
 
 def _decoded(data: bytes, name: str, rule: Rule, formats: tuple[str, ...], look: bool) -> tuple[Image.Image, str, bool]:
-    """The image, its format, and, where it is to ``look`` for it, whether EXIF notes a rotation."""
+    """The image, its format, and, with ``look``, whether its EXIF has a rotation."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UsageError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: cut images would turn grey; leave it off")
     try:
@@ -121,7 +121,7 @@ def _decoded(data: bytes, name: str, rule: Rule, formats: tuple[str, ...], look:
 
 
 def _decode(data: bytes, rule: Rule, formats: tuple[str, ...], look: bool) -> tuple[Image.Image, str, bool]:
-    """Raises ValueError with the reason for what Pillow would take and we don't."""
+    """Raises ValueError with the reason for images that Pillow decodes and this rule refuses."""
     image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
     kind = "JPEG" if image.format == "MPO" else str(image.format)
     if image.width * image.height > rule.max_pixels:  # known from the header, before a pixel is decoded
@@ -153,7 +153,7 @@ def _bits(image: Image.Image) -> int:
 
 
 def _orientation(image: Image.Image) -> Any:
-    """EXIF's orientation that is not yet applied (Pillow applies TIFF's own); 1, none, where EXIF is damaged."""
+    """The EXIF orientation that Pillow has not applied (it applies TIFF's own); 1 if there is none or EXIF is damaged."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "Corrupt EXIF data", without a file's name
@@ -164,7 +164,7 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _without_text(data: bytes) -> bytes:
-    """A PNG without its text and colour profile, whose checksums are proven first; anything else as it is."""
+    """A PNG without text and colour profile, once their checksums are verified; anything else unchanged."""
     if not data.startswith(_PNG):
         return data
     kept, at, dropped = [_PNG], len(_PNG), False
@@ -183,8 +183,8 @@ def _without_text(data: bytes) -> bytes:
 def encode_png(pixels: np.ndarray) -> bytes:
     """PNG bytes of uint8 (H, W) greyscale or (H, W, 3) RGB, uncompressed.
 
-    Written by hand with stored deflate blocks: Pillow's PNG bytes change with its zlib, and so would every shard hash
-    and cache identity. The images are small (digits, CIFAR), so compression would gain little.
+    Written here with uncompressed deflate blocks: Pillow's PNG bytes change with its zlib, and with them every shard hash
+    and cache identity. The images are small (digits, CIFAR), so compression would save little.
     """
     height, width = pixels.shape[:2]
     colour = 0 if pixels.ndim == 2 else 2

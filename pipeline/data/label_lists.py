@@ -1,6 +1,6 @@
-"""Text files that people write: class names, one a line, and lists of images with their classes.
+"""Text files of users: class names, one a line, and lists of images with their classes.
 
-They come from editors of all systems: with and without a byte order mark, with any line ends, in UTF-8, UTF-16 or Latin-1.
+They may have a byte order mark and any line ends, and be in UTF-8, UTF-16 or Latin-1.
 """
 
 import codecs
@@ -16,8 +16,8 @@ _TWO_BYTES = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_lines(root: Path, file: File, problems: Problems) -> list[tuple[int, str]] | None:
-    """The lines of a text file with their numbers from 1, without white space around them; empty lines at the end are
-    left out. None, and a problem, where it is no text, can't be read, or has changed since the listing."""
+    """The stripped lines of a text file with their numbers from 1, without empty lines at the end. None, and a problem, if it
+    is no text, can't be read, or has changed since the listing."""
     path = root / file.path
     try:
         content = path.read_bytes()
@@ -54,7 +54,7 @@ def _decoded(content: bytes, name: str, problems: Problems) -> str | None:
 
 
 def read_class_names(root: Path, file: File, problems: Problems) -> tuple[str, ...] | None:
-    """Class names in label order, one a line. Empty and repeated names are problems, with their line numbers; then None."""
+    """Class names in label order, one a line; None if names are empty or repeated, which are problems with line numbers."""
     lines = read_lines(root, file, problems)
     if lines is None:
         return None
@@ -106,7 +106,7 @@ def lookalikes(names: Iterable[str]) -> Lookalikes:
 
 
 def difference_of(name: str, there: Lookalikes) -> str:
-    """How ``name`` differs from the one that a person would take for it; "" where there is none such."""
+    """How ``name`` differs from one of ``there`` that looks the same to a person; "" if there is none."""
     others = [other for other in there.get(_folded(name), []) if other != name]
     for other in others:
         if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):

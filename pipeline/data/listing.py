@@ -11,7 +11,7 @@ from pipeline.base import files
 from pipeline.data.images import PACKED_SUFFIXES, SUFFIXES, UNREAD_SUFFIXES
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import say
-from pipeline.runtime.text import few_names
+from pipeline.runtime.text import few, few_names
 
 _HEADER = "#offline-deit index 1"
 HIDDEN = "._@"  # how names of hidden and system directories begin (.git, __MACOSX, _cache, @eaDir)
@@ -35,7 +35,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A sample to be packed: where its bytes are, and what it will be called."""
+    """A sample to be packed: where its bytes are, its key and its label."""
 
     path: str  # for messages: a relative path, or archive and member
     key: str
@@ -50,14 +50,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Split:
-    """The samples of ``train`` or ``val`` in natural order, and the files that can't be samples, with the reason."""
+    """The samples of ``train`` or ``val`` in natural order, and the files that can't be samples, each with the reason."""
 
     entries: list[Entry]
     quarantined: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Problems:
-    """Collects every problem of one scan, so that they are shown together and not one per attempt."""
+    """Collects all problems of one scan, so that one run shows them all."""
 
     def __init__(self) -> None:
         self._usage: list[str] = []
@@ -66,7 +66,7 @@ class Problems:
         self._aside: list[str] = []
 
     def usage(self, text: str) -> None:
-        """Something that the user set up wrongly (exit 2)."""
+        """A mistake of the user (exit 2)."""
         self._usage.append(text)
 
     def damage(self, text: str) -> None:
@@ -74,11 +74,11 @@ class Problems:
         self._damage.append(text)
 
     def warn(self, text: str) -> None:
-        """Something that is said and stops nothing."""
+        """A warning, which stops nothing."""
         self._warnings.append(text)
 
     def aside(self, path: str) -> None:
-        """A file among the images that is not named as one."""
+        """A file among the images whose name is not an image's."""
         self._aside.append(path)
 
     @property
@@ -86,8 +86,7 @@ class Problems:
         return len(self._usage) + len(self._damage)
 
     def check(self, where: object) -> None:
-        """Says the warnings, once. Raises UsageError, or IntegrityError if anything is damaged, with every problem on a
-        line of its own."""
+        """Prints the warnings, once. Raises UsageError, or IntegrityError if anything is damaged, with one problem a line."""
         for text in self._warnings:
             say(f"warning: {text}")
         if self._aside:
@@ -97,8 +96,7 @@ class Problems:
         texts = [*self._damage, *self._usage]  # damage first: it may be the cause of the rest
         if not texts:
             return
-        more = [f"... and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
-        lines = "\n".join(f"  - {text}" for text in [*texts[:_SHOWN], *more])
+        lines = few([f"  - {text}" for text in texts], _SHOWN, "\n")
         kind = IntegrityError if self._damage else UsageError
         raise kind(f"{where}: {len(texts)} problem{'s' if len(texts) > 1 else ''}:\n{lines}")
 
@@ -149,7 +147,7 @@ def changed(root: Path, file: File) -> str | None:
 
 
 def difference_in(status: os.stat_result, size: int, stamp: str) -> str | None:
-    """The same for a file whose status is known already."""
+    """As ``changed``, for a file whose status is known."""
     again = "since the index was made; run: python -m stages.index"
     if status.st_size != size:
         return f"its size has changed from {size} to {status.st_size} bytes {again}"
@@ -173,13 +171,12 @@ def list_files(root: Path, paths: Iterable[str], problems: Problems) -> list[Fil
 
 
 def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
-    """Every image under ``root/below`` ("" is the root itself), sorted by path; links are followed, loops and twins
-    refused.
+    """Every image under ``root/below`` ("" is the root itself), sorted by path; links are followed.
 
-    Reports hidden directories, loops, unreadable files and directories, dangling links, fifos and odd names; files that
-    are not named as images are left aside.
+    Reports directories that are found twice (loops), hidden or unreadable ones, unreadable files, dangling links, fifos and
+    odd names; leaves files aside whose names are not an image's.
     """
-    seen: dict[tuple[int, int], str] = {}
+    visited: dict[tuple[int, int], str] = {}
 
     def visit(relative: str) -> Iterator[File]:
         try:
@@ -188,14 +185,14 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
         except OSError as error:
             problems.damage(f"{relative or '.'!r}: unreadable directory: {error.strerror}")
             return
-        # A directory that is seen twice would give its images twice.
-        first = seen.setdefault((status.st_dev, status.st_ino), relative or ".")
+        # A directory that is visited twice would give its images twice.
+        first = visited.setdefault((status.st_dev, status.st_ino), relative or ".")
         if first != (relative or "."):
             problems.usage(f"{relative!r}: the same directory as {first!r} (a link, perhaps a loop); remove the link")
             return
         for name in names:
             path = f"{relative}/{name}" if relative else name
-            # Names that a listing of lines can't hold.
+            # Names that a text file of one name a line can't hold.
             odd = any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in name)
             if odd and not named_as_image(name) and (root / path).is_file():
                 problems.aside(path)  # such as macOS's "Icon\r"
@@ -203,7 +200,7 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
             if odd:
                 problems.usage(f"{path!r}: a name with control characters or not in UTF-8; rename it")
                 continue
-            # What stands there: a directory, an image, or something else.
+            # A directory, an image, or something else.
             try:
                 status = (root / path).stat()
             except OSError as error:

@@ -46,8 +46,8 @@ class Manifest(Config):
     val_share: float | None = Field(None, gt=0, lt=1)  # of each class, held out by a keyed hash; None: a val of its own
 
     def content(self) -> bytes:
-        """The file's bytes. The last three fields stand there only where they are not the default, so that a manifest,
-        and all that is named after it, does not change with the code."""
+        """The file's bytes. The last three fields are left out where they have their default, so that manifests made before
+        there were such fields, and all hashes of them, stay the same."""
         fields = self.model_dump(mode="json")
         for name in ("orientation", "max_pixels", "val_share"):
             if fields[name] == type(self).model_fields[name].default:

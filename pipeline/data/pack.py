@@ -43,8 +43,8 @@ def pack(
 ) -> dict[str, Manifest]:
     """Writes ``out/train`` and ``out/val``, whole or not at all; ``out`` is replaced if it holds shards.
 
-    Every image is decoded once to prove it. Raises IntegrityError listing every unusable file where there are more than
-    ``max_quarantined``, and every class that has lost all its images; nothing is written then.
+    Every image is decoded once. Raises IntegrityError, before anything is written, that lists all unusable files, if they are
+    more than ``max_quarantined``, and every class that has lost all its images.
     """
     manifests: dict[str, Manifest] = {}
     digests: dict[str, np.ndarray] = {}  # of each split's images, in their order
@@ -83,7 +83,7 @@ def pack(
 
 
 def order(entries: list[Entry], seed: int) -> list[Entry]:
-    """Training order: by a keyed hash of the key, so it does not depend on the listing's order."""
+    """The order of training samples: by a keyed hash of their keys, so it does not depend on the listing's order."""
     salt = seed.to_bytes(16, "little")
 
     def rank(entry: Entry) -> bytes:
@@ -95,8 +95,8 @@ def order(entries: list[Entry], seed: int) -> list[Entry]:
 def _write_shards(
     config: DataConfig, entries: list[Entry], directory: Path, workers: int, allowed: int, tick: Callable[..., None]
 ) -> tuple[list[ShardRecord], list[tuple[str, str]], PackNotes]:
-    """Writes the shards of ``entries`` without the unusable ones, which are returned with their reasons. Gives up, with
-    whatever is written by then, where these are more than ``allowed``."""
+    """Writes the shards of ``entries`` without the unusable ones, which are returned with their reasons. Stops early if they
+    are more than ``allowed``."""
     (directory / "index").mkdir(parents=True)
     records: list[ShardRecord] = []
     total = NO_NOTES
@@ -168,7 +168,7 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator]]:
 
 
 def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]], PackNotes]:
-    """Writes one tar and its index. Without a record, but with the reasons, if any image is unusable."""
+    """Writes one tar and its index; if an image is unusable, there is no record, but reasons."""
     bad: list[tuple[str, str]] = []
     digests: list[int] = []
     rotated = 0
@@ -198,7 +198,7 @@ def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]]
 
 
 def read_entry(entry: Entry) -> bytes:
-    """The image's bytes as listed. Raises Undecodable if its file was changed or replaced since then, OSError."""
+    """The image's bytes. Raises Undecodable if its file was changed or replaced after the listing, OSError."""
     if entry.data is not None:
         return entry.data
     with Path(entry.file).open("rb") as file:
@@ -215,7 +215,7 @@ def read_entry(entry: Entry) -> bytes:
 
 
 def _index(task: _Task) -> ShardRecord:
-    """Reads the tar back, checks what it holds against the entries, and writes ``index/<shard>.npz``."""
+    """Reads the tar back, compares it with the entries, and writes ``index/<shard>.npz``."""
     content = task.tar.read_bytes()
     members = tars.walk(task.tar)
     images = [member for member in members if not member.name.endswith(".cls")]

@@ -1,9 +1,9 @@
 """The shard format and its reader; ``pack`` writes it.
 
-A split is ``manifest.json`` (classes, counts, per shard its size and hashes), plain WebDataset tars of S samples (all
-but the last), and ``index/<shard>.npz``. Every read is proven: the manifest holds the sha256 of each index, the index a
-crc32c of each sample's bytes in the tar (headers, label, image, padding), so that no damaged, cut, swapped or rewritten
-tar ever yields a sample. A block is one contiguous read.
+A split is ``manifest.json`` (classes, counts, per shard its size and hashes), plain WebDataset tars of S samples (fewer in
+the last), and ``index/<shard>.npz``. Every read is verified: the manifest holds the sha256 of each index, the index a crc32c
+of each sample's bytes in the tar (headers, label, image, padding). So no damaged, cut, swapped or rewritten tar yields a
+sample. A block is one contiguous read.
 """
 
 import functools

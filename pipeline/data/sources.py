@@ -1,7 +1,7 @@
 """Where samples come from: one configuration and one door to every kind of source.
 
-``scan`` lists what there is (cheap: names, sizes, times), ``read_splits`` turns a listing into samples. Both report all
-problems at once, before any long work.
+``scan`` lists the files (cheap: names, sizes, times), ``read_splits`` turns a listing into samples. Both report all problems
+at once, before any long work.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipeline.base.constraints import MAX_CLASSES, require_blocks
-from pipeline.data import cifar, folders, webdataset_tars
-from pipeline.data.digits import _digits, _digits_file
+from pipeline.data import cifar, digits, folders, webdataset_tars
 from pipeline.data.images import MAX_PIXELS, Rule
 from pipeline.data.listing import Entry, File, Problems, Split, named_as_image, quarantine_reason
 from pipeline.data.splits import hold_out, note_stray_labels
@@ -94,7 +93,7 @@ def _variable(source: str) -> str:
 
 
 def expected_classes(config: DataConfig, environment: Mapping[str, str]) -> int | None:
-    """C, as far as the configuration and the names of the training directories tell it; else None."""
+    """C, if the configuration or the names of the training directories tell it; else None."""
     if config.classes is not None or config.source == "webdataset":
         return config.classes
     if config.source in ("folder", "imagenet"):
@@ -109,7 +108,7 @@ def expected_classes(config: DataConfig, environment: Mapping[str, str]) -> int 
 def scan(config: DataConfig, root: Path) -> list[File]:
     """Lists the source's files in order. Raises UsageError or IntegrityError with every problem found."""
     if config.source == "digits":
-        return [_digits_file()]
+        return [digits.scan()]
     problems = Problems()
     _check_root(root)
     share = config.val_share is not None
@@ -137,7 +136,7 @@ def read_splits(config: DataConfig, root: Path, listed: list[File]) -> tuple[tup
     share = config.val_share is not None
     match config.source:
         case "digits":
-            classes, splits = _digits(listed, problems)
+            classes, splits = digits.read(listed, problems)
         case "folder" | "imagenet":
             classes, splits = folders.read(root, listed, problems, config.source == "imagenet", share)
         case "cifar10" | "cifar100":

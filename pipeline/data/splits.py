@@ -1,4 +1,4 @@
-"""What is true of every source's samples: a share held out for validation, labels that a model can learn."""
+"""For the samples of every source: hold out a share for validation, check that a model can learn all labels."""
 
 import hashlib
 from collections import Counter
@@ -8,8 +8,8 @@ from pipeline.runtime.text import few_names
 
 
 def hold_out(whole: Split, share: float, seed: int) -> dict[str, Split]:
-    """``train`` and ``val``: of each class about ``share`` of its samples is validation, at least one and never all of
-    them; of a single one none. Which ones is a keyed hash of their keys, so it does not depend on order or machine."""
+    """``train`` and ``val``: about ``share`` of each class's samples, at least one but never all, are validation; a class of
+    one sample has none. A keyed hash of their keys chooses them, so the choice depends on no order and no machine."""
     chosen: set[str] = set()
     for group in _by_label(whole.entries).values():
         number = min(len(group) - 1, max(1, round(share * len(group))))
@@ -33,7 +33,7 @@ def _by_label(entries: list[Entry]) -> dict[int, list[Entry]]:
 
 
 def note_stray_labels(classes: tuple[str, ...], splits: dict[str, Split], problems: Problems) -> None:
-    """Every label must have a training image; a class without validation images is only said."""
+    """Reports labels without a training image as problems, and classes without validation images as a warning."""
     train = Counter(entry.label for entry in splits["train"].entries)
     val = Counter(entry.label for entry in splits["val"].entries)
     if twice := sorted(name for name, count in Counter(classes).items() if count > 1):

@@ -56,10 +56,8 @@ class Member:
 
 
 def walk(path: Path) -> list[Member]:
-    """Every member of an uncompressed tar, in order. Raises TarDamage unless the whole file is accounted for:
-
-    each header's checksum holds, each member lies inside the file, two zero blocks end it, and only zeros follow.
-    """
+    """Every member of an uncompressed tar, in order. Raises TarDamage unless each header's checksum holds, each member lies
+    inside the file, two zero blocks end it, and only zeros follow."""
     with path.open("rb") as file:
         return list(_members(file, path.stat().st_size))
 

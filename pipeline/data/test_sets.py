@@ -1,8 +1,7 @@
 """Test sets besides the validation split: other images, other labels of the same images, another evaluation crop.
 
-The images of the set NAME lie in TEST_ROOT/NAME: ``folder`` as <class>/<image> (perhaps only some of the classes; numbers
-0 to C-1, as ImageNet-V2 has them, are places in the list of classes), the other sources as at packing, of which the
-validation split counts.
+The images of the set NAME lie in TEST_ROOT/NAME: of source ``folder`` as <class>/<image> (some classes may be absent;
+numbers 0 to C-1, as in ImageNet-V2, are labels), of other sources as for packing, whose validation split is taken.
 """
 
 import json

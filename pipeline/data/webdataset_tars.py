@@ -1,7 +1,7 @@
 """Existing WebDataset tars as a source. Only images, cls and json members are read, by name.
 
-Nothing is extracted, unpickled or piped, and no tar gives a sample before all of it has been seen whole: a strict walk
-of the headers first, then the webdataset library, whose samples must be the same.
+Nothing is extracted, unpickled or piped. Before a tar gives a sample, all its headers are walked strictly, and then the
+webdataset library must return the same samples.
 """
 
 import codecs
@@ -49,8 +49,8 @@ def scan(root: Path, problems: Problems, share: bool) -> list[File]:
 def read(root: Path, listed: list[File], problems: Problems) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Classes (``classes.txt``, else the numbers 0..C-1) and samples, from the walked headers.
 
-    Every tar must be whole, hold one image and one label per key, and be handed out by the webdataset library in full
-    and byte for byte: it loses samples silently where a header, a name or an order is odd.
+    Every tar must be whole, hold one image and one label per key, and come out of the webdataset library complete and byte
+    for byte: the library silently loses samples where a header, a name or an order is odd.
     """
     splits = {"train": Split([]), "val": Split([])}
     with progress("check tars", len(listed), "files") as tick:
@@ -112,12 +112,13 @@ def _read_tar(root: Path, listed: File, problems: Problems) -> list[Entry]:
 
 
 def _group(path: str, members: list[Member], problems: Problems) -> dict[str, dict[str, Member]]:
-    """Members of the whole samples by key and field (the name from its last part's first dot on, as webdataset splits)."""
+    """Members of the whole samples by key and field. The field is all behind the first dot of a file's name, as webdataset
+    has it."""
     samples: dict[str, dict[str, Member]] = {}
     dotted: dict[str, dict[str, list[Member]]] = {}  # by key and what stands between it and the last suffix
     last = ""
     for member in members:
-        # What is no file of a sample.
+        # No file of a sample.
         where, base = f"{path}: {member.name}", member.name.rsplit("/", 1)[-1]
         if member.kind == tarfile.DIRTYPE:
             continue
@@ -131,7 +132,7 @@ def _group(path: str, members: list[Member], problems: Problems) -> dict[str, di
         key, field = member.name[: len(member.name) - len(dot + field)], field.lower()
         if suffix(base) not in _FIELDS and field not in _FIELDS:
             continue  # captions, masks and so on: nothing that we read
-        # What is one, and can't be.
+        # A file of a sample that can't be one.
         if not stem or member.name.startswith(("/", "__")) or ".." in member.name.split("/"):
             problems.usage(f"{where!r}: not a key (hidden, absolute, leaving its directory, or __special__)")
         elif not member.name.isprintable():
@@ -153,7 +154,7 @@ def _group(path: str, members: list[Member], problems: Problems) -> dict[str, di
         chosen = _chosen(fields)
         if len(chosen.keys() & set(_IMAGES)) == 1 and fields.keys() & {"cls", "json"}:
             whole[key] = chosen
-    # What has no image or no label, perhaps since the other stands under a name that only looks the same.
+    # Samples without an image or a label, perhaps because the other has a name that only looks the same.
     halves = {key: fields for key, fields in samples.items() if key not in whole}
     alike = lookalikes(halves)
     for key, fields in halves.items():
@@ -164,7 +165,7 @@ def _group(path: str, members: list[Member], problems: Problems) -> dict[str, di
 
 
 def _chosen(fields: dict[str, Member]) -> dict[str, Member]:
-    """The fields of a sample that count: of a .jpg with a .tif beside it the .jpg, which is kept byte for byte."""
+    """The fields of a sample that are read: of a .jpg with a .tif beside it the .jpg, which is kept byte for byte."""
     if not fields.keys() & set(SUFFIXES):
         return fields
     return {field: member for field, member in fields.items() if field not in PACKED_SUFFIXES}
@@ -173,8 +174,8 @@ def _chosen(fields: dict[str, Member]) -> dict[str, Member]:
 def _check_dotted(
     path: str, samples: dict[str, dict[str, Member]], dotted: dict[str, dict[str, list[Member]]], problems: Problems
 ) -> None:
-    """``x.seg.png`` beside ``x.jpg`` is another field of sample x, not read; ``x.v1.png`` with a label of its own or without
-    such an x is a sample with a dot in its key, which webdataset would cut there."""
+    """Reports keys with a dot, where webdataset would cut them: ``x.v1.png`` with a label of its own, or without an ``x.jpg``.
+    (``x.seg.png`` beside ``x.jpg`` is another field of sample x, which is not read.)"""
     for key, groups in dotted.items():
         beside = samples.get(key, {}).keys()
         for members in groups.values():
@@ -187,8 +188,8 @@ def _check_dotted(
 
 
 def _label(file: BinaryIO, fields: dict[str, Member]) -> int | str:
-    """The label in .cls, or "label" in .json: digits only (Python would take "1_000" and "-1" as well), white space around
-    them and a byte order mark being an editor's. Else what was found."""
+    """The label in .cls, or "label" in .json: digits only (Python would take "1_000" and "-1" as well), perhaps with white
+    space and a byte order mark around them. For anything else, a text that says what was found."""
     member = fields.get("cls") or fields["json"]
     if member.size > _LARGEST_LABEL:
         return f"{member.size} bytes"
@@ -202,7 +203,7 @@ def _label(file: BinaryIO, fields: dict[str, Member]) -> int | str:
 
 
 def _compare(path: Path, name: str, samples: dict[str, dict[str, Member]], problems: Problems) -> None:
-    """Checks that webdataset hands out exactly these samples and bytes, in this order."""
+    """Checks that webdataset returns exactly these samples and bytes, in this order."""
     expected = iter(samples.items())
     known = {member.name for fields in samples.values() for member in fields.values()}
     handed = 0

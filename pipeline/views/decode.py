@@ -24,7 +24,7 @@ _RGB = 3  # torchvision's ImageReadMode.RGB
 
 
 def decode(data: bytes, name: str, rule: images.Rule = images.STORED) -> np.ndarray:
-    """The image in ``data`` as RGB, uint8 (H, W, 3), contiguous and writable. Raises Undecodable as ``images.decode``."""
+    """The image in ``data`` as RGB, uint8 (H, W, 3), contiguous and writable. Raises Undecodable as ``images.decode_image``."""
     library = _library()
     as_stored = rule.orientation == "stored" and not ImageFile.LOAD_TRUNCATED_IMAGES
     if library is not None and as_stored and plain_jpeg(data, rule.max_pixels):
@@ -34,7 +34,7 @@ def decode(data: bytes, name: str, rule: images.Rule = images.STORED) -> np.ndar
             pass
         else:
             return np.ascontiguousarray(pixels)
-    return np.array(images.decode(data, name, rule))
+    return np.array(images.decode_image(data, name, rule))
 
 
 def plain_jpeg(data: bytes, max_pixels: int = images.MAX_PIXELS) -> bool:

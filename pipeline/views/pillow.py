@@ -16,7 +16,7 @@ RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 def decode(data: bytes, name: str, rule: images.Rule = images.STORED) -> np.ndarray:
     """The image in ``data`` as RGB, uint8 (H, W, 3). Raises Undecodable."""
-    return np.array(images.decode(data, name, rule))
+    return np.array(images.decode_image(data, name, rule))
 
 
 def draw(pixels: np.ndarray, view: View, recipe: Recipe, out: np.ndarray) -> None:

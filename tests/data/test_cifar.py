@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.images import decode
+from pipeline.data.images import decode_image
 from pipeline.data.pack import read_entry
 from pipeline.data.sources import DataConfig, read_splits, scan
 from pipeline.runtime.errors import IntegrityError, PipelineError
@@ -34,7 +34,7 @@ def test_cifar_gives_the_same_samples_from_its_directory_and_its_archive(tmp_pat
     classes, splits = found[0]
     assert classes[1] == "c1" and len(splits["train"].entries) == 50 and len(splits["val"].entries) == 10
     first = np.random.default_rng(0).integers(0, 256, (10, 3072), dtype=np.uint8)[0].reshape(3, 32, 32)
-    image = np.asarray(decode(read_entry(splits["train"].entries[0]), "x"))
+    image = np.asarray(decode_image(read_entry(splits["train"].entries[0]), "x"))
     assert np.array_equal(image.transpose(2, 0, 1), first)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from pipeline.cache.identity import views_identity
-from pipeline.data.images import Undecodable, decode, prepare
+from pipeline.data.images import Undecodable, decode_image, prepare
 from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import PipelineError
@@ -56,12 +56,12 @@ def test_bmp_tiff_and_gif_are_packed_as_png_of_the_same_pixels_and_the_size_is_s
     for name, content in contents.items():
         expected = Image.open(io.BytesIO(content)).convert("RGB")
         sample = found[f"ant/{name[0]}"]
-        assert sample.data.startswith(b"\x89PNG") and np.array_equal(decode(sample.data, "x"), expected), name
+        assert sample.data.startswith(b"\x89PNG") and np.array_equal(decode_image(sample.data, "x"), expected), name
     write_tar(folder / "t" / "train" / "a.tar", [m for i in range(3) for m in (
         member(f"{i}.cls", b"%d" % (i % 2)), member(f"{i}.BMP", contents["a.bmp"]))])  # fmt: skip
     write_tar(folder / "t" / "val" / "a.tar", tar_samples(1))
     from_tar = packed(TARS, folder / "t", folder.parent / "from_tar")
-    assert np.array_equal(decode(from_tar.read(from_tar.blocks[0])[0].data, "x"), RAMP)
+    assert np.array_equal(decode_image(from_tar.read(from_tar.blocks[0])[0].data, "x"), RAMP)
     with tarfile.open(shards.root / shards.names[0]) as archive:
         assert {name.rsplit(".", 1)[1] for name in archive.getnames()} == {"png", "cls"}
     grey = prepare(contents["e.TIFF"], "x").data
@@ -92,11 +92,11 @@ def test_a_png_with_megabytes_of_text_is_its_pixels_and_damage_in_the_text_is_da
     info.add_text("packed", "y" * 3_000_000, zip=True)
     info.add_itxt("more", "z" * 1_500_000)
     data = coded("PNG", pnginfo=info)
-    assert np.array_equal(decode(data, "x"), RAMP)
+    assert np.array_equal(decode_image(data, "x"), RAMP)
     assert prepare(data, "x").data is data
     place = data.index(b"xxxx")
     with pytest.raises(Undecodable):
-        decode(data[:place] + b"!" + data[place + 1 :], "x")
+        decode_image(data[:place] + b"!" + data[place + 1 :], "x")
 
 
 def test_an_image_larger_than_the_limit_says_so_and_the_limit_is_a_number_of_the_config(folder: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_rotation_in_exif_is_said_and_applied_where_asked_and_is_another_cache
         shards = packed(config, folder, folder.parent / orientation)
         said = capsys.readouterr().out
         assert f"train: 3 images carry a rotation in their EXIF; data.orientation: {orientation}" in said
-        found = {s.key: decode(s.data, s.key, shards.rule) for block in shards.blocks for s in shards.read(block)}
+        found = {s.key: decode_image(s.data, s.key, shards.rule) for block in shards.blocks for s in shards.read(block)}
         sizes[orientation] = {key: image.size for key, image in found.items()}
         pixels[orientation] = [draw_visit(shards, recipe, block, 0, 1).pixels for block in shards.blocks]
         identities[orientation] = views_identity(shards, recipe, pixels[orientation][0].device)
@@ -139,9 +139,9 @@ def test_a_rotation_in_exif_is_said_and_applied_where_asked_and_is_another_cache
     assert "orientation" not in json.loads((folder.parent / "stored" / "train" / "manifest.json").read_text())
     upright = Image.open(folder / "train" / "ant" / "p.png").transpose(Image.Transpose.ROTATE_270)
     rule = FOLDER.model_copy(update={"orientation": "upright"}).rule
-    assert np.array_equal(decode((folder / "train" / "ant" / "p.png").read_bytes(), "x", rule), upright)
+    assert np.array_equal(decode_image((folder / "train" / "ant" / "p.png").read_bytes(), "x", rule), upright)
     small = prepare((folder / "train" / "ant" / "j.jpg").read_bytes(), "x", rule, shorter=5)
-    assert small.rotated and decode(small.data, "x", rule).size == (6, 5)  # turned once, and its EXIF is gone
+    assert small.rotated and decode_image(small.data, "x", rule).size == (6, 5)  # turned once, and its EXIF is gone
 
 
 def test_every_orientation_is_made_upright_as_pillow_does_it() -> None:
@@ -152,6 +152,6 @@ def test_every_orientation_is_made_upright_as_pillow_does_it() -> None:
         for kind, options in (("PNG", {}), ("MPO", {"save_all": True, "append_images": FRAMES[:1]})):
             data = coded(kind, exif=exif, **options)
             expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-            assert np.array_equal(decode(data, "x", upright), expected), orientation
-            assert decode(data, "x").size == (10, 12)
+            assert np.array_equal(decode_image(data, "x", upright), expected), orientation
+            assert decode_image(data, "x").size == (10, 12)
             assert prepare(data, "x").rotated == (orientation in range(2, 9))

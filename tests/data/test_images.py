@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from pipeline.data.images import Undecodable, decode, encode_png, prepare
+from pipeline.data.images import Undecodable, decode_image, encode_png, prepare
 from pipeline.runtime.errors import UsageError
 
 RAMP = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3) * 2
@@ -23,7 +23,7 @@ def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def pixels(data: bytes) -> np.ndarray:
-    image = decode(data, "x.JPEG")
+    image = decode_image(data, "x.JPEG")
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -98,7 +98,7 @@ REFUSED = {
 def test_refused_with_name_and_reason(kind: str) -> None:
     data, reason = REFUSED[kind]
     with pytest.raises(Undecodable, match=f"'n01/a.JPEG': .*{reason}"):
-        decode(data, "n01/a.JPEG")
+        decode_image(data, "n01/a.JPEG")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -107,7 +107,7 @@ def test_every_truncation_is_refused(kind: str) -> None:
     data = saved(Image.fromarray(noise), kind)
     for length in range(1, len(data) - 20, 37):
         with pytest.raises(Undecodable):
-            decode(data[:length], "cut")
+            decode_image(data[:length], "cut")
 
 
 def test_damaged_bytes_raise_nothing_but_undecodable() -> None:
@@ -118,13 +118,13 @@ def test_damaged_bytes_raise_nothing_but_undecodable() -> None:
             flipped = data.copy()
             flipped[generator.integers(len(data), size=3)] = generator.integers(256, size=3)
             with contextlib.suppress(Undecodable):
-                assert decode(flipped.tobytes(), "x").mode == "RGB"
+                assert decode_image(flipped.tobytes(), "x").mode == "RGB"
 
 
 def test_a_global_that_would_turn_cut_images_grey_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(UsageError, match="LOAD_TRUNCATED_IMAGES"):
-        decode(saved(Image.fromarray(RAMP)), "x")
+        decode_image(saved(Image.fromarray(RAMP)), "x")
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (32, 32, 3), (1, 1), (300, 301), (150, 400, 3)])
@@ -141,5 +141,5 @@ def test_encode_png_gives_the_same_bytes_on_every_machine() -> None:
 
 def test_prepare_makes_the_shorter_side_as_asked_and_leaves_small_images_alone() -> None:
     wide = saved(Image.new("RGB", (300, 100), (10, 200, 30)))
-    assert decode(prepare(wide, "x", shorter=50).data, "x").size == (150, 50)
+    assert decode_image(prepare(wide, "x", shorter=50).data, "x").size == (150, 50)
     assert prepare(wide, "x", shorter=100).data is wide

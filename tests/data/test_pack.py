@@ -11,7 +11,7 @@ import webdataset
 from click.testing import CliRunner
 
 from pipeline.base.files import sha256_file
-from pipeline.data.images import decode
+from pipeline.data.images import decode_image
 from pipeline.data.listing import Entry, Split
 from pipeline.data.pack import order, pack
 from pipeline.data.shards import Shards
@@ -181,8 +181,8 @@ def test_resize_makes_shorter_sides_and_leaves_small_images_verbatim(tmp_path: P
     small = 0
     for block in shards.blocks:
         for sample in shards.read(block):
-            side = min(decode(original[sample.key], "x").size)
-            assert min(decode(sample.data, "x").size) == min(side, 60)
+            side = min(decode_image(original[sample.key], "x").size)
+            assert min(decode_image(sample.data, "x").size) == min(side, 60)
             small += sample.data == original[sample.key]
     assert 0 < small < shards.samples
 

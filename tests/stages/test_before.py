@@ -11,7 +11,7 @@ import torch
 from pipeline.base.files import sha256_file
 from pipeline.cache.identity import require_views
 from pipeline.cache.reader import open_cache
-from pipeline.data.digits import _load_digits
+from pipeline.data.digits import load_pixels
 from pipeline.data.images import encode_png
 from pipeline.data.pack import pack
 from pipeline.data.shards import Shards
@@ -25,7 +25,7 @@ RECIPE = Recipe(seed=1, size=8)
 
 def make_folder(root: Path) -> None:
     """A folder of digits: three classes, six training and three validation images."""
-    pixels = _load_digits()[0]
+    pixels = load_pixels()[0]
     for row in range(9):
         path = root / ("train" if row < 6 else "val") / f"c{row % 3}" / f"{row}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
