@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,50 @@ def test_runtime_imports_torch_only_where_it_is_used(path: Path) -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_stages_are_shells(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 60
+
+
+def elsewhere(room: str) -> dict[str, list[str]]:
+    """The test files of modules that have other ones than their namesake: ``module: file, file`` in a room's docstring."""
+    text = ast.get_docstring(ast.parse((ROOT / "tests" / room / "__init__.py").read_text())) or ""
+    return {name: files.split(", ") for name, files in re.findall(r"^(\w+): (.+)$", text, re.M)}
+
+
+@cache
+def reached(test: Path) -> set[Path]:
+    """The files that a test file imports, itself or through others, of ``pipeline``, ``stages`` and ``tests.support``."""
+    found, todo = set[Path](), [test]
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found.add(path)
+            todo += [path_of(module) for module in imported(path)]
+            if path.parent.parent != ROOT / "pipeline":
+                named = re.findall(
+                    r"^from ((?:stages|tests|bench)[\w.]*) import \(?([\w, \n]+)", path.read_text(), re.M
+                )
+                names = [top for top, _ in named] + [
+                    f"{top}.{name}" for top, them in named for name in re.findall(r"\w+", them)
+                ]
+                todo += [place for name in names if (place := ROOT / f"{name.replace('.', '/')}.py").is_file()]
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_is_tested_by_its_namesake_or_where_its_rooms_tests_say(path: Path) -> None:
+    room = path.parent.name
+    files = elsewhere(room).get(path.stem, [f"{room}/test_{path.stem}.py"])
+    assert files != [f"{room}/test_{path.stem}.py"] or path.stem not in elsewhere(room), "a namesake needs no line"
+    for file in files:
+        assert (ROOT / "tests" / file).is_file() and path in reached(ROOT / "tests" / file), file
+
+
+@pytest.mark.parametrize("room", sorted(FLOOR))
+def test_every_test_file_of_a_room_is_the_namesake_of_a_module_or_stands_in_a_line(room: str) -> None:
+    modules = {path.stem for path in MODULES if path.parent.name == room}
+    named = {file for files in elsewhere(room).values() for file in files}
+    assert set(elsewhere(room)) <= modules
+    for path in (ROOT / "tests" / room).glob("test_*.py"):
+        assert path.stem.removeprefix("test_") in modules or f"{room}/{path.name}" in named, path.name
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)

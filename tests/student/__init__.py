@@ -1,0 +1,5 @@
+"""Modules whose tests do not stand in test_<module>.py alone, and where they stand:
+
+formats: stages/test_pipeline.py
+predict: stages/test_pipeline.py
+"""

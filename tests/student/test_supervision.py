@@ -6,16 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cache.identity import require_identity, require_views, views_identity
 from pipeline.cache.reader import open_cache
-from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
-from pipeline.runtime.machine import device
+from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.student import train
 from pipeline.student.inputs import Inputs
 from pipeline.student.supervision import FromCache, sources
 from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
-from pipeline.views.recipe import evaluation
 from pipeline.views.workers import read_visits
 from tests.support.world import World, make_world, named, student, training
 
@@ -117,41 +114,3 @@ def test_a_damaged_part_is_an_error_and_never_a_silent_fall_back(world: World, t
     block = other.shards.blocks[4]
     with pytest.raises(IntegrityError):
         lookup(Visit(4, 0, 3, 0), block)
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"seed": 2}, "recipe.seed"),
-        ({"size": 24}, "recipe.size"),
-        ({"interpolation": "bilinear"}, "recipe.interpolation"),
-        ({"policy": "rand-m8-mstd0.5-inc1"}, "recipe.policy"),
-        ({"mean": (0.5, 0.5, 0.5)}, r"recipe.mean\[0\]"),
-        ({"shared_pairing": 3}, "recipe.shared_pairing"),
-    ],
-)
-def test_a_cache_of_another_recipe_is_refused_with_both_values(world: World, change: dict, field: str) -> None:
-    cache = open_cache(world.label("f16", 6).path)
-    require_views(cache, world.shards, world.recipe, device(), cache.path)
-    with pytest.raises(IdentityError, match=field):
-        require_views(cache, world.shards, world.recipe.model_copy(update=change), device(), cache.path)
-
-
-def test_a_recipe_without_shared_pairing_has_the_identity_that_it_had_before_there_was_one(world: World) -> None:
-    cache = open_cache(world.label("f16", 6).path)
-    assert "shared_pairing" not in cache.identity["recipe"]
-    shared = world.recipe.model_copy(update={"shared_pairing": 3})
-    assert views_identity(world.shards, shared, device())["recipe"]["shared_pairing"] == 3
-    assert views_identity(world.val, evaluation(shared), device()) == views_identity(
-        world.val, evaluation(world.recipe), device()
-    ), "validation has no pairs"
-
-
-def test_a_cache_of_another_image_library_is_refused_with_both_ways_out(world: World) -> None:
-    cache = open_cache(world.label("f16", 6).path)
-    other = cache.identity | {"canary": "0" * 64}
-    with pytest.raises(IdentityError, match=r"(?s)canary: expected '0000.*log\.jsonl.*--new-cache") as refusal:
-        require_identity(cache, other, cache.path)
-    assert "configuration" not in str(refusal.value)
-    with pytest.raises(IdentityError, match="go back to the configuration of this cache"):
-        require_identity(cache, other | {"views_version": 0}, cache.path)

@@ -1,7 +1,6 @@
 """Training: it learns, resumes to the same bits, stops when told to, and refuses what does not fit."""
 
 import csv
-import dataclasses
 import json
 import os
 import signal
@@ -13,9 +12,8 @@ import timm
 import torch
 
 from pipeline.base import weights
-from pipeline.cache.identity import require_maker
 from pipeline.cache.reader import open_cache
-from pipeline.runtime.errors import IdentityError, IntegrityError, Interrupted, RetryError, UsageError
+from pipeline.runtime.errors import IntegrityError, Interrupted, RetryError, UsageError
 from pipeline.runtime.libraries import versions
 from pipeline.runtime.machine import device
 from pipeline.student import train
@@ -199,13 +197,3 @@ def test_a_period_beyond_the_cache_is_refused_before_any_step(world: World, tmp_
 def test_a_second_job_on_the_same_run_is_sent_away(world: World, tmp_path: Path) -> None:
     with loop.exclusive(tmp_path), pytest.raises(RetryError, match="another job trains this very run"):
         run(world, tmp_path)
-
-
-def test_a_cache_made_by_another_teacher_or_codec_than_the_config_says_is_refused(world: World) -> None:
-    cache = open_cache(world.label("none", 3).path)
-    teacher = world.config.model_dump(mode="json")
-    require_maker(cache, cache.layout, teacher, cache.path)
-    with pytest.raises(IdentityError, match=r"teacher.arch: expected 'test_resnet', found 'test_byobnet'"):
-        require_maker(cache, cache.layout, teacher | {"arch": "test_resnet"}, cache.path)
-    with pytest.raises(IdentityError, match=r"layout.codec: expected 'u8', found 'none'"):
-        require_maker(cache, dataclasses.replace(cache.layout, codec="u8"), teacher, cache.path)
