@@ -9,6 +9,7 @@ from pipeline.runtime.config import read_yaml
 from pipeline.runtime.machine import workers
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import stage
+from pipeline.runtime.work import Work
 from stages import FOLDER, params_option
 
 
@@ -19,11 +20,10 @@ from stages import FOLDER, params_option
 @click.option("--json", "as_text", is_flag=True, help="Print one JSON document.")
 @stage
 def main(params: Path, shards: Path, name: str | None, as_text: bool) -> None:
-    from pipeline.data.shards import Shards
     from pipeline.planning.cost import describe_cost, plan
     from pipeline.planning.pieces import parse_pieces
 
-    found = plan(Shards.open(shards / "train"), parse_pieces(read_yaml(params)), name, workers())
+    found = plan(Work(shards.parent, shards), parse_pieces(read_yaml(params)), name, workers())
     say(json.dumps(found, indent=1) if as_text else describe_cost(found))
 
 

@@ -2,13 +2,14 @@
 teacher's, as KL(teacher || stored) in nats and as total variation, at temperatures 1, 3 and 10.
 
 \b
-    python -m bench.measure.codecs                     the table of docs/EVIDENCE-codecs.md: four teachers, some minutes
+    python -m bench.measure.codecs                     the tables of docs/EVIDENCE-codecs.md: five teachers, some minutes
+    python -m bench.measure.codecs --only lite0        the real one alone
     python -m bench.measure.codecs logits.npy          float32 (rows, C) of a teacher of yours
     python -m bench.measure.codecs work                the teacher of params.yaml, run anew on three views
-    python -m bench.measure.codecs --figures           the figures of pipeline/cache/fidelity.py
 
-Teachers: the demo's (10 classes), one of 100 classes (numbers of two of scikit-learn's digits), both fitted here as in the demo,
-and simulated logits of 1,000 classes, peaked and smoothed. Times are CPU times with parts of 30 views: to pack an answer, to
+Teachers: EfficientNet-Lite0 with its ImageNet weights (``lite0``: 24 views of 18 photographs under DeiT's recipe), the demo's (10
+classes), one of 100 classes (numbers of two of scikit-learn's digits), both fitted here as in the demo, and simulated logits of
+1,000 classes, peaked and smoothed. Times are CPU times with parts of 30 views: to pack an answer, to
 commit a part (digests and fsyncs included), and to read its blocks in three views at a time.
 Beside the codecs, at equal K: TinyViT's layout (float16 probabilities, int16 classes, an int32 seed; what is missing to 1 is
 spread evenly over the other classes), and FKD's marginal layout, which has no rest.
@@ -23,11 +24,13 @@ from pathlib import Path
 import click
 import numpy as np
 from PIL import Image
+from scipy.special import log_softmax, softmax
 
+from bench.photo_shards import photo_shards
 from bench.timing import head, interleaved, machine, microseconds, row
 from pipeline.cache.arrays import PartRows
 from pipeline.cache.codec import codecs_for, hard_labels, pack, through_codec, top_k
-from pipeline.cache.fidelity import TEMPERATURES
+from pipeline.cache.fidelity import divergence
 from pipeline.cache.layout import Layout
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache
@@ -47,7 +50,8 @@ from pipeline.training.config import FitConfig
 from pipeline.views.chance import Draws
 from pipeline.views.drawn import draw_visit
 from tests.support import fake_teacher as fake
-from tests.support.logits import divergence, log_softmax, peaked, smoothed
+from tests.support.lite0 import CLASSES, lite0, photographs
+from tests.support.logits import peaked, smoothed
 
 TAUS = (1.0, 3.0, 10.0)
 PARAMS = Path("params.yaml")
@@ -55,12 +59,12 @@ PARAMS = Path("params.yaml")
 
 def variation(logits: np.ndarray, other: np.ndarray, tau: float) -> np.ndarray:
     """Total variation per row, float64 (rows,)."""
-    return np.abs(np.exp(log_softmax(logits, tau)) - np.exp(log_softmax(other, tau))).sum(-1) / 2
+    return np.abs(softmax(logits / tau, -1) - softmax(other / tau, -1)).sum(-1) / 2
 
 
 def probabilities_and_uniform_rest(logits: np.ndarray, k: int) -> np.ndarray:
     """TinyViT's targets as logits (dataset_wrapper.py of microsoft/Cream): its bytes are 4 + 4 K."""
-    probabilities = np.exp(log_softmax(logits, 1.0))
+    probabilities = softmax(logits.astype(np.float64), -1)
     top = probabilities >= np.partition(probabilities, -k, -1)[:, -k, None]
     kept = np.where(top, probabilities, 0).astype(np.float16).astype(np.float64)
     # Rounding can make the kept ones more than 1, and one of them 0; TinyViT does not ask. 2^-24 is float16's smallest.
@@ -72,11 +76,11 @@ def no_rest(logits: np.ndarray, k: int) -> np.ndarray:
     return np.where(logits >= np.partition(logits, -k, -1)[:, -k, None], logits, -np.inf)
 
 
-def answers(shards: Shards, weights: Path, named: NamedTeacher) -> np.ndarray:
-    """A teacher's answers on three views of its shards, in full precision."""
+def answers(shards: Shards, weights: Path, named: NamedTeacher, views: int = 3) -> np.ndarray:
+    """A teacher's answers on so many views of its shards, in full precision."""
     recipe = named.recipe
     teacher = Teacher.load(named.config, weights, len(shards.classes), recipe, shards.block_size, device())
-    drawn = (draw_visit(shards, recipe, block, 0, 3) for block in shards.blocks)
+    drawn = (draw_visit(shards, recipe, block, first, 3) for first in range(0, views, 3) for block in shards.blocks)
     return np.concatenate([label_visit(teacher, recipe, visit).flatten(0, 1).numpy() for visit in drawn])
 
 
@@ -115,7 +119,17 @@ def write_numbers(root: Path, per_class: int = 30) -> None:
                 Image.fromarray(image).save(root / split / f"{number:02d}" / f"{i}.png")
 
 
-def teachers(folder: Path, rows: int) -> Iterator[tuple[str, np.ndarray]]:
+def real(folder: Path) -> np.ndarray:
+    """EfficientNet-Lite0's answers on 24 views of 18 photographs."""
+    files = photographs()
+    shards = photo_shards(folder / "lite0", files, len(files), len(files), CLASSES)
+    return answers(shards, folder / "lite0.safetensors", lite0(folder / "lite0.safetensors"), 24)
+
+
+def teachers(folder: Path, rows: int, only: str | None) -> Iterator[tuple[str, np.ndarray]]:
+    yield "EfficientNet-Lite0, ImageNet's 1,000 classes", real(folder)[:rows]
+    if only:
+        return
     demo = fitted(config.load(PARAMS, "data", DataConfig), Path(), folder / "demo")
     yield "demo, 10 classes", demo[:rows]
     write_numbers(folder / "numbers")
@@ -151,7 +165,7 @@ def many(rows: np.ndarray) -> np.ndarray:
 
 def table(name: str, logits: np.ndarray, rounds: int) -> None:
     classes = logits.shape[-1]
-    log_p = log_softmax(logits, 1.0)
+    log_p = log_softmax(logits.astype(np.float64), -1)
     top, entropy = np.exp(log_p).max(-1).mean(), -(np.exp(log_p) * log_p).sum(-1).mean()
     print(f"\n**{name}** ({len(logits)} rows; mean top-1 probability {top:.2f}, entropy {entropy:.2f} nats)\n")
     taus = [f"{name} {tau:g}" for name in ("KL", "TV") for tau in TAUS]
@@ -184,20 +198,14 @@ def fidelity(logits: np.ndarray, other: np.ndarray | None) -> list[str]:
 @click.argument("source", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--rows", default=3072, show_default=True)
 @click.option("--rounds", default=7, show_default=True)
-@click.option("--figures", is_flag=True)
+@click.option("--only", type=click.Choice(["lite0"]))
 @stage
-def main(source: Path | None, rows: int, rounds: int, figures: bool) -> None:
+def main(source: Path | None, rows: int, rounds: int, only: str | None) -> None:
     np.seterr(divide="ignore", invalid="ignore")  # the log of nothing, where there is no rest
     print(machine())
-    if figures:
-        logits = peaked(rows)
-        for codec in ("top4", "top8", "top16", "top32", "top64", "top128", "top255", "u8"):
-            found = through_codec(codec, logits[None]).logits
-            assert found is not None
-            print(codec, [float(f"{divergence(logits, found[0], tau).mean():.2g}") for tau in TEMPERATURES])
-    elif source is None:
+    if source is None:
         with tempfile.TemporaryDirectory() as folder:
-            for name, logits in teachers(Path(folder), rows):
+            for name, logits in teachers(Path(folder), rows, only):
                 table(name, logits, rounds)
     elif source.suffix == ".npy":
         table(source.name, np.load(source, allow_pickle=False).astype(np.float32)[:rows], rounds)

@@ -1,39 +1,83 @@
-"""What topK loses of a teacher, for a warning before a run: KL(teacher || stored) by K and temperature, in nats."""
+"""What a codec loses of a teacher's answers: KL(teacher || stored) in nats, at the temperatures that students distil at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax
 
-from pipeline.cache.codec import top_k
-
-TEMPERATURES = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
-# A simulated peaked teacher of 1,000 classes (python -m bench.measure.codecs --figures); a smoothed one loses less from tau 2 on.
-_KL = {
-    4: (0.058, 0.14, 0.21, 0.11, 0.018, 0.0035),
-    8: (0.044, 0.064, 0.065, 0.041, 0.010, 0.0025),
-    16: (0.034, 0.053, 0.051, 0.028, 0.0082, 0.0021),
-    32: (0.024, 0.042, 0.041, 0.024, 0.0070, 0.0018),
-    64: (0.014, 0.030, 0.031, 0.019, 0.0056, 0.0015),
-    128: (0.0068, 0.017, 0.019, 0.012, 0.0038, 0.0010),
-    255: (0.0020, 0.0068, 0.0082, 0.0056, 0.0019, 0.00051),
-}
-KL_BOUND = 0.055  # ten float16 probabilities with a uniform rest, TinyViT's targets, lose .048 of that teacher at tau 1
+from pipeline.cache.codec import bytes_per_view, codecs_for, through_codec
+from pipeline.cache.layout import CacheConfig, Store
+from pipeline.cache.pool import note
+from pipeline.runtime import units
+from pipeline.runtime.config import read_yaml
 
 
-def expected_kl(codec: str, tau: float) -> float:
-    """The KL of a codec at a temperature, between the measured ones by its logarithm; 0 for u8 and f16 (below 1e-4)."""
-    k = top_k(codec)
-    if k is None:
-        return 0.0
-    measured = _KL[max(known for known in _KL if known <= k)]
-    return float(np.interp(np.log(tau), np.log(TEMPERATURES), measured))
+@dataclass(frozen=True)
+class Loss:
+    """Means over ``rows`` answers: ``kl`` in nats by temperature, ``argmax``: the share whose largest logit stays it."""
+
+    codec: str
+    rows: int
+    kl: dict[float, float]
+    argmax: float
+
+    def __str__(self) -> str:
+        found = ", ".join(f"{nats:.2g} at tau {tau:g}" for tau, nats in self.kl.items())
+        return f"{found}; argmax kept {self.argmax:.1%}"
+
+    @property
+    def event(self) -> Mapping[str, Any]:
+        """As a line of the pool's log."""
+        return {"event": "fidelity", **asdict(self), "kl": {f"{tau:g}": nats for tau, nats in self.kl.items()}}
 
 
-def warning(codec: str, tau: float) -> str | None:
-    """A sentence if soft distillation at temperature ``tau`` from this codec loses more than ``KL_BOUND``."""
-    loss = expected_kl(codec, tau)
-    if loss <= KL_BOUND:
+def loss_of(codec: str, logits: np.ndarray, temperatures: Sequence[float]) -> Loss | None:
+    """What ``codec`` loses of ``logits`` float32 (n, C); None for a codec that stores none."""
+    kept = through_codec(codec, logits[None]).logits
+    if kept is None:
         return None
-    better = next((f"top{k}" for k in _KL if expected_kl(f"top{k}", tau) <= KL_BOUND), "u8")
-    return (
-        f"codec {codec} loses about {loss:.2g} nats at tau = {tau:g} (KL of a simulated peaked teacher of 1,000 classes; "
-        f"above {KL_BOUND:g} it is worth more bytes): {better} loses {expected_kl(better, tau):.2g}, u8 next to nothing"
-    )
+    kl = {tau: float(divergence(logits, kept[0], tau).mean()) for tau in temperatures}
+    return Loss(codec, len(logits), kl, float((kept[0].argmax(-1) == logits.argmax(-1)).mean()))
+
+
+def divergence(logits: np.ndarray, other: np.ndarray, tau: float) -> np.ndarray:
+    """KL(softmax(logits / tau) || softmax(other / tau)) in nats, float64 (n,); infinite where ``other`` has a class at
+    minus infinity."""
+    p, q = (log_softmax(of.astype(np.float64) / tau, -1) for of in (logits, other))
+    return (np.exp(p) * (p - q)).sum(-1)
+
+
+def next_codec(codec: str, classes: int) -> str | None:
+    """The smallest codec that takes more bytes than ``codec``; None for the largest."""
+    size = {name: bytes_per_view(name, classes) for name in codecs_for(classes)}
+    larger = [name for name in size if size[name] > bytes_per_view(codec, classes)]
+    return min(larger, key=size.__getitem__, default=None)
+
+
+def losses(pool: Store, config: CacheConfig, logits: np.ndarray, temperatures: Sequence[float]) -> str:
+    """What a cache's codec, and the next larger one, lose of answers (n, C), as a line each; the pool's log keeps it."""
+    layout, lines = pool.layout, []
+    larger = next_codec(config.codec, layout.classes)
+    for name, codec in ((f"codec {config.codec}", config.codec), (f"next larger codec, {larger}", larger)):
+        loss = loss_of(codec, logits, temperatures) if codec is not None else None
+        if loss is not None:
+            note(pool, loss.event)
+            size = bytes_per_view(loss.codec, layout.classes)
+            whole = units.size(size * layout.samples * config.views)
+            lines.append(f"{name}: {size} bytes per view, {whole} in all; {loss}")
+    return "\n".join(["what is lost of this teacher, as KL(teacher || stored) in nats:", *lines])
+
+
+def temperatures_of(params: Path, cache: str) -> tuple[float, ...]:
+    """1, and those of the soft students of params.yaml that name the cache. They are read as plain data and decide
+    nothing: a cache serves students that nobody has thought of yet, so no ``params:`` of dvc.yaml names them."""
+    students = read_yaml(params).get("students")
+    found = {1.0}
+    for entry in students.values() if isinstance(students, dict) else ():
+        if isinstance(entry, dict) and entry.get("cache") == cache and entry.get("distillation") == "soft":
+            tau = entry.get("tau", 1.0)
+            found |= {float(tau)} if isinstance(tau, int | float) and tau > 0 else set()
+    return tuple(sorted(found))

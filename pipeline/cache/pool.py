@@ -44,7 +44,7 @@ def open_pool(root: Path, identity: dict[str, Any], new_cache: bool = False) -> 
         _probe_links(pool.path / STAGING)
         _publish_identity(pool)
         commit.recover(pool)
-        _note(pool, {"event": "opened", "device": device_name(), "versions": installed(_LIBRARIES)})
+        note(pool, {"event": "opened", "device": device_name(), "versions": installed(_LIBRARIES)})
     return pool
 
 
@@ -59,7 +59,7 @@ def commit_part(pool: Store, answers: PartRows, reach: Reach = unwatched) -> boo
     with _writing(pool.path):
         won = commit.commit(pool, answers, reach)
         event, rows = "won" if won else "lost", pool.layout.rows(part[1])
-        _note(pool, {"event": event, "part": list(part), "rows": rows, "started": started})
+        note(pool, {"event": event, "part": list(part), "rows": rows, "started": started})
     return won
 
 
@@ -133,7 +133,7 @@ def _writing(where: Path) -> Iterator[None]:
         raise
 
 
-def _note(pool: Store, event: Mapping[str, Any]) -> None:
+def note(pool: Store, event: Mapping[str, Any]) -> None:
     """Appends one line to the pool's log; a single short write, so lines of many jobs do not mix."""
     line = {"time": time.time(), "host": platform.node(), "pid": os.getpid(), **event}
     with (pool.path / "log.jsonl").open("ab", buffering=0) as log:

@@ -3,23 +3,13 @@
 import math
 from collections.abc import Iterator
 
-from pipeline.cache.fidelity import warning
 from pipeline.planning.pieces import Pieces
-from pipeline.runtime.config import NONE
 from pipeline.training.config import TrainConfig
 
 
 def advice(pieces: Pieces) -> list[str]:
-    """Soft students at temperatures where their codec loses much; views that are labelled and not read; views of an image
-    that share their partners and stand in different steps."""
-    return [*_lossy(pieces), *_unread(pieces), *_apart(pieces)]
-
-
-def _lossy(pieces: Pieces) -> Iterator[str]:
-    for name, student in pieces.students.items():
-        codec = pieces.caches[student.cache].codec if student.cache != NONE else student.codec
-        if student.distillation == "soft" and codec is not None and (told := warning(codec, student.tau)):
-            yield f"students.{name}: {told}"
+    """Views that are labelled and not read; views of an image that share their partners and stand in different steps."""
+    return [*_unread(pieces), *_apart(pieces)]
 
 
 def _unread(pieces: Pieces) -> Iterator[str]:

@@ -6,26 +6,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.base.timm_models import autocast_type
-from pipeline.cache.codec import bytes_per_view, codecs_for, hard_labels, pack, unpack
 from pipeline.cache.layout import Layout, layout_of
-from pipeline.cache.records import row_digest
 from pipeline.data.shards import Shards
 from pipeline.evaluation.inside import gflops
+from pipeline.planning.codecs import bytes_of, codec_costs, codec_lines, temperatures
 from pipeline.planning.pieces import Pieces
 from pipeline.planning.speed import Speed, hours
 from pipeline.runtime import units
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import median_seconds, world_size
+from pipeline.runtime.work import Work
 from pipeline.student.config import StudentConfig
 from pipeline.student.model import create_student
 from pipeline.student.train import make_compute, make_schedule
 from pipeline.teacher.config import TeacherConfig
-from pipeline.teacher.model import computing, create_teacher
+from pipeline.teacher.label import label_visit
+from pipeline.teacher.model import Teacher, computing, create_teacher
 from pipeline.teacher.precompute import views_per_visit
 from pipeline.training.batches import Batch, Loader, seconds_per_row
 from pipeline.training.config import TrainConfig
@@ -35,22 +35,23 @@ from pipeline.views.draw import compile_kernels
 from pipeline.views.drawn import DrawnVisit, draw_visit
 from pipeline.views.recipe import Recipe
 
-HARD_BYTES = 1.3  # per view and sample: two bytes before zstd; labels that agree between views take 0.8 to 1.3
 ENOUGH = 1 << 60  # bytes: memory that a run would like to have, whatever this machine has
 
 
-def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: int = 64) -> dict[str, Any]:
+def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int = 64) -> dict[str, Any]:
     """Parts, files, bytes, forward passes, hours and break-even of the cache ``name`` (None: the first one) and of the
     students that learn from its recipe, as plain JSON data. Raises UsageError where there is no such cache.
 
     Times are measured on this machine with ``probe`` samples and new models of the configured kind, not compiled: drawing
     per core, bringing a drawn view into a batch, the teacher's forward pass on a block, and each student's training step
-    with its optimiser in the configured precision, without the weights' average.
+    with its optimiser in the configured precision, without the weights' average. What codecs lose is measured on the
+    teacher's own answers, where ``work`` has its weights.
     """
     if not pieces.caches or name not in (None, *pieces.caches):
         there = ", ".join(pieces.caches) or "none"
         raise UsageError(f"--cache: expected the name of a cache in params.yaml ({there}), found {name}")
-    cache = pieces.caches[name or next(iter(pieces.caches))]
+    name = name or next(iter(pieces.caches))
+    shards, cache = Shards.open(work.split("train")), pieces.caches[name]
     config = pieces.teachers[cache.teacher]
     recipe = pieces.recipes[cache.recipe]
     device, layout = pick_device(), layout_of(shards, cache)
@@ -58,6 +59,10 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
     # Drawing, and the teacher's forward pass at the constant shape of a block.
     drawing, drawn = _draw(shards, recipe, views_per_visit(cache.group), probe)
     drawn_at = drawing / max(1, workers)
+    weights, logits = work.teacher_weights(cache.teacher), None
+    if weights.is_file():
+        teacher = Teacher.load(config, weights, layout.classes, recipe, layout.block, device)
+        logits = label_visit(teacher, recipe, drawn).flatten(0, 1).numpy()
     images, forward, model = _teacher_probe(config, layout, recipe, device)
     teaching = median_seconds(forward, device) / len(images)
     # Each student's step; its hours with the targets from the cache and from the live teacher.
@@ -83,8 +88,8 @@ def plan(shards: Shards, pieces: Pieces, name: str | None, workers: int, probe: 
             "parts": parts,
             "files": parts * (1 + len(layout.arrays)),
             "codec": cache.codec,
-            "bytes_estimated": _bytes(cache.codec, layout.classes, views),
-            "codecs": codec_costs(cache.codec, layout.classes, layout.block, views),
+            "bytes_estimated": bytes_of(cache.codec, layout.classes, views),
+            "codecs": codec_costs(layout, views, logits, temperatures(pieces, name)),
             "teacher_forward_passes": views,
             "hours": cache_hours,
             "bound_by": "drawing" if drawn_at > teaching else "teacher",
@@ -136,41 +141,6 @@ def _later(hours: float, fitted_here: bool) -> list[str]:
         f"later: an image added, changed or removed makes other shards, and so labels {anew}",
         fitted if fitted_here else fixed,
     ]
-
-
-def codec_lines(costs: Mapping[str, Mapping[str, float]], chosen: str) -> list[str]:
-    """The table of ``codec_costs``, a line for each codec."""
-    return [
-        f"codec {codec:6} {units.size(found['bytes']):>9}, {units.duration(3600 * found['hours']):>12} of a core to write"
-        + ("  <- this cache" if codec == chosen else "")
-        for codec, found in costs.items()
-    ]
-
-
-def _bytes(codec: str, classes: int, views: int) -> int:
-    return int(views * (HARD_BYTES + bytes_per_view(codec, classes)))
-
-
-def codec_costs(chosen: str, classes: int, block: int, views: int) -> dict[str, dict[str, float]]:
-    """What each codec that goes with C classes would cost for this many views of samples: bytes, and hours of one core to
-    pack, unpack and digest the rows before the disk."""
-    logits = 5 * np.sin(np.arange(block * classes, dtype=np.float32)).reshape(1, block, classes)
-
-    def write(codec: str) -> Callable[[], object]:
-        def call() -> object:
-            stored, hard = pack(codec, logits), hard_labels(logits)
-            rows = None if stored is None else unpack(codec, stored, classes)[0]
-            return row_digest("", (0, 0), 0, 0, hard[0], rows)
-
-        return call
-
-    return {
-        codec: {
-            "bytes": _bytes(codec, classes, views),
-            "hours": views * median_seconds(write(codec)) / block / 3600,
-        }
-        for codec in dict.fromkeys([*codecs_for(classes), chosen])
-    }
 
 
 def _teacher_probe(

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from pipeline.base.files import digest
 from pipeline.base.weights import state_hash
-from pipeline.cache.fidelity import warning
 from pipeline.cache.identity import cache_identity, require_identity, require_maker, require_views, require_weights
 from pipeline.cache.layout import NamedCache, layout_of
 from pipeline.cache.reader import Cache, open_cache
@@ -72,8 +71,6 @@ def open_inputs(student: NamedStudent, work: Work) -> Inputs:
     """
     chosen, recipe, cache, maker = student.config, student.recipe, student.cache, student.teacher
     codec = cache.config.codec if cache is not None else chosen.codec
-    if chosen.distillation == "soft" and codec is not None and (told := warning(codec, chosen.tau)):
-        say(f"warning: {told}")
     device, train = pick_device(), Shards.open(work.split("train"))
     opened, live, path = None, None, work.cache(chosen.cache)
     # The cache is of these views and this maker.

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from pipeline.base.constraints import require_view_range
 from pipeline.cache.arrays import PartRows
+from pipeline.cache.fidelity import losses, temperatures_of
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import Layout, NamedCache, Part, Store, committed, is_committed, layout_of
 from pipeline.cache.pool import commit_part, open_pool
@@ -30,9 +31,10 @@ from pipeline.runtime.text import clipped, whole_number
 from pipeline.runtime.work import Work
 from pipeline.teacher.canary import answers_canary
 from pipeline.teacher.config import TeacherConfig
-from pipeline.teacher.label import label_visits
+from pipeline.teacher.label import label_visit, label_visits
 from pipeline.teacher.model import Teacher
 from pipeline.views.choose import Visit
+from pipeline.views.drawn import draw_visit
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import ring_size
 from pipeline.views.workers import read_visits
@@ -42,15 +44,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LabelledCache:
-    """A cache of params.yaml and the teacher that labels it."""
+    """A cache of params.yaml and the teacher that labels it. ``temperatures``: at which it is said what the codec loses."""
 
     cache: NamedCache
     teacher: TeacherConfig
+    temperatures: tuple[float, ...] = (1.0,)
 
     @classmethod
     def load(cls, params: Path, name: str) -> "LabelledCache":
         cache = NamedCache.load(params, name)
-        return cls(cache, load(params, f"teachers.{cache.config.teacher}", TeacherConfig))
+        teacher = load(params, f"teachers.{cache.config.teacher}", TeacherConfig)
+        return cls(cache, teacher, temperatures_of(params, name))
 
 
 @dataclass(frozen=True)
@@ -236,6 +240,9 @@ def run(
         if told := rounds_differently(pool.path, own):
             say(f"warning: {told}")
         note_canaries(pool, [own])
+        block = next(block for block in shards.blocks if block.shard == mine[0][1])
+        drawn = draw_visit(shards, recipe, block, layout.views_of(mine[0][0])[0], 1)
+        say(losses(pool, config, label_visit(teacher, recipe, drawn)[0].numpy(), made.temperatures))
     summary = fill(pool, mine, shards, recipe, teacher, workers, StopSignal())
     say(
         f"labelled {summary.views} views in {summary.parts} parts, {summary.total_s:.1f} s: waiting for views "

@@ -2,8 +2,10 @@
 
 import pytest
 
-from bench.measure.codecs import divergence, peaked, probabilities_and_uniform_rest, smoothed
+from bench.measure.codecs import probabilities_and_uniform_rest
 from pipeline.cache.codec import through_codec
+from pipeline.cache.fidelity import divergence
+from tests.support.logits import peaked, smoothed
 
 
 @pytest.mark.parametrize("k", [8, 16])

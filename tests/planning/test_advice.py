@@ -4,29 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from pipeline.planning.advice import advice, views_read
 from pipeline.planning.params import compose
 from pipeline.planning.pieces import parse_pieces
 from pipeline.training.config import TrainConfig
 from pipeline.training.schedule import Schedule, windows
-from stages.configure import main
 
 CONFIGS = Path("configs")
-
-
-def test_a_soft_student_at_a_temperature_where_its_codec_loses_much_is_warned_with_the_figure(tmp_path: Path) -> None:
-    out, choices = tmp_path / "params.yaml", ["student=soft", "cache.codec=top4"]
-    result = CliRunner().invoke(main, ["--params", str(out), *choices, "student.tau=3.0"])
-    assert result.exit_code == 0, result.output
-    told = (
-        "warning: students.soft: codec top4 loses about 0.21 nats at tau = 3 .* top16 loses 0.051, u8 next to nothing"
-    )
-    assert re.search(told, result.output)
-    assert re.search(told, CliRunner().invoke(main, ["--check", "--params", str(out)]).output)
-    for quiet in (["student.tau=20.0"], ["cache.codec=u8"], ["student=hard"]):
-        assert "warning" not in CliRunner().invoke(main, ["--params", str(out), *choices, *quiet]).output
 
 
 TEACHER_BESIDE = [f"students.{name}.teacher=regnety_digits" for name in ("soft", "hard", "hard_token")]

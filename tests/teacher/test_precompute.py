@@ -1,6 +1,8 @@
 """The teacher stage: any share, any order, killed and started again, it leaves the same bytes and redoes nothing."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -174,3 +176,24 @@ def test_under_torchrun_each_rank_labels_its_share(
 def test_a_share_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected i/n with 1 <= i <= n"):
         Share.parse(text)
+
+
+def test_what_the_codec_loses_of_this_teacher_is_said_and_kept_in_the_log(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = at(world, tmp_path / "fidelity")
+    config = CacheConfig(recipe="r", teacher="t", views=3, group=3, codec="top4")
+    made = replace(here.labelled(config), temperatures=(1.0, 3.0))
+    pool, _ = precompute.run(made, here.work, here.pool, Share(), False, 0)
+    said = capsys.readouterr().out
+    events = [json.loads(line) for line in (pool.path / "log.jsonl").read_text().splitlines()]
+    found = [event for event in events if event["event"] == "fidelity"]
+    assert [(event["codec"], event["rows"], list(event["kl"])) for event in found] == [
+        ("top4", 32, ["1", "3"]),
+        ("top8", 32, ["1", "3"]),
+    ]
+    for name, event in zip(("codec top4", "next larger codec, top8"), found):
+        shown = f"{event['kl']['1']:.2g} at tau 1, {event['kl']['3']:.2g} at tau 3"
+        assert re.search(f"{name}: [0-9]+ bytes per view, .* in all; {re.escape(shown)}", said)
+    precompute.run(made, here.work, here.pool, Share(), False, 0)
+    assert "nats" not in capsys.readouterr().out  # nothing is labelled, so nothing is measured
