@@ -7,7 +7,7 @@ teacher's, as KL(teacher || stored) in nats and as total variation, at temperatu
     python -m bench.measure.codecs logits.npy          float32 (rows, C) of a teacher of yours
     python -m bench.measure.codecs work                the teacher of params.yaml, run anew on three views
 
-Teachers: EfficientNet-Lite0 with its ImageNet weights (``lite0``: 24 views of 18 photographs under DeiT's recipe), the demo's (10
+Teachers: EfficientNet-Lite0 with its ImageNet weights (``lite0``: 48 views of 18 photographs under DeiT's recipe), the demo's (10
 classes), one of 100 classes (numbers of two of scikit-learn's digits), both fitted here as in the demo, and simulated logits of
 1,000 classes, peaked and smoothed. Times are CPU times with parts of 30 views: to pack an answer, to
 commit a part (digests and fsyncs included), and to read its blocks in three views at a time.
@@ -120,10 +120,10 @@ def write_numbers(root: Path, per_class: int = 30) -> None:
 
 
 def real(folder: Path) -> np.ndarray:
-    """EfficientNet-Lite0's answers on 24 views of 18 photographs."""
+    """EfficientNet-Lite0's answers on 48 views of 18 photographs."""
     files = photographs()
     shards = photo_shards(folder / "lite0", files, len(files), len(files), CLASSES)
-    return answers(shards, folder / "lite0.safetensors", lite0(folder / "lite0.safetensors"), 24)
+    return answers(shards, folder / "lite0.safetensors", lite0(folder / "lite0.safetensors"), 48)
 
 
 def teachers(folder: Path, rows: int, only: str | None) -> Iterator[tuple[str, np.ndarray]]:
@@ -170,7 +170,7 @@ def table(name: str, logits: np.ndarray, rounds: int) -> None:
     print(f"\n**{name}** ({len(logits)} rows; mean top-1 probability {top:.2f}, entropy {entropy:.2f} nats)\n")
     taus = [f"{name} {tau:g}" for name in ("KL", "TV") for tau in TAUS]
     print(head("stored", "B/view", *taus, "argmax kept", "pack us", "write us", "read us"))
-    samples = min(1024, len(logits) // 3)
+    samples = min(1024, len(logits) // 768 * 256)  # whole blocks, which a last one would be padded to
     rows = logits[: 3 * samples].reshape(3, samples, -1)
     found = interleaved({codec: partial(costs, codec, rows) for codec in codecs_for(classes)}, rounds)
     for codec, measured in found.items():

@@ -1,7 +1,8 @@
 """Which implementation makes pixels on this machine: compiled kernels, Pillow, or a GPU. All give the same bits.
 
-The definition is the arithmetic of Pillow 13 on x86-64; only with another Pillow do Pillow and the others differ, and then
-the others are right. ``cuda`` draws views on the GPU that trains; what it leaves to a CPU, compiled kernels do.
+The definition is the arithmetic of Pillow 13 on x86-64; only another Pillow differs, an older one or that for aarch64, whose
+compiler fused multiplications with additions, and then the others are right. ``cuda`` draws views on the GPU that trains;
+what it leaves to a CPU, compiled kernels do.
 """
 
 import os
