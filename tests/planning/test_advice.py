@@ -1,4 +1,4 @@
-"""Warnings: what loses much, is read by nobody, or stands apart, told with the figure."""
+"""Warnings: what is read by nobody, or stands apart, told with the figure."""
 
 import re
 from pathlib import Path
