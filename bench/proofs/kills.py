@@ -26,7 +26,6 @@ from typing import TypeVar
 import click
 import numpy as np
 
-from pipeline.cache.commit import STEPS
 from pipeline.cache.layout import Layout, committed, is_committed
 from pipeline.cache.pool import open_pool
 from pipeline.cache.publish import publish
@@ -50,7 +49,7 @@ class Result:
     parts: int = 0
     reads: int = 0
     publish_kills: int = 0
-    at_step: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*STEPS, "random moment"), 0))
+    at_step: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*fake.STEPS, "random moment"), 0))
     faults: list[str] = field(default_factory=list)
 
 
@@ -85,7 +84,7 @@ def _one_store(
     while running or not finished:
         while len(running) < WORKERS and not finished:
             started += 1
-            step = str(chance.choice(STEPS)) if chance.random() < 0.5 else "random moment"
+            step = str(chance.choice(fake.STEPS)) if chance.random() < 0.5 else "random moment"
             plan = (step, int(chance.integers(1, 3)), float(chance.exponential(0.025)))
             attempt = started if marked else 0
             order = chance.permutation(len(list(SHAPE.parts(VIEWS))))

@@ -1,4 +1,4 @@
-"""The teacher cache: Zarr arrays that are proven by commit records, built by many jobs, never half true.
+"""The teacher cache: Zarr arrays whose every part is proven by a commit record, built by any number of jobs.
 
 In: a teacher's answers, part by part.
 Out: targets of whole blocks, each checked against its digest before it is returned.

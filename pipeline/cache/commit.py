@@ -1,7 +1,7 @@
 """How a part becomes true: staging, record, exclusive link, roll-forward.
 
 Zarr can't say whether an array is complete: a missing, empty or cut file silently reads as fill. What is true is said by
-the commit record of a part. Steps of a commit, each named in STEPS for the kill tests:
+the commit record of a part. Steps of a commit:
 
 1. the part's files are written to ``staging/<g>.<s>.<attempt>/``, fsynced and summed up in a record there;
 2. the record is linked to ``commits/<g>/<s>.json``: a link is exclusive, so exactly one attempt wins;
@@ -34,19 +34,6 @@ from pipeline.cache.records import (
 )
 from pipeline.runtime.errors import IntegrityError
 
-STEPS = (
-    "begun",
-    "wrote hard",
-    "wrote logits",
-    "synced files",
-    "wrote record",
-    "linked",
-    "synced link",
-    "rolled hard",
-    "rolled logits",
-    "synced roll",
-    "cleaned",
-)
 Reach = Callable[[str], None]
 
 

@@ -1,4 +1,4 @@
-"""A teacher cache as parts and files: how many there are, where each lies, and which of them are there. Reads only."""
+"""A teacher cache as parts and files: how many, where each lies, and which are there. It writes nothing."""
 
 import os
 import re
@@ -166,14 +166,13 @@ class Store:
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What kind of cache a directory is: published (Zarr metadata), a receipt for one in a pool, one in a pool; None if it
-    is none of them."""
+    """Whether a directory is a published cache (Zarr metadata), a receipt, or a cache in a pool; None for no cache."""
     names: dict[Kind, str] = {"receipt": RECEIPT, "published": "zarr.json", "pool": "identity.json"}
     return next((kind for kind, name in names.items() if (path / name).exists()), None)
 
 
 def store_of(path: Path, identity: dict[str, Any], views: int | None = None, pinned: Pins | None = None) -> Store:
-    """The store of an identity. Raises IntegrityError if that names no valid layout."""
+    """The store of an identity. Raises IntegrityError if its layout is not valid."""
     try:
         shape = Layout(**identity["layout"])
     except (KeyError, TypeError, UsageError) as error:
@@ -237,7 +236,7 @@ def staged(cache: Path) -> dict[Path, Part]:
 
 
 def _parts(names: Iterable[str], form: str) -> set[Part]:
-    """The (g, s) in those of ``names`` that have this form; others are not ours."""
+    """The (g, s) in those of ``names`` that have this form."""
     matches = map(re.compile(form, re.ASCII).fullmatch, names)
     return {(int(found[1]), int(found[2])) for found in matches if found}
 

@@ -32,7 +32,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def open_pool(root: Path, identity: dict[str, Any], new_cache: bool = False) -> Store:
     """The cache of this identity in the pool at ``root``, made if there is none.
 
-    Finishes what dead jobs committed, and parses no record but those of parts in staging. Raises UsageError (read-only
+    Finishes what dead jobs committed; of the records it parses only those of parts in staging. Raises UsageError (read-only
     pool, file system without hard links), IdentityError (another cache differs only in fields that the machine decides,
     unless ``new_cache``), IntegrityError, RetryError (disk full).
     """
@@ -64,7 +64,8 @@ def commit_part(pool: Store, answers: PartRows, reach: Reach = unwatched) -> boo
 
 
 def _refuse_same_cache_of_other_libraries(root: Path, identity: Mapping[str, Any]) -> None:
-    """Stops when the pool holds this cache but for what the machine decides: it would be computed twice."""
+    """Raises IdentityError if the pool has a cache that differs only in what the machine decides: it would be labelled
+    twice."""
     for path in caches(root):
         if not (path / "identity.json").exists():  # another job is just making it, or died there
             continue
@@ -81,7 +82,7 @@ def _refuse_same_cache_of_other_libraries(root: Path, identity: Mapping[str, Any
 
 
 def _probe_links(staging: Path) -> None:
-    """A commit is an exclusive hard link: refuses a file system without them before any work."""
+    """Raises UsageError, before any work, on a file system without hard links, which commits need."""
     probe = staging / f"probe.{uuid.uuid4().hex}"
     linked = staging / f"{probe.name}.linked"
     probe.touch()
@@ -100,7 +101,7 @@ def _probe_links(staging: Path) -> None:
 
 
 def _publish_identity(pool: Store) -> None:
-    """Writes identity.json once; of two jobs at once one wins, and both hold the same bytes."""
+    """Writes identity.json once; of two jobs at once one wins, with the same bytes."""
     if not (pool.path / "identity.json").exists():
         fresh = pool.path / STAGING / f"identity.{uuid.uuid4().hex}"
         files.write_durably(fresh, files.canonical_json(pool.identity))
@@ -134,7 +135,7 @@ def _writing(where: Path) -> Iterator[None]:
 
 
 def note(pool: Store, event: Mapping[str, Any]) -> None:
-    """Appends one line to the pool's log; a single short write, so lines of many jobs do not mix."""
+    """Appends one line to the pool's log by a single short write, so that lines of several jobs do not mix."""
     line = {"time": time.time(), "host": platform.node(), "pid": os.getpid(), **event}
     with (pool.path / "log.jsonl").open("ab", buffering=0) as log:
         log.write(files.canonical_json(line))

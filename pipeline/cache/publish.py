@@ -1,6 +1,6 @@
-"""From the work pool into a DVC out: a copy, or above ``publish_max`` a receipt.
+"""Publishes a cache of the work pool as a DVC out: a copy, or above ``publish_max`` a receipt.
 
-A copy and never a hard link: a shared inode spreads damage into DVC's cache, and ``dvc repro -f`` restores it.
+Never a hard link: through a shared inode damage would reach DVC's cache, from which ``dvc repro -f`` restores.
 """
 
 from contextlib import suppress
@@ -12,6 +12,7 @@ from pipeline.cache.layout import RECEIPT, Store, committed, file_key, record_ke
 from pipeline.cache.records import Record, file_sum, receipt_bytes, require_file, require_record
 from pipeline.cache.teacher_answers_canary import CANARIES, canaries
 from pipeline.runtime.errors import UsageError
+from pipeline.runtime.text import few
 
 _MARKS = ("zarr.json", RECEIPT)
 
@@ -19,18 +20,18 @@ _MARKS = ("zarr.json", RECEIPT)
 def publish(pool: Store, out: Path, views: int, publish_max: int) -> None:
     """Publishes views 0..V-1 as ``out``: a Zarr v3 group, or a receipt if it is bigger than ``publish_max`` bytes.
 
-    Every copied file is checked against its record. ``out`` appears whole, by a rename; what stood there is replaced if
-    it is a cache of this identity. Raises UsageError (parts missing, G does not divide V, something else stands in
-    ``out``), IdentityError (another cache does), IntegrityError (damaged part), OSError.
+    Every copied file is compared with its record. ``out`` appears whole, by a rename, and replaces a cache of this identity.
+    Raises UsageError (parts missing, G does not divide V, ``out`` is no cache), IdentityError (``out`` is another cache),
+    IntegrityError (damaged part), OSError.
     """
     require_same_cache(out, pool)
     parts = list(pool.layout.parts(views))
     missing = set(parts) - committed(pool)
     if missing:
-        shown = ", ".join(str(part) for part in sorted(missing)[:5])
+        shown = few([str(part) for part in sorted(missing)], 5)
         raise UsageError(
-            f"{pool.path}: {len(missing)} of {len(parts)} parts of V = {views} views are not committed, "
-            f"(group, shard) {shown}{' ...' if len(missing) > 5 else ''}; run precompute for the rest first"
+            f"{pool.path}: {len(missing)} of {len(parts)} parts of V = {views} views are not committed, (group, shard) {shown}; "
+            f"run precompute for the rest first"
         )
     records = [require_record(pool, part) for part in parts]
     size = sum(pool.record_path(part).stat().st_size for part in parts)

@@ -1,6 +1,6 @@
-"""Reading a teacher cache: blocks of targets, each proven by its digest before it is returned.
+"""Reading a teacher cache: blocks of targets, each compared with its digest before it is returned.
 
-Blocks and never rows: a zarr call costs about a millisecond, so a reader of single rows spends its time there.
+Whole blocks are read, never single rows: a zarr call takes about a millisecond.
 """
 
 from collections.abc import Mapping
@@ -45,11 +45,8 @@ _REMAKE = "run python -m stages.precompute --cache NAME for this configuration, 
 
 
 class Cache:
-    """A teacher cache open for reading; picklable, and cheap to open again in another process.
-
-    ``views``: V; ``layout``; ``identity``; ``path``: where the data lies. Which parts there are is what there was when
-    it was opened.
-    """
+    """A teacher cache open for reading; picklable, and cheap to open again in another process. ``views``: V; ``path``: where
+    the data lies; ``parts``: the parts that it had when it was opened."""
 
     def __init__(self, store: Store, views: int, parts: frozenset[Part]) -> None:
         self.path, self.identity, self.hash, self.layout = store.path, store.identity, store.hash, store.layout
@@ -68,7 +65,7 @@ class Cache:
         return Block(index, shard, first, row, self.layout.block_rows(shard, number))
 
     def has(self, block: Block, view: int) -> bool:
-        """Whether the cache holds this view of this block; a damaged one counts, and reading it raises."""
+        """Whether the cache holds this view of this block. A damaged part counts, and reading it raises."""
         return 0 <= view < self.views and (view // self.layout.group, block.shard) in self.parts
 
     def missing(self, views: int) -> list[Part]:
@@ -80,7 +77,7 @@ class Cache:
         ]
 
     def records_hash(self, views: int) -> str:
-        """Hash of the records, and so of the rows, of what is there of views 0..K-1. Raises IntegrityError."""
+        """Hash of the records, and so of the rows, of views 0..K-1 that the cache has. Raises IntegrityError."""
         parts = sorted(part for part in self.parts if part[0] * self.layout.group < views)
         pinned = self.store.pinned
         return files.digest([pinned[g][s] if pinned else self.record((g, s)).checksum for g, s in parts])
@@ -120,7 +117,7 @@ class Cache:
             )
 
     def record(self, part: Part) -> Record:
-        """The commit record of a part, parsed once while it is in use. Raises UsageError, IntegrityError."""
+        """The commit record of a part; the last ones used stay parsed. Raises UsageError, IntegrityError."""
         if part not in self.parts:
             raise UsageError(f"{self.path}: part {part} is not committed; run precompute")
         if part not in self._records:
@@ -133,13 +130,13 @@ class Cache:
         return self._records[part]
 
     def _proven(self, block: Block, first: int, stop: int) -> Targets:
-        """The rows of views first..stop-1, which lie in one part, after their digests matched."""
+        """The rows of views first..stop-1, which lie in one part, once their digests match."""
         part = (first // self.layout.group, block.shard)
         record = self.record(part)
         try:
             return self._rows(record, block, first, stop)
         except IntegrityError:
-            # A repair may have replaced the part since the record was read: old or new, never a mixture.
+            # A repair may have replaced the part since its record was read: then all rows come from the new one.
             self._records.pop(part, None)
             now = self.record(part)
             if now == record:
@@ -152,9 +149,7 @@ class Cache:
         number = block.first // self.layout.block
         where = f"views {first}..{stop - 1}, block {number} of the shard"
         hard = self._read("hard", record.part, selection, where)
-        logits = None
-        if self.layout.codec != "none":
-            logits = self._unpacked(self._read("logits", record.part, selection, where), record.part, where)
+        logits = None if self.layout.codec == "none" else self._read("logits", record.part, selection, where)
         for index in range(stop - first):
             view = first % self.layout.group + index
             rows = None if logits is None else logits[index]
@@ -171,18 +166,19 @@ class Cache:
         if not self._arrays:
             self._arrays = open_arrays(self.path, self.identity, self.layout, self.views, read_only=True)
         try:
-            return np.asarray(self._arrays[array][selection])
-        except (ValueError, RuntimeError, IndexError, KeyError, TypeError) as error:  # what zarr's codecs raise
+            rows = np.asarray(self._arrays[array][selection])
+            return rows if array == "hard" else unpack(self.layout.codec, rows, self.layout.classes)
+        except (
+            IntegrityError,
+            ValueError,
+            RuntimeError,
+            IndexError,
+            KeyError,
+            TypeError,
+        ) as error:  # zarr's codecs', ours
             path = self.store.file_path(array, part)
             reason = str(error).split(". Stored", 1)[0]  # zarr shows the bytes of both checksums
             raise IntegrityError(f"{path}: damaged in {where}: {reason}; {REPAIR}") from error
-
-    def _unpacked(self, stored: np.ndarray, part: Part, where: str) -> np.ndarray:
-        try:
-            return unpack(self.layout.codec, stored, self.layout.classes)
-        except IntegrityError as error:
-            path = self.store.file_path("logits", part)
-            raise IntegrityError(f"{path}: damaged in {where}: {error}; {REPAIR}") from None
 
     def _check(self, block: Block, first_view: int, views: int) -> None:
         shape = self.layout
@@ -197,8 +193,8 @@ def open_cache(
 ) -> Cache:
     """Opens a published cache, a receipt, or a cache's directory in a pool, by listing names only.
 
-    ``identity``: what the reader needs; ``views``: V, at most what there is (default: all of it); ``pool``: root of the
-    work pool for a receipt (default DISTIL_POOL). A published cache and a receipt are complete; a cache in a pool may
+    ``identity``: the one that the cache must have; ``views``: V, at most what the cache has (default: all); ``pool``: root of
+    the work pool for a receipt (default DISTIL_POOL). A published cache and a receipt must be complete; a cache in a pool may
     lack parts (``Cache.missing``). Raises UsageError, IdentityError with each field and both values, IntegrityError.
     """
     store = find_store(path, pool)
@@ -223,10 +219,8 @@ def open_cache(
 
 
 def find_store(path: Path, pool: Path | None) -> Store:
-    """What ``path`` is: a receipt's cache in the pool at ``pool``, a published cache, or a cache's directory in a pool.
-
-    Raises UsageError, IntegrityError, IdentityError.
-    """
+    """The published cache, the pool's cache of a receipt, or the cache in a pool that ``path`` is. Raises UsageError,
+    IntegrityError, IdentityError."""
     kind = kind_of(path)
     if kind == "receipt":
         identity, views, records = read_receipt(path)
@@ -245,7 +239,7 @@ def find_store(path: Path, pool: Path | None) -> Store:
 
 
 def _published(path: Path) -> Store:
-    """A published cache, whose metadata must be what identity and V make them, byte for byte. Raises IntegrityError."""
+    """A published cache. Raises IntegrityError unless its metadata are those of its identity and V, byte for byte."""
     try:
         attributes = files.parse_json((path / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]
         store = store_of(path, attributes["identity"], attributes["views"])
@@ -267,12 +261,8 @@ def _published(path: Path) -> Store:
 
 
 def _broken(store: Store, there: set[Part]) -> set[Part]:
-    """Parts of a pool that have a record but not all files, and no staging from which they are coming.
-
-    They count as present, so that reading them raises: damage is never taken for a part still to be made.
-    """
+    """Parts of a pool with a record, without all files, and without a staging directory that may hold them. They count as
+    present, so that reading them raises: a damaged part is never mistaken for one that is not made yet."""
     lacking = recorded(store.path) - there
-    if not lacking:
-        return set()
-    lacking -= set(staged(store.path).values())
-    return lacking - committed(store)  # rolled forward between the two listings
+    # Listed again at the end, since a part may have been rolled forward meanwhile.
+    return lacking - set(staged(store.path).values()) - committed(store) if lacking else lacking

@@ -1,8 +1,8 @@
-"""What is true of a cache: sums of its files, digests of its rows, commit records, receipts.
+"""What proves a cache: checksums of its files, digests of its rows, commit records, receipts.
 
-A commit record is one JSON file per part: identity, part, size and xxh3_128 of every file, sha256 of the source shard,
-and per view and block two xxh3_64: of the uint8 pixels that the teacher saw and of the decoded rows. It carries its own
-checksum. A receipt stands for a cache that is too big to publish, and pins its records.
+A commit record is one JSON file per part: identity, part, size and xxh3_128 of every file, sha256 of the source shard, and
+per view and block two xxh3_64: of the uint8 pixels that the teacher saw and of the unpacked rows. It has its own checksum. A
+receipt replaces a cache that is too big to publish, and holds the checksums of its records.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ Sum = tuple[int, str]  # bytes and xxh3_128 of a file
 
 @dataclass(frozen=True)
 class Record:
-    """What is true of one part. ``pixels`` and ``rows``: per view, 16 hex digits for each block."""
+    """The commit record of one part. ``pixels`` and ``rows``: per view, 16 hex digits for each block."""
 
     part: Part
     files: dict[str, Sum]  # by array
@@ -51,8 +51,8 @@ class Record:
 def file_sum(path: Path) -> Sum | None:
     """Bytes and xxh3_128 (32 hex digits) of a file, None if there is none.
 
-    Not crc32c: zarr ends every chunk with its crc32c, and the crc32c of data that ends with its own is the same number
-    for all data, so that a chunk exchanged for another valid one would not show.
+    Not crc32c: zarr ends every chunk with its crc32c, and crc32c(data + its crc) is a constant, so a chunk exchanged for
+    another valid one would have the same checksum.
     """
     try:
         if not path.is_file():
@@ -82,10 +82,8 @@ def require_bytes(path: Path, size: int) -> None:
 
 
 def row_digest(identity: str, part: Part, view: int, block: int, hard: np.ndarray, logits: np.ndarray | None) -> str:
-    """xxh3_64 of a view (counted in the part) of a block: hard uint16 (n,), decoded logits float32 (n, C).
-
-    The key (identity, part, view, block) makes equal rows at another place another digest.
-    """
+    """xxh3_64 of a view (counted in the part) of a block: hard uint16 (n,), unpacked logits float32 (n, C). It begins with
+    (identity, part, view, block), so that equal rows at another place have another digest."""
     state = xxhash.xxh3_64(f"{identity} {part[0]} {part[1]} {view} {block} {len(hard)}\n".encode("ascii"))
     state.update(np.ascontiguousarray(hard, "<u2").data)
     if logits is not None:
@@ -96,7 +94,7 @@ def row_digest(identity: str, part: Part, view: int, block: int, hard: np.ndarra
 def record_bytes(
     store: Store, part: Part, sums: Mapping[str, Sum], shard_hash: str, pixels: Sequence[str], rows: Sequence[str]
 ) -> bytes:
-    """A commit record with its own checksum, so that a damaged record is never taken for another truth."""
+    """A commit record with its own checksum, by which a damaged record shows."""
     body = _header(store, part) | {
         "files": {name: {"bytes": size, "xxh3": checksum} for name, (size, checksum) in sums.items()},
         "source": shard_hash,
@@ -107,7 +105,7 @@ def record_bytes(
 
 
 def _header(store: Store, part: Part) -> dict[str, Any]:
-    """What the record of a part says whatever the teacher answered."""
+    """The fields of a part's record that do not depend on the teacher's answers."""
     return {
         "format": RECORD_FORMAT,
         "version": RECORD_VERSION,
@@ -122,7 +120,7 @@ def _checksum(body: Mapping[str, Any]) -> str:
 
 
 def parse_record(content: bytes, store: Store, part: Part) -> Record:
-    """A record that is whole and is of this store and part. Raises IntegrityError with what differs."""
+    """The record of this store and part. Raises IntegrityError, with what differs, if it is damaged or another's."""
     where, shape = store.record_path(part), store.layout
     try:
         body = files.parse_json(content)
@@ -168,7 +166,7 @@ def require_record(store: Store, part: Part) -> Record:
 
 
 def row_digests(store: Store, part: Part, hard: np.ndarray, stored: np.ndarray | None) -> list[str]:
-    """Per view the digests of all blocks; decodes one block at a time, so that memory stays at one part."""
+    """Per view the digests of all blocks; one block is unpacked at a time, to save memory."""
     shape, digests = store.layout, []
     for view in range(shape.group):
         line = []

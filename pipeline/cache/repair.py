@@ -1,4 +1,4 @@
-"""Take damaged parts out of a pool, and remove what dead jobs left."""
+"""Removes damaged parts from a pool, and what dead jobs left."""
 
 import fcntl
 import shutil
@@ -13,7 +13,7 @@ from pipeline.base import files
 from pipeline.cache.commit import complete
 from pipeline.cache.layout import STAGING, Part, read_identity, staged, store_of
 from pipeline.cache.records import read_record
-from pipeline.cache.verify import Finding, advice, describe, require_files, verify
+from pipeline.cache.verify import Finding, how_to_restore, report_text, require_files, verify
 from pipeline.runtime.errors import IntegrityError
 
 
@@ -29,8 +29,8 @@ class Garbage:
 def examine(
     cache: Path, pool: Path, drop: bool, gc: bool, older_than: int
 ) -> tuple[dict[str, Any], list[Finding], str]:
-    """Verifies one cache; of a cache in a pool it takes damaged parts out (``drop``) and removes what dead jobs left
-    (``gc``). The result as plain JSON data, the damage that is left, and the text for a person."""
+    """Verifies one cache; removes damaged parts (``drop``) and what dead jobs left (``gc``) of a cache in a pool. The result
+    as JSON data, the damage that is left, and the text for a person."""
     report = verify(cache, pool)
     result: dict[str, Any] = asdict(report)
     left = list(report.damaged)
@@ -39,15 +39,15 @@ def examine(
         result["dropped"], left = dropped, [finding for finding in left if finding.part not in dropped]
     if gc and report.kind == "pool" and not any(finding.part is None for finding in left):
         result["gc"] = asdict(collect(cache, older_than))
-    text = describe(report, result) + (f"\n{advice(report)}" if left and report.kind != "pool" else "")
+    text = report_text(report, result) + (f"\n{how_to_restore(report)}" if left and report.kind != "pool" else "")
     return result, left, text
 
 
 def repair(cache: Path, parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Takes those of ``parts`` that are damaged out of a cache in a pool, so that the next run makes them anew.
+    """Removes those of ``parts`` that are damaged from a cache in a pool, so that the next run labels them again.
 
-    One repair runs at a time, and each part is checked again first: another may have repaired it, and a job committed
-    it. The files go before the record, so that nobody publishes the part while they are removed.
+    One repair runs at a time and checks each part again: another repair may have removed it, and a job may have committed it
+    since. The files are removed before the record, so that no job commits the part meanwhile.
     """
     store = store_of(cache, read_identity(cache))
     dropped = []
@@ -69,9 +69,9 @@ def repair(cache: Path, parts: Iterable[Part]) -> tuple[Part, ...]:
 def collect(cache: Path, older_than: float = 3600.0) -> Garbage:
     """Removes the staging of dead jobs from a cache in a pool.
 
-    Dead: no process holds its lease, and it is older than ``older_than`` seconds (leases are not seen across machines
-    on every network file system). Staged files that a commit names are moved to their places first, and staging that
-    can't be accounted for is kept. Raises IntegrityError if the identity is damaged.
+    A job is dead if no process holds its lease and its staging is older than ``older_than`` seconds (some network file
+    systems don't show leases to other machines). Staged files of a committed part are first moved to their places; staging
+    of a part that can't be completed is kept. Raises IntegrityError if the identity is damaged.
     """
     store = store_of(cache, read_identity(cache))
     removed, kept, freed = [], [], 0

@@ -16,7 +16,6 @@ others are ``top - rest``, of the mass that they have at temperature 1.44: the K
 1 gives, and that at 3 within 3 % of what the mass at 3 gives. ``bench/measure/codecs.py`` measures it.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +26,6 @@ from pipeline.runtime.errors import IntegrityError
 
 VERSION = 1  # raised when the bytes of the same logits, or what they unpack to, change
 LEVEL_BITS = 6
-REST_TAU = 1.0 / math.log(2.0)  # 1.44, where the value of the rest has the mass of the rest; its softmax has base 2
 _LEVELS = 2**LEVEL_BITS - 1
 _SCALE = 6  # bytes
 _CHUNK = 131_072  # logits at a time, so that a float64 copy of them stays in the processor's cache
@@ -143,7 +141,8 @@ def _step(top: np.ndarray, gap: np.ndarray) -> np.ndarray:
 def _rest(row: Row, logits: np.ndarray, places: np.ndarray, top: np.ndarray, step: np.ndarray) -> np.ndarray:
     """How far below ``top`` the one value of the classes that ``places`` does not name lies, float64 (m, 1).
 
-    A logsumexp in float64 and base 2 (of float32 differences); at least a step, at most float16's largest number.
+    A logsumexp in float64 (of float32 differences) in base 2, so that the value has the rest's mass at temperature
+    1 / ln 2 = 1.44; at least a step, at most float16's largest number.
     """
     if row.named == row.classes:
         return step.astype(np.float64)

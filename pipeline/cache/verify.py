@@ -1,4 +1,4 @@
-"""Verify every part of a teacher cache, take damaged parts out, remove what dead jobs left."""
+"""Verifies every part of a teacher cache, and says how to restore what is damaged."""
 
 import json
 import os
@@ -21,8 +21,8 @@ _LOG_FILES = {"identity.json", "log.jsonl", "repair.lock", CANARIES}
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be. Only "damaged" is an error: a pending part is committed and not yet in
-    place, a stray file belongs to no committed part and is never read."""
+    """Damage (an error), a part that is committed but not yet in place ("pending"), or a file of no committed part, which is
+    never read ("stray")."""
 
     state: State
     part: Part | None
@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """What ``verify`` found: ``parts`` committed parts looked at, ``whole`` of them are as their records say."""
+    """What ``verify`` found: of ``parts`` committed parts, ``whole`` ones match their records."""
 
     path: str
     kind: Kind
@@ -48,7 +48,7 @@ class Verification:
 
 
 def targets_of(path: Path) -> list[Path]:
-    """The caches that a path names: itself, or all of a work pool. Raises UsageError if it names none."""
+    """The caches at a path: itself, or all of a work pool. Raises UsageError if there are none."""
     if kind_of(path) is not None or (path / "commits").exists():  # a cache in a pool that has lost its identity
         return [path]
     found = caches(path)
@@ -58,11 +58,9 @@ def targets_of(path: Path) -> list[Path]:
 
 
 def verify(path: Path, pool: Path | None = None) -> Verification:
-    """Checks metadata, records, size and xxh3 of every file of a published cache, a receipt's, or one in a pool.
-
-    Raises UsageError if there is no cache; damage is returned, not raised.
-    """
-    # What a damaged cache was shows in what is left of it.
+    """Checks metadata, records, size and xxh3 of every file of a published cache, a receipt's, or one in a pool. Damage is
+    returned; raises UsageError if there is no cache."""
+    # The kind of a damaged cache shows in what is left of it.
     kind: Kind = kind_of(path) or ("pool" if (path / STAGING).exists() else "published")
     try:
         store = find_store(path, pool)
@@ -97,8 +95,8 @@ def require_files(store: Store, record: Record) -> None:
         require_file(path, expected, file_sum(path))
 
 
-def advice(report: Verification) -> str:
-    """What to do about damage in a published copy or in what a receipt names, which only DVC and the pool write again."""
+def how_to_restore(report: Verification) -> str:
+    """How to restore a damaged published copy, or what a receipt names: only DVC and the pool write them again."""
     repair_pool = "python -m stages.verify --repair ${DISTIL_POOL:-work/pool}"
     if report.kind == "receipt":
         return (
@@ -128,7 +126,7 @@ def _whole_views(parts: set[Part], store: Store) -> int:
 
 
 def _strays(store: Store, parts: set[Part]) -> list[str]:
-    """Files that no part and no metadata account for, relative to the cache."""
+    """Files that belong to no part and are no metadata, relative to the cache."""
     names = _LOG_FILES | {"zarr.json"} | {f"{array}/zarr.json" for array in store.layout.arrays}
     known = {store.path / name for name in names} | {path for part in parts for path in store.paths(part)}
     found = set()
@@ -139,8 +137,8 @@ def _strays(store: Store, parts: set[Part]) -> list[str]:
     return sorted(str(path.relative_to(store.path)) for path in found - known)
 
 
-def describe(report: Verification, result: Mapping[str, Any]) -> str:
-    """The report for a person, and of ``result`` what was done besides (dropped, gc)."""
+def report_text(report: Verification, result: Mapping[str, Any]) -> str:
+    """The report for a person, with the keys "dropped" and "gc" of ``result``, if they are there."""
     size = f"{units.size(report.bytes)}, V = {report.views}"
     lines = [f"{report.path}: {report.whole} of {report.parts} parts whole ({size})"]
     lines += [f"  {finding.state}: {finding.reason}" for finding in report.findings]

@@ -2,7 +2,6 @@ import shutil
 
 import pytest
 
-from pipeline.cache import commit
 from pipeline.cache.layout import Layout, committed
 from pipeline.cache.pool import open_pool
 from pipeline.cache.repair import collect
@@ -13,11 +12,11 @@ from tests.support import fake_teacher as fake
 SHAPE = Layout(samples=150, classes=10, shard_size=64, block=16, group=3, codec="u8")
 
 
-@pytest.mark.parametrize("step", commit.STEPS)
+@pytest.mark.parametrize("step", fake.STEPS)
 def test_a_kill_at_any_step_leaves_a_part_whole_or_absent_and_the_next_job_finishes(tmp_path, step):
     pool = open_pool(tmp_path, fake.identity(SHAPE))
     fake.stop_at(pool, (0, 2), step)
-    linked = commit.STEPS.index(step) >= commit.STEPS.index("linked")
+    linked = fake.STEPS.index(step) >= fake.STEPS.index("linked")
     assert not verify(pool.path).damaged
     again = open_pool(tmp_path, fake.identity(SHAPE))
     assert committed(again) == ({(0, 2)} if linked else set())

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cache import commit
 from pipeline.cache.arrays import PartRows
 from pipeline.cache.codec import hard_labels, pack
 from pipeline.cache.layout import Layout, committed, is_committed, read_identity
@@ -149,4 +148,4 @@ def test_one_step_name_for_each_call_of_the_hook(tmp_path):
     pool = open_pool(tmp_path, fake.identity(shape))
     seen = []
     fake.commit(pool, (0, 0), reach=seen.append)
-    assert tuple(seen) == commit.STEPS
+    assert tuple(seen) == fake.STEPS

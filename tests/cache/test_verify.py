@@ -2,7 +2,7 @@ import pytest
 
 from pipeline.cache.layout import Layout
 from pipeline.cache.publish import publish
-from pipeline.cache.verify import advice, targets_of, verify
+from pipeline.cache.verify import how_to_restore, targets_of, verify
 from pipeline.runtime.errors import UsageError
 from tests.support import fake_teacher as fake
 
@@ -33,8 +33,8 @@ def test_a_published_copy_and_a_receipt_are_verified_against_their_records(tmp_p
     whole, through = verify(tmp_path / "out"), verify(tmp_path / "receipt", tmp_path / "pool")
     assert (whole.kind, whole.whole, whole.findings) == ("published", 3, ())
     assert (through.kind, through.whole, [finding.part for finding in through.damaged]) == ("receipt", 2, [(0, 0)])
-    assert "rm -r" in advice(verify(tmp_path / "out")) and "rm -r" not in advice(through)
-    assert "dvc repro -s -f precompute" in advice(through)
+    assert "rm -r" in how_to_restore(verify(tmp_path / "out")) and "rm -r" not in how_to_restore(through)
+    assert "dvc repro -s -f precompute" in how_to_restore(through)
     with pytest.raises(UsageError, match="set DISTIL_POOL"):
         verify(tmp_path / "receipt", tmp_path / "nowhere")
     with pytest.raises(UsageError, match="neither a teacher cache nor a work pool"):

@@ -18,6 +18,21 @@ from pipeline.cache.reader import open_cache
 from pipeline.data.shards import Block
 from pipeline.views.choose import Targets
 
+# What ``cache.commit`` calls in its order, where a kill may come.
+STEPS = (
+    "begun",
+    "wrote hard",
+    "wrote logits",
+    "synced files",
+    "wrote record",
+    "linked",
+    "synced link",
+    "rolled hard",
+    "rolled logits",
+    "synced roll",
+    "cleaned",
+)
+
 
 def identity(shape: Layout, **changes: object) -> dict[str, Any]:
     """An identity with every kind of field that a real one has."""
