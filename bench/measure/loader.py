@@ -34,7 +34,7 @@ from pipeline.runtime.machine import cores
 from pipeline.teacher import label, precompute
 from pipeline.training import batches
 from pipeline.training.schedule import Schedule
-from pipeline.views import workers
+from pipeline.views import tasks, workers
 from pipeline.views.choose import View, Visit, choose
 from pipeline.views.drawn import DrawnVisit
 from pipeline.views.finish import FinishPlan, finish_plan
@@ -68,7 +68,7 @@ def draw_nothing(
 def costs(shards: Shards, recipe: Recipe, steps: int, warm: int, number: int) -> tuple[float, float]:
     """CPU microseconds per view of this process, finishing nothing, and of the workers, drawing nothing."""
     schedule = Schedule(0, tuple(block.samples for block in shards.blocks), REPEATS, 300, 1, 4, 256)
-    idle = patch.object(workers, "draw_visit", draw_nothing)
+    idle = patch.object(tasks, "draw_visit", draw_nothing)
     with idle, patch.object(batches, "finish", lambda pixels, plan, recipe: pixels):
         stream = batches.Loader(schedule, range(1), shards, recipe, CPU, number).batches(0, warm + steps)
         for _ in range(warm):

@@ -14,6 +14,10 @@ ENGINES = ("kernels", "pil", "cuda")
 _FOR_TESTS = "cuda-on-cpu"  # the code of ``cuda`` without a GPU: its kernels as a C++ compiler makes them
 
 
+class Unavailable(Exception):
+    """Why a GPU can't draw here, as part of a sentence."""
+
+
 def _asked() -> str:
     """DISTIL_ENGINE, "" if it is unset. Raises UsageError for an unknown value."""
     asked = os.environ.get("DISTIL_ENGINE") or ""

@@ -22,7 +22,7 @@ from pipeline.views.chance import Draws
 from pipeline.views.choose import Targets, Visit
 from pipeline.views.drawn import DrawnVisit
 from pipeline.views.recipe import Recipe
-from pipeline.views.workers import Lookup
+from pipeline.views.tasks import Lookup
 
 
 @dataclass(frozen=True)

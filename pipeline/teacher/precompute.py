@@ -35,8 +35,10 @@ from pipeline.teacher.label import label_visit, label_visits
 from pipeline.teacher.model import Teacher
 from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
+from pipeline.views.places import drawer
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import ring_size
+from pipeline.views.tasks import AlsoOnCpu
 from pipeline.views.workers import read_visits
 
 T = TypeVar("T")
@@ -159,6 +161,7 @@ def fill(
 
     # Reading, predicting and writing, each timed apart.
     start = time.perf_counter()
+    also = AlsoOnCpu(shards, recipe) if drawer(recipe) else None
     write = 0.0
     finished = views = 0
     current: PartRows | None = None
@@ -166,7 +169,7 @@ def fill(
     pending: Future[float] | None = None
     with (
         ThreadPoolExecutor(1) as writer,
-        closing(read_visits(shards, recipe, visits(), repeats, workers)) as drawn_visits,  # ends if a write fails
+        closing(read_visits(shards, recipe, visits(), repeats, workers, also)) as drawn_visits,  # ends if a write fails
         progress("precompute", len(todo), "parts") as tick,
         suppress(Interrupted),
     ):

@@ -1,11 +1,11 @@
 """From visits to training batches: loader workers, windows, steps.
 
 Workers read and draw visits in the order of need; the process that trains keeps one window of W visits per lane in the
-ring, labels visits that have no targets yet, and takes B/(2L) pairs per lane and step. The batches are a function of
-(seed, step) alone: any number of workers, any world size that divides L.
+ring or, where a device draws, on it, labels visits that have no targets yet, and takes B/(2L) pairs per lane and step. The
+batches are a function of (seed, step) alone: any number of workers, any world size that divides L.
 
 A view is copied once, from its slot into a tensor that is kept for the whole run: fresh memory costs a page fault for
-every 4 kB, which took seven times as long as the copy itself.
+every 4 kB, which took seven times as long as the copy itself. On a device its rows are gathered where they lie.
 """
 
 import itertools
@@ -23,7 +23,8 @@ from pipeline.views.drawn import DrawnVisit
 from pipeline.views.finish import FinishPlan, finish
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import AHEAD, RingSize, ring_size
-from pipeline.views.workers import Lookup, VisitReader
+from pipeline.views.tasks import Lookup
+from pipeline.views.workers import VisitReader
 
 # In the training process: starts the live teacher on a visit; the result waits for its targets.
 Label = Callable[[DrawnVisit], Callable[[], Targets]]
@@ -50,8 +51,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A visit with its r views flattened: row = view * n + sample. ``fields``: what a step needs of its rows, (r*n, ...)
-    each."""
+    """A visit with its r views flattened: row = view * n + sample. ``fields``: what a step needs of its rows beside their
+    pixels, (r*n, ...) each."""
 
     fields: dict[str, torch.Tensor]
     pairs: np.ndarray  # int64 (r, n//2, 2) as flat rows
@@ -62,7 +63,7 @@ class _Rows:
 def _flatten(drawn: DrawnVisit, targets: Targets | None) -> _Rows:
     views, n = drawn.pixels.shape[:2]
     plan, live = drawn.plan, targets is not None and targets is not drawn.targets
-    whole = {"pixels": drawn.pixels, "erase": plan.erase, "noise": plan.noise, "lam": plan.lam, "box": plan.box}
+    whole = {"erase": plan.erase, "noise": plan.noise, "lam": plan.lam, "box": plan.box}
     if targets is not None:
         whole["hard"] = torch.from_numpy(targets.hard.astype("int64"))
         if targets.logits is not None:
@@ -96,45 +97,71 @@ class _Lane:
 
 
 class _Pool:
-    """Standing tensors for the pixels of a step, taken in turn: one, or with a GPU two in pinned memory, so that one is
-    filled while the other is copied; a tensor is handed out again only when its copy is done."""
+    """Standing tensors for the pixels of a step, and for the numbers of rows that a device gathers, taken in turn: one pair,
+    or with a GPU two in pinned memory, so that one is filled while the other is copied; a pair is handed out again only when
+    its copies are done. ``pixels`` is not allocated where all pixels are on the device."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
-        pinned = device.type == "cuda"
-        tensors = [torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for _ in range(2 if pinned else 1)]
-        self.pinned, self._turns = pinned, itertools.cycle(enumerate(tensors))
+        self.shape, self.device, self.pinned = shape, device, device.type == "cuda"
+        turns = 2 if self.pinned else 1
+        self._turns, self._turn = itertools.cycle(range(turns)), 0
+        self._pixels: dict[int, torch.Tensor] = {}
+        self._numbers = [torch.empty(shape[0], dtype=torch.int64, pin_memory=self.pinned) for _ in range(turns)]
         self._copied: dict[int, torch.cuda.Event] = {}
 
-    def take(self) -> torch.Tensor:
-        self._turn, tensor = next(self._turns)
+    def turn(self) -> None:
+        """Goes on to the next pair, which may be filled then."""
+        self._turn = next(self._turns)
         if self._turn in self._copied:
             self._copied[self._turn].synchronize()
-        return tensor
+
+    @property
+    def pixels(self) -> torch.Tensor:
+        if self._turn not in self._pixels:
+            self._pixels[self._turn] = torch.empty(self.shape, dtype=torch.uint8, pin_memory=self.pinned)
+        return self._pixels[self._turn]
+
+    @property
+    def numbers(self) -> torch.Tensor:
+        return self._numbers[self._turn]
 
     def copied(self) -> None:
-        """Call it right after the copy of the tensor that was taken last was queued."""
+        """Call it right after the copies from this pair were queued."""
         if self.pinned:
             self._copied.setdefault(self._turn, torch.cuda.Event()).record()
 
 
 class _Step:
-    """The rows of one step. They are copied as they are taken, so that a used-up window is freed before the next one is
-    held; one ``index_select`` per visit and field costs an eighth of an indexed assignment."""
+    """The rows of one step. They are gathered as they are taken, so that a used-up window is freed before the next one is
+    held; one ``index_select`` per visit and field costs an eighth of an indexed assignment. Pixels that lie on the device
+    are gathered there."""
 
     def __init__(self, size: int, pool: _Pool) -> None:
         self.size, self.pool = size, pool
         self.filled = self.live = 0
-        self.whole = {"pixels": pool.take()}
+        pool.turn()
+        on_cpu = pool.device.type == "cpu"
+        self.pixels = pool.pixels if on_cpu else torch.empty(pool.shape, dtype=torch.uint8, device=pool.device)
+        self.whole: dict[str, torch.Tensor] = {}
 
     def put(self, rows: _Rows, flat: torch.Tensor) -> None:
-        stop = self.filled + flat.numel()
+        part = slice(self.filled, self.filled + flat.numel())
+        self._put_pixels(rows.drawn.pixels.flatten(0, 1), flat, part)
         for name, source in rows.fields.items():
             if name not in self.whole:  # small, so a fresh tensor that the caller may keep
                 shape = (self.size, *source.shape[1:])
                 self.whole[name] = torch.empty(shape, dtype=source.dtype, pin_memory=self.pool.pinned)
-            torch.index_select(source, 0, flat, out=self.whole[name][self.filled : stop])
-        self.filled = stop
+            torch.index_select(source, 0, flat, out=self.whole[name][part])
+        self.filled = part.stop
         self.live += rows.live * flat.numel()
+
+    def _put_pixels(self, source: torch.Tensor, flat: torch.Tensor, part: slice) -> None:
+        if source.device != self.pixels.device:
+            self.pixels[part].copy_(torch.index_select(source, 0, flat, out=self.pool.pixels[part]), non_blocking=True)
+            return
+        if source.device.type != "cpu":
+            flat = self.pool.numbers[part].copy_(flat).to(source.device, non_blocking=True)
+        torch.index_select(source, 0, flat, out=self.pixels[part])
 
     def batch(self, recipe: Recipe, device: torch.device, waited: float = 0.0) -> Batch:
         assert self.filled == self.size, "a step is given whole"
@@ -143,7 +170,7 @@ class _Step:
         partner = torch.arange(self.size, device=device) ^ 1  # rows 2i and 2i + 1 are a pair
         plan = FinishPlan(there["erase"], there["noise"], partner, there["lam"], there["box"])
         return Batch(
-            images=finish(there["pixels"], plan, recipe),
+            images=finish(self.pixels, plan, recipe),
             labels=there["labels"],
             partner_labels=there["labels"][partner],
             lam=there["lam"],
@@ -195,6 +222,7 @@ class Loader:
         with VisitReader(self.shards, self.recipe, needed, self.ring(), self.lookup, grace) as reader:
             for _ in range(start, stop):
                 reader.check()
+                reader.draw_ahead()
                 step = _Step(rows, pool)
                 for lane in self.lanes:
                     held, missing = state[lane], pairs

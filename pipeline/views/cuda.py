@@ -21,6 +21,7 @@ from typing import Protocol
 import torch
 
 import pipeline.base.compiled  # noqa: F401  # chooses NUMBA_CACHE_DIR
+from pipeline.base.engine import Unavailable
 from pipeline.base.files import write_durably
 from pipeline.runtime.errors import first_line
 from pipeline.runtime.libraries import compiler_missing
@@ -31,13 +32,15 @@ NVRTC_FLAGS = ("--fmad=false", "--std=c++17")  # no multiplication and addition 
 COMPILER_FLAGS = ("-x", "c++", "-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared")
 
 
-class Unavailable(Exception):
-    """Why the kernels can't be had here, as part of a sentence."""
-
-
 class Kernels(Protocol):
     def __call__(self, name: str, blocks: int, threads: int, *arguments: torch.Tensor | int) -> None:
         """Starts the kernel ``name`` on the current stream, with tensors of its device and 64-bit integers."""
+
+    def pin(self, address: int, size: int) -> None:
+        """Locks memory that the device then reads without a copy. Raises Unavailable."""
+
+    def unpin(self, address: int) -> None:
+        """Undoes ``pin``, before the memory goes."""
 
 
 def source() -> bytes:
@@ -83,6 +86,14 @@ class _OnGpu:
         with torch.cuda.device(self.device):
             self._require(self.driver.cuLaunchKernel(self.functions[name], *shape, stream, places, None))
 
+    def pin(self, address: int, size: int) -> None:
+        with torch.cuda.device(self.device):
+            self._require(self.driver.cuMemHostRegister_v2(ctypes.c_void_p(address), ctypes.c_size_t(size), 0))
+
+    def unpin(self, address: int) -> None:
+        with torch.cuda.device(self.device):
+            self._require(self.driver.cuMemHostUnregister(ctypes.c_void_p(address)))
+
 
 class _OnCpu:
     def __init__(self) -> None:
@@ -91,6 +102,12 @@ class _OnCpu:
 
     def __call__(self, name: str, blocks: int, threads: int, *arguments: torch.Tensor | int) -> None:
         self.library[name](*[ctypes.c_uint64(_address(of)) for of in arguments])
+
+    def pin(self, address: int, size: int) -> None:
+        pass
+
+    def unpin(self, address: int) -> None:
+        pass
 
 
 def _address(of: torch.Tensor | int) -> int:

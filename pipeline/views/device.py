@@ -1,7 +1,7 @@
 """The half of drawing that a GPU does: packed bytes in, pixels of views and their digests out, on a stream of its own.
 
-``drawer`` says whether this process has one. It first draws what the pixel canary draws, and is only used where every view
-has the CPU's bits. On a CPU the same code runs with the kernels that a C++ compiler made, for tests.
+A drawer first draws what the pixel canary draws, and is only used where every view has the CPU's bits. On a CPU the same
+code runs with the kernels that a C++ compiler made, for tests.
 """
 
 from functools import cache
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 import xxhash
 
-from pipeline.base import engine
-from pipeline.runtime.machine import device as pick_device
+from pipeline.base.engine import Unavailable
+from pipeline.data.shards import Shards
+from pipeline.runtime.errors import first_line
 from pipeline.runtime.progress import say
 from pipeline.views import canary, draw, packed
 from pipeline.views.choose import View
-from pipeline.views.cuda import Unavailable, kernels
+from pipeline.views.cuda import kernels
 from pipeline.views.packed import Packed, Packer
 from pipeline.views.recipe import Recipe
 
@@ -29,7 +30,8 @@ _LEAST = 241  # bytes: below, xxh3 computes otherwise
 
 
 class Drawer:
-    """Draws views of ``recipe`` on ``device``. ``stream``: what ``draw`` and ``digests`` run on is the caller's choice."""
+    """Draws views of ``recipe`` on ``device``, by kernels on the current stream. ``stream`` is one for all of this drawer's
+    work beside a model; its kernels share memory, so work on another stream has to wait for it."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         """Raises Unavailable."""
@@ -41,7 +43,11 @@ class Drawer:
         self.blocks = blocks
         room = max(blocks * packed.room(recipe, _ROOM), packed.room(recipe, packed.LARGEST))
         self.rooms = torch.empty(room, dtype=torch.uint8, device=device)
-        self.sums = torch.empty(0, dtype=torch.int64, device=device)
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else torch.cpu.Stream()
+
+    def room(self, shards: Shards, repeats: int) -> int:
+        """Bytes of a slot for a packed block of r = ``repeats`` views of each image."""
+        return packed.block_room(shards, self.recipe, repeats)
 
     def draw(self, sent: torch.Tensor, what: Packed, out: torch.Tensor) -> None:
         """``sent``: uint8, the packed bytes on the device. ``out``: uint8 (V, 3, R, R), contiguous."""
@@ -65,12 +71,10 @@ class Drawer:
         if size < _LEAST:
             values = [xxhash.xxh3_64_intdigest(of.cpu().numpy()) for of in pixels]
             return torch.from_numpy(np.array(values, np.uint64).view(np.int64)).to(self.device)
-        sums = count * 8 * ((size - 1) // 1024)
-        if self.sums.numel() < sums:
-            self.sums = torch.empty(sums, dtype=torch.int64, device=self.device)
+        sums = torch.empty(count * 8 * ((size - 1) // 1024), dtype=torch.int64, device=self.device)
         found = torch.empty(count, dtype=torch.int64, device=self.device)
-        self.kernels("sum_blocks", -(-max(1, sums) // _THREADS), _THREADS, pixels, size, count, self.sums)
-        self.kernels("chain", count, 8, pixels, size, count, self.sums, found)
+        self.kernels("sum_blocks", -(-sums.numel() // _THREADS) or 1, _THREADS, pixels, size, count, sums)
+        self.kernels("chain", count, 8, pixels, size, count, sums, found)
         return found
 
 
@@ -90,17 +94,13 @@ def draw_all(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> np.ndarra
 
 
 @cache
-def drawer(recipe: Recipe) -> Drawer | None:
-    """What draws on this machine's device, None where the CPU draws, which is said once where a GPU was asked for.
-    Raises UsageError where DISTIL_ENGINE asks for a GPU and the device is none."""
-    device = pick_device()
-    if not engine.on_device(device.type):
-        return None
+def tested_drawer(recipe: Recipe, device: torch.device) -> Drawer | None:
+    """What draws on ``device``; None where it can't, or draws otherwise than the CPU, which is said once."""
     try:
         made = Drawer(recipe, device)
         differ = _differ(made)
     except (Unavailable, torch.cuda.OutOfMemoryError) as error:
-        say(f"views are drawn by the kernels for CPUs: {device} can't draw them: {error}")
+        say(f"views are drawn by the kernels for CPUs: {device} can't draw them: {first_line(error)}")
         return None
     if differ:
         say(f"views are drawn by the kernels for CPUs: {device} draws {differ} views of the canary otherwise")

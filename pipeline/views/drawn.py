@@ -3,18 +3,22 @@
 The same function serves the teacher stage, the student and the live teacher, inside loader workers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import xxhash
 
-from pipeline.data.shards import Block, Shards
-from pipeline.views.choose import Targets
+from pipeline.data.shards import Block, Sample, Shards
+from pipeline.views.choose import Targets, View
 from pipeline.views.draw import draw_block
 from pipeline.views.finish import FinishPlan, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.views.packed import Packed
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,8 @@ class DrawnVisit:
     """One block in r views, ready to be labelled, mixed and finished. n = samples of the block.
 
     ``plan``: ``FinishPlan.stack`` of the r views, (r, n, ...) each; its ``partner`` counts rows of the block. ``pairs``
-    (r, n//2, 2): the pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits. ``slot``: the ring's
-    slot that holds the pixels, -1 for memory outside the ring.
+    (r, n//2, 2): the pairs of each view. ``digests``: xxh3_64 of each view's pixels, 16 hex digits. ``slot``, ``place``: the
+    ring's slot or the device's place that holds the pixels, -1 for other memory.
     """
 
     block: Block
@@ -35,6 +39,7 @@ class DrawnVisit:
     digests: tuple[str, ...]
     targets: Targets | None = None
     slot: int = -1
+    place: int = -1
 
 
 def draw_visit(
@@ -45,16 +50,37 @@ def draw_visit(
     ``out``: uint8 (r, n, 3, R, R), contiguous, takes the pixels; None allocates it.
     """
     samples = shards.read(block)
-    n, size = len(samples), recipe.size
-    canvas = np.empty((repeats, n, 3, size, size), np.uint8) if out is None else out
+    shape = (repeats, len(samples), 3, recipe.size, recipe.size)
+    canvas = np.empty(shape, np.uint8) if out is None else out
     chosen = draw_block(samples, recipe, first_view, canvas, shards.rule)
-    mixed = [pair(recipe, samples[0].key, first_view + i, n) for i in range(repeats)]
+    digests = tuple(xxhash.xxh3_64_hexdigest(canvas[i]) for i in range(repeats))
+    return replace(
+        _decided(samples, recipe, block, first_view, chosen), pixels=torch.from_numpy(canvas), digests=digests
+    )
+
+
+def pack_visit(
+    shards: Shards, recipe: Recipe, block: Block, first_view: int, repeats: int, memory: np.ndarray
+) -> tuple[DrawnVisit, "Packed"]:
+    """The same visit for a device that draws: packed into ``memory``, uint8 and contiguous; without pixels and digests."""
+    from pipeline.views.packed import pack_block  # with numba, which need not be there for ``pil``
+
+    samples = shards.read(block)
+    chosen, what = pack_block(samples, recipe, first_view, repeats, memory, shards.rule)
+    return _decided(samples, recipe, block, first_view, chosen), what
+
+
+def _decided(
+    samples: list[Sample], recipe: Recipe, block: Block, first_view: int, chosen: list[list[View]]
+) -> DrawnVisit:
+    """A visit without pixels."""
+    mixed = [pair(recipe, samples[0].key, first_view + i, len(samples)) for i in range(len(chosen))]
     return DrawnVisit(
         block=block,
         first_view=first_view,
-        pixels=torch.from_numpy(canvas),
+        pixels=torch.empty(0, dtype=torch.uint8),
         plan=FinishPlan.stack([finish_plan(of, by, recipe.erase.count) for of, by in zip(chosen, mixed)]),
         pairs=torch.from_numpy(np.stack([by.pairs for by in mixed])),
         labels=torch.tensor([sample.label for sample in samples]),
-        digests=tuple(xxhash.xxh3_64_hexdigest(canvas[i]) for i in range(repeats)),
+        digests=(),
     )

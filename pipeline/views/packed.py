@@ -5,18 +5,20 @@ Of each image the rectangle around its views' crops is packed, then come two tab
 and at any time, because the bits are the same.
 """
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from PIL import Image
 
 from pipeline.data.images import STORED, Rule
-from pipeline.data.shards import Sample
+from pipeline.data.shards import Sample, Shards
 from pipeline.views import draw
 from pipeline.views.affine import about_the_middle
-from pipeline.views.choose import View, choose
+from pipeline.views.choose import Box, View, choose
 from pipeline.views.kernels import overlap
 from pipeline.views.policies import Op, parse
 from pipeline.views.recipe import Recipe
@@ -82,7 +84,8 @@ class Packer:
     def add(self, image: np.ndarray, views: Sequence[View]) -> None:
         """The next image, uint8 (H, W, 3) and contiguous, and its views, in this order."""
         sent = [view for view in views if drawable(view, self.recipe)]
-        part, top, left = _around(image, sent)
+        top, left, height, width = _around([_needed(view, self.recipe) for view in sent])
+        part = image[top : top + height, left : left + width]
         if self.at + part.size + (self.missing - len(sent)) * self.pixels > self.end:
             sent = []
         source = self.at
@@ -146,12 +149,47 @@ def pack_block(
     return [list(of) for of in zip(*chosen)], packer.finish(by_view)
 
 
-def _around(image: np.ndarray, views: Sequence[View]) -> tuple[np.ndarray, int, int]:
-    """The part of ``image`` around the crops of ``views``, and where it begins."""
-    boxes = [view.box for view in views] or [(0, 0, 0, 0)]
+def block_room(shards: Shards, recipe: Recipe, repeats: int) -> int:
+    """Bytes that hold a packed block of r = ``repeats`` views of each image. The images of a block share 1.3 times what those
+    of the first blocks need, at least the bytes of the drawn views and at most twice as many."""
+    sizes = []
+    for block in shards.blocks[:2]:
+        for sample in shards.read(block):
+            with Image.open(io.BytesIO(sample.data)) as image:  # reads the header only
+                width, height = image.size
+            views = [choose(recipe, sample.key, i, height, width) for i in range(repeats)]
+            _, _, height, width = _around([_needed(view, recipe) for view in views])
+            sizes.append(3 * height * width)
+    rows = repeats * max(block.samples for block in shards.blocks)
+    drawn = rows * 3 * recipe.size**2
+    wanted = int(1.3 * sum(sizes) / len(sizes) * rows / repeats)
+    return max(drawn, min(wanted, 2 * drawn)) + table_bytes(recipe, rows)
+
+
+def _around(boxes: Sequence[Box]) -> Box:
+    """The smallest box around all ``boxes``."""
+    if not boxes:
+        return 0, 0, 0, 0
     top, left = min(box[0] for box in boxes), min(box[1] for box in boxes)
     bottom, right = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
-    return image[top:bottom, left:right], top, left
+    return top, left, bottom - top, right - left
+
+
+def _needed(view: View, recipe: Recipe) -> Box:
+    """The part of a view's crop that its pixels depend on: all of it, unless it is scaled to more than the view."""
+    size, (top, left, height, width) = recipe.size, view.box
+    if view.scaled == (size, size) and view.window == (0, 0):
+        return view.box
+    filter_ = 2.0 if recipe.interpolation == "bicubic" else 1.0
+    spans = []
+    for n_in, n_out, window in zip((height, width), view.scaled, view.window):
+        _, first, count = overlap(window, size, n_out)
+        scale = n_in / n_out
+        reach = filter_ * max(1.0, scale) + 1.0
+        start, stop = max(0, math.floor(first * scale - reach)), min(n_in, math.ceil((first + count) * scale + reach))
+        spans.append((start, stop - start) if count > 0 else (0, 1))
+    (down, rows), (along, columns) = spans
+    return top + down, left + along, rows, columns
 
 
 def drawable(view: View, recipe: Recipe) -> bool:

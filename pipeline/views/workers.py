@@ -1,93 +1,43 @@
 """Processes that read and draw visits ahead, in the order of need, into a ring of shared memory.
 
 The DataLoader is torch's own. Its sampler is called in this process and takes a free slot of the ring for each visit; a
-worker draws into that slot, writes the plan, digests and targets behind the pixels, and sends the slot's number. Workers
-hold no lock, and are killed when they are no longer needed or when their parent dies. One that ends, fails or hangs ends
-the run with one sentence.
+worker draws into that slot, writes the plan, digests and targets behind the pixels, and sends the slot's number. Where the
+device draws, the worker packs instead, and visits that have come are drawn ahead while there are places on the device.
+Workers hold no lock, and are killed when they are no longer needed or when their parent dies. One that ends, fails or hangs
+ends the run with one sentence.
 """
 
 import atexit
-import ctypes
+import math
 import multiprocessing
-import os
 import pickle
 import signal
 import threading
 import time
-import traceback
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from pipeline.data.shards import Block, Shards
-from pipeline.runtime.errors import Interrupted, PipelineError, RetryError, first_line
+from pipeline.data.shards import Shards
+from pipeline.runtime import units
+from pipeline.runtime.errors import Interrupted, RetryError, first_line
 from pipeline.runtime.machine import GRACE, patience, stop_signal
 from pipeline.runtime.progress import say
-from pipeline.views.choose import Targets, Visit
+from pipeline.views.choose import Visit
 from pipeline.views.draw import compile_kernels
-from pipeline.views.drawn import DrawnVisit, draw_visit
-from pipeline.views.finish import FinishPlan
+from pipeline.views.drawn import DrawnVisit
+from pipeline.views.places import Arrival, Places, drawer
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import Ring, RingSize, ring_size
-
-
-class Lookup(Protocol):
-    """What is known of a visit beforehand; picklable. The call is a worker's, the refusal this process's."""
-
-    def __call__(self, visit: Visit, block: Block) -> tuple[Targets | None, tuple[str, ...]]:
-        """Its targets, if there are any, and the digests that its views must have, none where they are not compared."""
-
-    def refuse(self, drawn: DrawnVisit) -> None:
-        """Raises the refusal of a visit that has other digests."""
-
+from pipeline.views.tasks import Failure, Lookup, Task, Visits, leave_all_to_the_parent
 
 _POLL = 0.5  # seconds between two looks at the workers and at signals, while no view comes
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What a worker raised, as plain data, which any process can read."""
-
-    kind: type[PipelineError]
-    text: str
-
-
-class _Visits(Dataset[Any]):
-    """Draws a visit into its slot: (slot, visit, bytes written behind the pixels)."""
-
-    def __init__(self, shards: Shards, recipe: Recipe, ring: Ring, lookup: Lookup | None) -> None:
-        self.shards, self.recipe, self.ring, self.lookup = shards, recipe, ring, lookup
-
-    def __getitem__(self, task: tuple[int, Visit]) -> tuple[int, Visit, int]:
-        slot, visit = task
-        try:
-            return slot, visit, self.ring.write(slot, pickle.dumps(self._draw(slot, visit), pickle.HIGHEST_PROTOCOL))
-        except PipelineError as error:
-            failure = _Failure(_base(type(error)), str(error))
-        except MemoryError:
-            failure = _Failure(RetryError, f"{self._place(visit)}: out of memory; set DISTIL_WORKERS lower")
-        except Exception as error:  # whatever it is: one sentence instead of another process's traceback
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            what = f"{type(error).__name__}: {first_line(error)} ({last.filename}:{last.lineno})"
-            failure = _Failure(RetryError, f"{self._place(visit)}: drawing failed: {what}")
-        return slot, visit, self.ring.write(slot, pickle.dumps(failure))
-
-    def _place(self, visit: Visit) -> str:
-        block = self.shards.blocks[visit.block]
-        return f"{self.shards.names[block.shard]}, block {block.index}, views from {visit.first_view} on"
-
-    def _draw(self, slot: int, visit: Visit) -> tuple[Any, ...]:
-        block = self.shards.blocks[visit.block]
-        place = self.ring.pixels(slot, visit.repeats, block.samples, self.recipe.size)
-        drawn = draw_visit(self.shards, self.recipe, block, visit.first_view, visit.repeats, place)
-        known = self.lookup(visit, block) if self.lookup else (None, ())
-        plan = [getattr(drawn.plan, field.name).numpy() for field in fields(FinishPlan)]
-        return plan, drawn.pairs.numpy(), drawn.labels.numpy(), drawn.digests, known
 
 
 class VisitReader(Iterator[DrawnVisit]):
@@ -110,16 +60,21 @@ class VisitReader(Iterator[DrawnVisit]):
         self.shards, self.recipe, self.grace, self.waited = shards, recipe, grace, 0.0
         self._patience, self._lookup = patience(), lookup
         compile_kernels()  # before workers start, so that none of them compiles
+        self._places, size = _places(recipe, size)
+        self._all_placed, self._may_pack = size.all_placed, math.inf if size.all_placed else size.places
         self._ring = Ring(size)
+        self._given: deque[int] = deque()  # slots whose visits have not come yet
+        self._come: deque[Callable[[], DrawnVisit]] = deque()
+        self._views = self._drawn_here = 0
         loader = DataLoader(
-            _Visits(shards, recipe, self._ring, lookup),
+            Visits(shards, recipe, self._ring, lookup),
             batch_size=None,
-            sampler=((self._ring.take(), visit) for visit in visits),  # called here: ``size.slots`` always suffice
+            sampler=self._tasks(visits),  # called here: ``size.slots`` always suffice
             num_workers=size.workers,
             prefetch_factor=size.ahead if size.workers else None,
             timeout=_POLL if size.workers else 0,
             collate_fn=_same,
-            worker_init_fn=_leave_all_to_the_parent,
+            worker_init_fn=leave_all_to_the_parent,
             generator=torch.Generator(),  # else a loader draws from the global one, and a resumed run drops other paths
         )
         self._processes: list[Any] = []
@@ -127,9 +82,18 @@ class VisitReader(Iterator[DrawnVisit]):
         atexit.register(self.close)  # before multiprocessing's own hook, which waits for its children
         try:
             self._stream = self._start(loader)
+            if self._places is not None:
+                self._places.read_from(torch.from_numpy(self._ring.memory))
         except BaseException:
             self.close()
             raise
+
+    def _tasks(self, visits: Iterable[Visit]) -> Iterator[Task]:
+        for visit in visits:
+            pack = self._may_pack > 0
+            self._may_pack -= pack
+            self._given.append(self._ring.take())
+            yield self._given[-1], visit, pack
 
     def _start(self, loader: DataLoader[Any]) -> Any:
         # Where workers come from a server (Python 3.14), it imports torch once, instead of each worker
@@ -155,29 +119,47 @@ class VisitReader(Iterator[DrawnVisit]):
     def __next__(self) -> DrawnVisit:
         start = time.perf_counter()
         try:
-            slot, visit, length = self._wait()
+            if not self._come:
+                self._come.append(self._receive())
+            self.draw_ahead()
+            return self._come.popleft()()
         except StopIteration:
             self.close()
             raise
         finally:
             self.waited += time.perf_counter() - start
+
+    def draw_ahead(self) -> None:
+        """Has the device draw the visits that have come and for which it has places; waits for nothing."""
+        if self._places is not None and self._all_placed:
+            while self._places.free and self._given and self._ring.is_written(self._given[0]):
+                self._come.append(self._receive())
+
+    def _receive(self) -> Callable[[], DrawnVisit]:
+        """Waits for the next message; what comes out hands its visit out, or raises what its worker raised."""
+        slot, visit, length = self._wait()
+        self._given.popleft()
         content = pickle.loads(self._ring.read(slot, length))
-        if isinstance(content, _Failure):
-            raise content.kind(content.text)
-        plan, pairs, labels, digests, (targets, expected) = content
-        block = self.shards.blocks[visit.block]
-        drawn = DrawnVisit(
-            block=block,
-            first_view=visit.first_view,
-            pixels=torch.from_numpy(self._ring.pixels(slot, visit.repeats, block.samples, self.recipe.size)),
-            plan=FinishPlan(*map(torch.from_numpy, plan)),
-            pairs=torch.from_numpy(pairs),
-            labels=torch.from_numpy(labels),
-            digests=digests,
-            targets=targets,
-            slot=slot,
-        )
-        if self._lookup is not None and expected and expected != digests:
+        if isinstance(content, Failure):
+            return partial(_refuse, content)
+        block, size = self.shards.blocks[visit.block], self.recipe.size
+        drawn, arrival = content.visit(block, visit.first_view), None
+        self._views += visit.repeats * block.samples
+        if self._places is not None and content.packed is not None:
+            arrival = self._places.bring(torch.from_numpy(self._ring.packed(slot)), content.packed, visit.repeats)
+            self._ring.free_after(slot, arrival.copied)
+            self._drawn_here += content.packed.drawn
+            drawn = replace(drawn, pixels=arrival.pixels, place=arrival.place)
+        else:
+            pixels = torch.from_numpy(self._ring.pixels(slot, visit.repeats, block.samples, size))
+            self._drawn_here += visit.repeats * block.samples
+            drawn = replace(drawn, pixels=pixels, slot=slot)
+        return partial(self._hand_out, drawn, content.expected, arrival)
+
+    def _hand_out(self, drawn: DrawnVisit, expected: tuple[str, ...], arrival: Arrival | None) -> DrawnVisit:
+        if arrival is not None:
+            drawn = replace(drawn, digests=arrival.digests())
+        if self._lookup is not None and expected and expected != drawn.digests:
             self._lookup.refuse(drawn)
         return drawn
 
@@ -207,19 +189,31 @@ class VisitReader(Iterator[DrawnVisit]):
                 raise RetryError(f"loader process {process.pid} {_end(process.exitcode)}; run the same command again")
 
     def release(self, drawn: DrawnVisit) -> None:
-        """Gives the slot of ``drawn`` back; its pixels will be overwritten."""
-        self._ring.free(drawn.slot)
+        """Gives the memory of ``drawn`` back; its pixels will be overwritten."""
+        if self._places is not None and drawn.place >= 0:
+            self._places.release(drawn.place)
+            self._may_pack += 1
+        else:
+            self._ring.free(drawn.slot)
 
     def close(self) -> None:
         """Kills the workers: one that is stopped or hangs ignores a polite shutdown."""
-        if hasattr(self._stream, "_shutdown"):
+        if hasattr(self._stream, "_shutdown") and not self._stream._shutdown:
             self._stream._shutdown = True  # torch's own end takes a lock, and a worker may be killed while it has it
+            if self._stream._worker_pids_set:  # else the next loader is refused if it gets this one's id
+                torch._C._remove_worker_pids(id(self._stream))
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.join()
         self._processes = []
         self._stream = iter(())
+        if self._places is not None:
+            self._places.close()
+            if self._drawn_here:
+                share = f"{self._drawn_here:,} of {self._views:,} views ({self._drawn_here / self._views:.1%})"
+                say(f"loader processes drew {share}, {self._places.drawer.device} the others")
+            self._places = None
         atexit.unregister(self.close)
 
     def __enter__(self) -> "VisitReader":
@@ -243,13 +237,26 @@ def read_visits(
             reader.release(drawn)
 
 
+def _places(recipe: Recipe, size: RingSize) -> tuple[Places | None, RingSize]:
+    """Memory on the device as ``size`` says; where the device is short of it, there is none, and the CPU draws."""
+    made = drawer(recipe) if size.places else None
+    if made is None:
+        return None, size
+    try:
+        return Places(made, size.places, size.place), size
+    except torch.cuda.OutOfMemoryError:
+        say(
+            f"views are drawn by the kernels for CPUs: {made.device} has no {units.size(size.places * size.place)} for them"
+        )
+        return None, replace(size, places=0)
+
+
+def _refuse(failure: Failure) -> DrawnVisit:
+    raise failure.kind(failure.text)
+
+
 def _same(item: Any) -> Any:
     return item
-
-
-def _base(kind: type[PipelineError]) -> type[PipelineError]:
-    """The nearest class of runtime.errors, which any process can unpickle."""
-    return next(base for base in kind.__mro__ if base.__module__ == PipelineError.__module__)
 
 
 def _end(code: int | None) -> str:
@@ -265,14 +272,3 @@ def _is_stopped(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "tT"
     except OSError:
         return False
-
-
-def _leave_all_to_the_parent(worker: int) -> None:
-    """Ignores the signals that Slurm sends to the whole process group, so that the parent can save. PDEATHSIG kills the
-    worker when its parent dies, even where it is stopped or waits for a disk."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # it died before the line above
-        os._exit(1)

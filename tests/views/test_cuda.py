@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 
+from pipeline.base import engine
 from pipeline.runtime.errors import UsageError
-from pipeline.views import cuda, device
+from pipeline.views import cuda, places
 from pipeline.views.recipe import Recipe
 
 APPROXIMATE = rb"sqrt\.approx|div\.(?:approx|full)\.f32|rcp\.approx|\.ftz"
@@ -27,7 +28,7 @@ def test_without_the_flag_operations_are_fused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_unknown_gpu_is_a_sentence() -> None:
-    with pytest.raises(cuda.Unavailable, match=r"^NVRTC can't compile for sm_1: .*invalid value for --gpu-arch"):
+    with pytest.raises(engine.Unavailable, match=r"^NVRTC can't compile for sm_1: .*invalid value for --gpu-arch"):
         cuda.compiled("sm_1", "CUBIN")
 
 
@@ -42,7 +43,7 @@ def test_where_kernels_cannot_be_had_the_cpu_draws_and_that_is_said(
         monkeypatch.setenv("CXX", "no-such-compiler")
     else:
         monkeypatch.setattr(cuda, "_OnCpu", lambda: cuda._loaded("libcuda.so.0"))
-    assert device.drawer(recipe) is None and device.drawer(recipe) is None
+    assert places.drawer(recipe) is None and places.drawer(recipe) is None
     cuda.kernels.cache_clear()
     said = capsys.readouterr().out
     assert said.count("views are drawn by the kernels for CPUs: cpu can't draw them: ") == 1
@@ -52,10 +53,10 @@ def test_an_engine_that_needs_a_gpu_is_refused_without_one(monkeypatch: pytest.M
     monkeypatch.setenv("DISTIL_ENGINE", "cuda")
     monkeypatch.setenv("DISTIL_DEVICE", "cpu")
     with pytest.raises(UsageError, match=r"^DISTIL_ENGINE is cuda, but the device is cpu; unset it, or run where"):
-        device.drawer(Recipe(seed=0, size=8))
+        places.drawer(Recipe(seed=0, size=8))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_draws_what_the_cpu_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTIL_ENGINE", "cuda")
-    assert device.drawer(Recipe(seed=1, size=96)) is not None
+    assert places.drawer(Recipe(seed=1, size=96)) is not None

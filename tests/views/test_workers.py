@@ -19,7 +19,7 @@ from pipeline.student import train
 from pipeline.teacher import fit
 from pipeline.training import loop
 from pipeline.training.config import FitConfig
-from pipeline.views import validation, workers
+from pipeline.views import tasks, validation, workers
 from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
 from pipeline.views.ring import ring_size
@@ -118,7 +118,7 @@ def test_a_worker_that_ends_in_any_way_ends_the_run_with_one_sentence(
     world: World, monkeypatch: pytest.MonkeyPatch, fault: Any, kind: type[PipelineError], sentence: str
 ) -> None:
     monkeypatch.setenv("DISTIL_TIMEOUT", "1")
-    monkeypatch.setattr(workers, "draw_visit", fault)
+    monkeypatch.setattr(tasks, "draw_visit", fault)
     with pytest.raises(kind, match=sentence) as refusal, read(world) as reader:
         started = pids()
         next(reader)
@@ -137,7 +137,7 @@ def test_a_worker_that_ends_while_others_start_ends_the_run_as_well(
         until(lambda: len(started) < 2 or any(gone(pid) for pid in started))
         yield Visit(1, 0, 3, 0)
 
-    monkeypatch.setattr(workers, "draw_visit", killed)
+    monkeypatch.setattr(tasks, "draw_visit", killed)
     monkeypatch.setattr("torch.utils.data._utils.signal_handling._SIGCHLD_handler_set", False)
     size = ring_size(world.shards, world.recipe, 3, 2)
     with (
@@ -174,7 +174,7 @@ def evaluated(world: World, folder: Path) -> Any:
 def test_every_stage_ends_when_a_worker_is_killed(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Any
 ) -> None:
-    monkeypatch.setattr(workers, "draw_visit", killed)
+    monkeypatch.setattr(tasks, "draw_visit", killed)
     monkeypatch.setattr(validation, "_ENOUGH", 1)  # else so few images are drawn without a worker
     with pytest.raises(RetryError, match="was killed"):
         stage(world, tmp_path / "run")
@@ -187,7 +187,7 @@ def test_a_signal_ends_a_wait_for_views(world: World, monkeypatch: pytest.Monkey
         os.kill(os.getppid(), number)
         time.sleep(GUARD)
 
-    monkeypatch.setattr(workers, "draw_visit", signals_and_hangs)
+    monkeypatch.setattr(tasks, "draw_visit", signals_and_hangs)
     signal.signal(number, signal.SIG_DFL)  # tests that run under nohup have SIGHUP ignored, and then it stays so
     stop = StopSignal()
     with (
@@ -217,7 +217,7 @@ def test_a_training_that_is_told_to_stop_while_it_waits_saves_and_goes_on(
         done.value = step + 1
 
     with monkeypatch.context() as patch:
-        patch.setattr(workers, "draw_visit", hangs_at_the_fifth)
+        patch.setattr(tasks, "draw_visit", hangs_at_the_fifth)
         with pytest.raises(RetryError, match=r"^s: stopped by SIGTERM at step 6 of 12, saved; run the same command"):
             trained(world, tmp_path / "parts", observe=observe)
     assert pids() == []
@@ -242,7 +242,7 @@ def test_workers_die_with_their_parent_hold_no_lock_and_use_no_dev_shm(
         there.send(os.getpid())
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    monkeypatch.setattr(workers, "draw_visit", tells_and_stops)
+    monkeypatch.setattr(tasks, "draw_visit", tells_and_stops)
     run = multiprocessing.get_context("fork").Process(target=trained, args=(world, tmp_path / "run", 2))
     run.start()
     there.close()  # else the end of the run would not be seen here

@@ -1,0 +1,134 @@
+"""Visits on the device: packed bytes leave a slot of the ring, and pixels of views lie in a place on the device.
+
+A visit is copied and drawn on the drawer's own stream, beside what the model does. The slot is free as soon as it is copied,
+the place as soon as the work that was queued before its release is done.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipeline.base import engine
+from pipeline.base.engine import Unavailable
+from pipeline.runtime.errors import RetryError, first_line
+from pipeline.runtime.machine import device as pick_device
+from pipeline.runtime.memory import free_memory
+from pipeline.views.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.views.device import Drawer
+    from pipeline.views.packed import Packed
+
+_SHARE = 0.25  # of the device's memory, for visits; the rest is for models, gradients and steps
+
+
+def drawer(recipe: Recipe) -> "Drawer | None":
+    """What draws on this process's device, None where a CPU draws. Raises UsageError where DISTIL_ENGINE asks for a GPU and
+    the device is none."""
+    where = pick_device()
+    if not engine.on_device(where.type):
+        return None
+    from pipeline.views.device import tested_drawer  # with numba, which need not be there for ``pil``
+
+    return tested_drawer(recipe, where if where.type == "cuda" else torch.device("cpu"))
+
+
+def memory(device: torch.device) -> int:
+    """Bytes of the device for visits."""
+    if device.type == "cpu":
+        return int(_SHARE * free_memory())
+    return int(_SHARE * torch.cuda.get_device_properties(device).total_memory)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A visit in place ``place``, whose pixels and digests are there when ``done`` is reached. ``copied``: the packed bytes
+    are no longer needed."""
+
+    place: int
+    pixels: torch.Tensor
+    found: torch.Tensor  # int64 (r,) on the CPU
+    copied: Any
+    done: Any
+
+    def digests(self) -> tuple[str, ...]:
+        """Waits for the visit."""
+        self.done.synchronize()
+        return tuple(f"{value:016x}" for value in self.found.numpy().view(np.uint64).tolist())
+
+
+class Places:
+    """``count`` places of ``size`` bytes on the drawer's device. Raises torch.cuda.OutOfMemoryError."""
+
+    def __init__(self, drawer: "Drawer", count: int, size: int) -> None:
+        self.drawer = drawer
+        self.of_device = torch.get_device_module(drawer.device)
+        self.places = torch.empty((count, size), dtype=torch.uint8, device=drawer.device)
+        self.ring = torch.empty(0, dtype=torch.uint8)
+        self.sent = torch.empty(0, dtype=torch.uint8, device=drawer.device)
+        self.standing: torch.Tensor | None = None
+        self.pinned = False
+        self.free: deque[tuple[int, Any]] = deque((place, None) for place in range(count))
+        self.last: Any = None
+        drawer.stream.wait_stream(self.of_device.current_stream(drawer.device))  # which may still use this memory
+
+    def read_from(self, ring: torch.Tensor) -> None:
+        """``ring``: all of its memory, uint8, which is locked for the device; where that is refused, each visit is copied
+        into a piece of locked memory first."""
+        self.ring = ring
+        try:
+            self.drawer.kernels.pin(ring.data_ptr(), ring.numel())
+            self.pinned = True
+        except Unavailable:
+            self.standing = torch.empty(0, dtype=torch.uint8, pin_memory=True)
+
+    def bring(self, packed: torch.Tensor, what: "Packed", repeats: int) -> Arrival:
+        """Copies the visit in ``packed``, uint8 on the CPU, and draws it, without a wait. Raises RetryError."""
+        place, released = self.free.popleft()
+        size, stream = self.drawer.recipe.size, self.drawer.stream
+        pixels = self.places[place, : what.views * 3 * size**2].view(repeats, -1, 3, size, size)
+        source = self._locked(packed[: what.bytes])
+        try:
+            with self.of_device.stream(stream):
+                if released is not None:
+                    stream.wait_event(released)
+                if self.sent.numel() < what.bytes:
+                    self.sent = torch.empty(len(packed), dtype=torch.uint8, device=self.drawer.device)
+                self.sent[: what.bytes].copy_(source, non_blocking=True)
+                copied = self._event(stream)
+                self.drawer.draw(self.sent, what, pixels)
+                found = self.drawer.digests(pixels).to("cpu", non_blocking=self.drawer.device.type == "cuda")
+                self.last = self._event(stream)
+        except Unavailable as error:
+            raise RetryError(
+                f"{self.drawer.device}: drawing failed: {first_line(error)}; run the same command again, or set "
+                f"DISTIL_ENGINE=kernels"
+            ) from None
+        return Arrival(place, pixels, found, copied, self.last)
+
+    def release(self, place: int) -> None:
+        """Gives the place back; what is queued on the current stream may still read it."""
+        self.free.append((place, self._event(self.of_device.current_stream(self.drawer.device))))
+
+    def close(self) -> None:
+        if self.last is not None:
+            self.last.synchronize()
+        if self.pinned:
+            self.drawer.kernels.unpin(self.ring.data_ptr())
+
+    def _locked(self, packed: torch.Tensor) -> torch.Tensor:
+        if self.standing is None:
+            return packed
+        if self.last is not None:
+            self.last.synchronize()
+        if self.standing.numel() < packed.numel():
+            self.standing = torch.empty(2 * packed.numel(), dtype=torch.uint8, pin_memory=True)
+        return self.standing[: packed.numel()].copy_(packed)
+
+    def _event(self, stream: Any) -> Any:
+        event = self.of_device.Event()
+        event.record(stream)
+        return event

@@ -1,0 +1,102 @@
+"""Visits that a device draws: packed by workers, drawn ahead, with the pixels and digests of the CPU; on a CPU by the same
+code (DISTIL_ENGINE=cuda-on-cpu)."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from pipeline.runtime.errors import IntegrityError
+from pipeline.student.train import make_schedule
+from pipeline.training.batches import Batch, Loader
+from pipeline.views import places, ring
+from pipeline.views.choose import Visit
+from pipeline.views.drawn import draw_visit
+from pipeline.views.ring import ring_size
+from pipeline.views.tasks import AlsoOnCpu
+from pipeline.views.workers import VisitReader, read_visits
+from tests.support.world import World, make_world, training
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def _engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTIL_ENGINE", "cuda-on-cpu")
+    monkeypatch.setenv("DISTIL_DEVICE", "cpu")
+
+
+def visits(world: World) -> list[Visit]:
+    return [Visit(block.index, first, 3, 0) for first in (0, 3) for block in world.shards.blocks]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_device_draws_the_visits_that_the_cpu_draws(world: World, workers: int) -> None:
+    wanted = visits(world)
+    for visit, drawn in zip(wanted, read_visits(world.shards, world.recipe, wanted, 3, workers), strict=True):
+        expected = draw_visit(world.shards, world.recipe, world.shards.blocks[visit.block], visit.first_view, 3)
+        assert drawn.place >= 0 and drawn.digests == expected.digests
+        assert torch.equal(drawn.pixels, expected.pixels) and torch.equal(drawn.pairs, expected.pairs)
+
+
+def test_visits_are_drawn_ahead_while_there_are_places(world: World) -> None:
+    wanted = visits(world)
+    with VisitReader(world.shards, world.recipe, wanted, ring_size(world.shards, world.recipe, 3, 1, held=2)) as reader:
+        held = [next(reader), next(reader)]
+        while len(reader._come) < 3:  # five places, two of them held
+            reader.check()
+            reader.draw_ahead()
+        assert len({drawn.place for drawn in held}) == 2 and not reader._places.free
+        reader.release(held.pop())
+        assert len([*reader._come]) == 3 and len(reader._places.free) == 1
+
+
+def taken(world: World, workers: int) -> Iterator[Batch]:
+    config = training(world, 6, lanes=2, window=2)
+    schedule = make_schedule(config, world.shards, 6)
+    return Loader(schedule, range(2), world.shards, world.recipe, torch.device("cpu"), workers).batches(0, 6)
+
+
+@pytest.mark.parametrize("room", [100, 5, 3, 0])
+def test_what_does_not_fit_on_the_device_stays_in_the_ring_and_batches_are_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Four visits are held: all of them fit, with one ahead, three of them, none."""
+    size = ring_size(world.shards, world.recipe, 3, 1)
+    monkeypatch.setattr(ring, "memory", lambda device: room * size.place)
+    found = [batch.images for batch in taken(world, 1)]
+    monkeypatch.setenv("DISTIL_ENGINE", "kernels")
+    assert all(torch.equal(one, two.images) for one, two in zip(found, taken(world, 1), strict=True))
+
+
+def test_memory_on_the_device_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "; 3 visits on the device: 885 kB" in str(ring_size(world.shards, world.recipe, 3, 1))
+    monkeypatch.setenv("DISTIL_ENGINE", "kernels")
+    assert "device" not in str(ring_size(world.shards, world.recipe, 3, 1))
+
+
+def test_a_visit_that_the_cpu_draws_otherwise_ends_the_run(world: World) -> None:
+    wanted = visits(world)
+    assert (
+        len(list(read_visits(world.shards, world.recipe, wanted, 3, 1, AlsoOnCpu(world.shards, world.recipe, 1)))) == 22
+    )
+    other = world.recipe.model_copy(update={"seed": world.recipe.seed + 1})
+    with pytest.raises(
+        IntegrityError, match=r"000000.tar, block 0, views from 0 on: cpu draws other pixels than the CPU"
+    ):
+        next(read_visits(world.shards, world.recipe, wanted, 3, 1, AlsoOnCpu(world.shards, other, 1)))
+
+
+def test_some_visits_are_drawn_twice_in_every_cache(world: World) -> None:
+    also = AlsoOnCpu(world.shards, world.recipe, 4)
+    due = [also(visit, world.shards.blocks[visit.block])[1] != () for visit in visits(world)]
+    assert 0 < sum(due) < len(due)
+
+
+def test_places_are_none_where_the_cpu_draws(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert places.drawer(world.recipe) is not None
+    monkeypatch.delenv("DISTIL_ENGINE")
+    assert places.drawer(world.recipe) is None
