@@ -3,7 +3,7 @@
     DIRECTORY/step-00000800/state.pt         what torch saves
     DIRECTORY/step-00000800/checkpoint.json  step, bytes, sha256; written last
 
-Writing over the last checkpoint destroyed it in 74 of 80 kills, and torch does not notice a flipped bit.
+In a trial that wrote over the last checkpoint, 74 of 80 kills destroyed it; and torch does not notice a flipped bit.
 """
 
 import os
@@ -28,19 +28,19 @@ _KEPT = 2  # so that a damaged one has one before it
 def save(directory: Path, step: int, state: dict[str, Any]) -> Path:
     """Writes ``state`` as the checkpoint of ``step`` and deletes all but the newest two.
 
-    ``state`` may hold tensors, numbers, text, bytes, None, and dicts, lists, tuples and sets of them, which is what can
-    be read back without running code. One process writes; a step that was saved before is replaced. Raises TypeError
-    for anything else, and OSError if the disk is full: the earlier checkpoints are untouched.
+    ``state`` may hold tensors, numbers, text, bytes, None, and dicts, lists, tuples and sets of them, which can be read back
+    without running code. One process writes; a step that was saved before is replaced. Raises TypeError for anything else,
+    and OSError if the disk is full; the earlier checkpoints then stay as they are.
     """
-    _plain(state, "state")
+    _require_data(state, "state")
     for leftover in directory.glob(f".{_PREFIX}*.partial"):  # of a killed save
         shutil.rmtree(leftover)
     target = directory / f"{_PREFIX}{step:08d}"
-    # What is replaced was damaged and passed over by ``latest``, or saved by a run that started anew.
+    # A step saved before was damaged, so that ``latest`` skipped it, or is of an earlier run.
     with files.whole_directory(target, ("state.pt", "checkpoint.json")) as fresh:
         _write(fresh, step, state)
     steps = dict(_checkpoints(directory))
-    # A later step than the one just saved is of a run that was given up: ``latest`` must not go on from it.
+    # A later step than this one is of a run that was given up; ``latest`` must not go on from it.
     gone = [number for number in steps if number > step] + sorted(n for n in steps if n <= step)[:-_KEPT]
     for number in gone:
         shutil.rmtree(steps[number])
@@ -62,14 +62,14 @@ def _write(fresh: Path, step: int, state: dict[str, Any]) -> None:
 
 
 def _record(path: Path, step: int) -> dict[str, Any]:
-    """What ``checkpoint.json`` says of the file ``path``."""
+    """The content of ``checkpoint.json`` for the file ``path``."""
     return {"version": _VERSION, "step": step, "bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
 
 
 def latest(directory: Path) -> tuple[int, dict[str, Any]] | None:
     """The newest whole checkpoint as (step, state) with tensors on the CPU, or None if there is none.
 
-    A damaged one is said and the one before it is taken. Raises IntegrityError if all are damaged.
+    It warns of a damaged one and takes the one before it. Raises IntegrityError if all are damaged.
     """
     found = sorted(_checkpoints(directory), reverse=True)
     problems = []
@@ -120,15 +120,15 @@ def _read(path: Path, step: int) -> dict[str, Any]:
     return state
 
 
-def _plain(value: object, where: str) -> None:
+def _require_data(value: object, where: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str | int | float | tuple):
                 raise TypeError(f"{where}: expected a plain key, found {type(key).__name__}")
-            _plain(item, f"{where}[{key!r}]")
+            _require_data(item, f"{where}[{key!r}]")
     elif isinstance(value, list | tuple | set):
         for i, item in enumerate(value):
-            _plain(item, f"{where}[{i}]")
+            _require_data(item, f"{where}[{i}]")
     elif value is not None and not isinstance(value, Tensor | bool | int | float | str | bytes):
         raise TypeError(f"{where}: expected tensors, numbers and text, found {type(value).__name__}")
 

@@ -1,7 +1,7 @@
-"""What a run tells a person while it goes on: images per second, waiting, curves for TensorBoard.
+"""What a person watches during a run: images per second, waiting, curves for TensorBoard.
 
-Times are of this machine and this run, so they are no output: they stay beside the checkpoints and in no file that DVC
-hashes, or a student trained again to the same bits would have another hash.
+Times are of this machine and run, so they stay beside the checkpoints and in no file that DVC hashes: a student trained again
+to the same bits has the same hash.
 
     RUN/speed.csv            per epoch: images/s over all ranks, share of the time that rank 0 spent waiting for views
     RUN/tensorboard/TITLE/   the same and every number of log.csv, where TensorBoard is installed
@@ -23,10 +23,8 @@ _COLUMNS = ("epoch", "step", "images_per_s", "waiting")
 
 
 class Journal:
-    """The journal of a run in ``directory`` that goes on from step ``start``: what it held of later steps is dropped.
-
-    Only rank 0 writes. Scoring and its waiting are not counted.
-    """
+    """The journal of a run in ``directory`` that goes on from step ``start``; it drops rows of later steps. Only rank 0
+    writes. Time spent scoring is not counted."""
 
     def __init__(self, title: str, directory: Path, start: int) -> None:
         self.path = directory / "speed.csv"
@@ -47,14 +45,14 @@ class Journal:
         self.since, self.waited, self.samples = time.perf_counter(), 0.0, 0
 
     def watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """``batches``, with the time noted that this process spent waiting for views for them."""
+        """``batches``; sums up how long this process waited for their views."""
         for batch in batches:
             self.waited += batch.waited
             self.samples += len(batch.labels) * world_size()
             yield batch
 
     def note(self, row: dict[str, float]) -> dict[str, float]:
-        """Speed since ``resume``, written down beside the epoch and step of ``row``, a row of the log."""
+        """Speed since ``resume``, written to the file beside the epoch and step of ``row``, a row of the log."""
         seconds = max(time.perf_counter() - self.since, 1e-9)
         speed = {"images_per_s": self.samples / seconds, "waiting": self.waited / seconds}
         self.rows.append({"epoch": row["epoch"], "step": row["step"], **speed})
@@ -77,7 +75,7 @@ class Journal:
 
 
 def _events(directory: Path, start: int) -> Any:
-    """TensorBoard's writer, None where it is not installed; it hides what a killed run wrote after ``start``."""
+    """TensorBoard's writer, None if it is not installed; it hides what a killed run wrote after ``start``."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

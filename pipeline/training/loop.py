@@ -2,12 +2,12 @@
 
 Killed at any point it goes on from the last checkpoint, on a CPU in float32 to the same bits as an uninterrupted run of
 the same world size and number of threads (a GPU's attention may add up in another order): the order of the data is a
-function of the step, and a checkpoint holds the rest. The last step is saved as well, so that a finished run that is
-asked for again only hands out its result.
+function of the step, and a checkpoint holds the rest. The last step is saved as well, so that a finished run is not trained
+again.
 
-Decided otherwise than in DeiT's main.py: no "best" checkpoint is kept (its record restarts at 0 on a resume, and picking
-by validation accuracy flatters), a checkpoint holds the state of every generator (DeiT's holds none), and a loss that is
-not finite ends the run as there, but with its steps named and a whole checkpoint before it.
+Differences from DeiT's main.py: no "best" checkpoint is kept (its record restarts at 0 on a resume, and a choice by
+validation accuracy flatters); a checkpoint holds the state of every generator (DeiT's holds none); a loss that is not finite
+ends the run, too, but the sentence names the steps, and the checkpoint before it is whole.
 """
 
 import errno
@@ -70,11 +70,10 @@ def run(title: str, model: nn.Module, task: Task, config: LoopConfig, loader: Lo
     stepper = Stepper(model, config, device)
     scheduler = make_scheduler(stepper.optimizer, config.optimizer, steps, per_epoch)
     average = make_average(model, config.optimizer)
-    # Where an earlier run stopped, this one goes on.
     state = State(title, directory, stepper, average)
     start = state.restore()
     say(f"{title}: {_rate(config)}; speed and curves beside the checkpoints in {directory}")
-    run_libraries.note(title, directory, start, device)
+    run_libraries.note_libraries(title, directory, start, device)
     if start:
         say(f"{title}: goes on from step {start} of {steps}")
     journal, stop = Journal(title, directory, start), StopSignal()

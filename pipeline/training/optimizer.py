@@ -1,8 +1,8 @@
 """Optimiser, learning-rate schedule and weight average, all timm's, from one config.
 
-The defaults are DeiT's (facebookresearch/deit main.py). Decided differently from its code, on purpose: the rate is set
-for every step and not once an epoch (DeiT's first two epochs both run at the warm-up rate, and a resumed run shifts one
-epoch's), and the average of the weights is evaluated as well as stored (DeiT's is never looked at).
+The defaults are DeiT's (facebookresearch/deit main.py). Deliberate differences: the rate is set at every step instead of
+every epoch (DeiT's first two epochs both run at the warm-up rate, and a resumed run shifts one epoch's), and the average of
+the weights is evaluated, too (DeiT only stores it).
 """
 
 import torch
@@ -50,6 +50,6 @@ def make_average(model: nn.Module, config: OptimizerConfig) -> ModelEmaV3 | None
 
 
 def update_average(average: ModelEmaV3, model: nn.Module, config: OptimizerConfig, step: int) -> None:
-    """Takes the weights after step ``step``, counted from 0, into the average. timm counts from 1 and is told the step
-    for the warm-up only, since it would copy the weights at the first."""
+    """Adds the weights after step ``step``, counted from 0, to the average. timm counts from 1, and gets the step for the
+    warm-up only, since it would copy the weights at the first."""
     average.update(model, step=step + 1 if config.ema_warmup else None)

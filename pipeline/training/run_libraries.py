@@ -1,9 +1,9 @@
-"""Which libraries and which type of device made a run: a finished one is handed out only where they are the same.
+"""Which libraries and which type of device made a run: a finished run is reused only if they are unchanged.
 
     RUN/libraries.json   [{"step": from which on, "libraries": {...}}, ...], written before the first step under them
 
-The key of a run holds configuration, data and code, and no library: a newer one lets an unfinished run go on, which is said
-and recorded. A finished run of others stays where it is, for the machine that has them; here a run beside it is made,
+The key of a run holds configuration, data and code, but no library. With other libraries an unfinished run goes on, with a
+warning and a record. A finished run of other libraries stays, for the machine that has them, and a run beside it is made:
 RUN-2, RUN-3 and so on.
 """
 
@@ -23,8 +23,8 @@ _FILE = "libraries.json"
 
 
 def place_of(directory: Path, steps: int, device: torch.device) -> Path:
-    """The directory of the run of ``steps`` steps that is to be handed out, to go on, or to be made: ``directory`` or one
-    beside it. Every rank gives the same answer, since a rank writes only after all have asked."""
+    """The directory of the run of ``steps`` steps, finished or not: ``directory`` or one beside it. Every rank gets the same
+    answer, since ranks write only after all have asked."""
     here = versions(device.type)
     for number in itertools.count(1):
         place = directory if number == 1 else directory.with_name(f"{directory.name}-{number}")
@@ -37,19 +37,19 @@ def place_of(directory: Path, steps: int, device: torch.device) -> Path:
     raise AssertionError("the numbers do not end")
 
 
-def note(title: str, place: Path, step: int, device: torch.device) -> None:
-    """Records that the run in ``place`` goes on from ``step`` with the libraries that are here, and says what changed."""
+def note_libraries(title: str, place: Path, step: int, device: torch.device) -> None:
+    """Records the libraries with which the run in ``place`` goes on from ``step``, and warns of changes."""
     here, made_with = versions(device.type), _history(place)
     if step and made_with and made_with[-1]["libraries"] != here:
         changed = _changes(made_with[-1]["libraries"], here)
         say(f"warning: {title}: goes on from step {step} with other libraries ({changed}): not to the same bits")
     if rank() == 0 and (not made_with or made_with[-1]["libraries"] != here):
-        kept = [entry for entry in made_with if entry["step"] < step]  # of a run that starts anew nothing is left
+        kept = [entry for entry in made_with if entry["step"] < step]  # none for a run that starts again
         write_durably(place / _FILE, canonical_json([*kept, {"step": step, "libraries": here}]))
 
 
 def _history(place: Path) -> list[dict[str, Any]]:
-    """What ``libraries.json`` says; nothing where there is none, or where it is damaged."""
+    """The entries of ``libraries.json``; none if it is absent or damaged."""
     try:
         found = parse_json((place / _FILE).read_bytes())
         return [{"step": int(entry["step"]), "libraries": dict(entry["libraries"])} for entry in found]

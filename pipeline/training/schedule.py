@@ -40,7 +40,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the order depends on. ``blocks``: samples of each block; the other letters are those of CONTRIBUTING.md."""
+    """What the order depends on. ``blocks``: samples of each block; letters as in CONTRIBUTING.md."""
 
     seed: int
     blocks: tuple[int, ...]
@@ -129,8 +129,8 @@ def lanes_of(rank: int, world_size: int, lanes: int, key: str = "training.lanes"
 
 
 def windows(schedule: Schedule, lanes: range, start: int, stop: int) -> Iterator[Window]:
-    """The windows that steps ``start .. stop - 1`` of these lanes need, in the order of need; the first one of a lane
-    without its leading pairs that belong to steps before ``start``."""
+    """The windows that steps ``start .. stop - 1`` of these lanes need, in the order of need; a lane's first one without the
+    pairs of earlier steps."""
     step_pairs = schedule.pairs_per_step
     place = {lane: _locate(schedule, lane, start * step_pairs) for lane in lanes}
     have = dict.fromkeys(lanes, 0)  # pairs of earlier windows not yet given
@@ -155,6 +155,6 @@ def _locate(schedule: Schedule, lane: int, pairs: int) -> tuple[int, int]:
 
 
 def period(wanted: int | None, coverage: int, cycles: int, repeats: int) -> int:
-    """K, the views that a student cycles through: what is asked for, else the V of its cache (``coverage``), else, without
-    a cache, all different."""
+    """K, the views that a student cycles through: the ``wanted`` number, else V of its cache (``coverage``), else always new
+    ones."""
     return wanted or coverage or cycles * repeats

@@ -30,8 +30,8 @@ class State:
     sums: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def restore(self) -> int:
-        """Takes over the newest whole checkpoint, and returns its step; 0 where there is none. Raises UsageError, on
-        every rank, if the ranks found different steps."""
+        """Loads the newest whole checkpoint, and returns its step; 0 if there is none. Raises UsageError, on every rank, if
+        the ranks found different steps."""
         step, state = checkpoint.latest(self.directory) or (0, None)
         steps = from_all_ranks(step)
         if len(set(steps)) > 1:
@@ -56,7 +56,7 @@ class State:
         return step
 
     def add(self, values: dict[str, torch.Tensor], batch: Batch) -> None:
-        """Adds the ``values`` of a step; the norm of a gradient that fp16's scaling refused is left out and counted."""
+        """Adds the ``values`` of a step. A step that fp16's scaling skipped is counted, and its gradient's norm left out."""
         one = torch.ones((), dtype=torch.float64)
         extra = {"steps": one, "samples": one * len(batch.labels), "live": one * batch.live}
         if self.stepper.scaler.is_enabled():
@@ -80,8 +80,8 @@ class State:
         return self.rows[-1]
 
     def save(self, step: int) -> None:
-        """Writes a checkpoint. Raises IntegrityError, on every rank, before a loss or weights that are not finite are
-        saved: one bad gradient makes the weights nan before any loss shows it."""
+        """Writes a checkpoint. Raises IntegrityError, on every rank, if the loss or the weights are not finite: one bad
+        gradient makes the weights nan before a loss shows it."""
         totals = self._totals(step) if self.sums else {}
         if not all(bool(torch.isfinite(value).all()) for value in self.stepper.model.parameters()):
             raise _diverged(f"{self.title}: weights became nan or inf by step {step - 1}")

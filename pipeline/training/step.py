@@ -88,8 +88,8 @@ def parts(batch: Batch, count: int) -> Iterator[Batch]:
 
 @contextmanager
 def tensor_float32(on: bool) -> Iterator[None]:
-    """Float32 products and convolutions in TF32 on NVIDIA GPUs; off, torch's settings stay. A teacher computes in a
-    precision of its own, whatever is set here."""
+    """Float32 products and convolutions in TF32 on NVIDIA GPUs; off, torch's settings stay. A teacher sets its own precision
+    and ignores this."""
     backends: Any = torch.backends
     places = (backends.cuda.matmul, backends.cudnn.conv) if on else ()
     before = [place.fp32_precision for place in places]

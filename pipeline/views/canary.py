@@ -1,9 +1,9 @@
-"""What this machine's libraries make of a recipe, as one digest: the pixel canary in a cache's identity.
+"""The pixel canary in a cache's identity: one digest of the views that this machine's libraries draw of a recipe.
 
-A seed does not name a view across library versions: Pillow 12.3 and 13.0 resize 6 to 9 % of random bicubic crops
-differently, and nothing else says so. Kernels draw as Pillow 13 does under any Pillow, but decoding stays a library's. So
-every part of a view is made here and now from fixed pictures, over sizes, ops and settings that the recipe could ask for,
-and hashed. Two machines with one canary give one cache.
+A seed does not determine a view across library versions: Pillow 12.3 and 13.0 resize 6 to 9 % of random bicubic crops
+differently, without a word. Kernels draw like Pillow 13 with any Pillow, but libraries decode. So every step of a view is run
+on fixed pictures, with sizes, ops and settings that the recipe could use, and its result hashed. Machines with the same canary
+make the same cache.
 
 The pictures in ``canary_images`` are procedural (1/f noise with hard edges, ``bench/canary_images.py``): JPEGs of every
 chroma subsampling, progressive, grey and CMYK, 32 to 500 px.
@@ -27,7 +27,7 @@ from pipeline.views.policies import EVERY_OP, arguments
 from pipeline.views.recipe import Erase, Mix, Recipe
 
 _IMAGES = Path(__file__).with_name("canary_images")
-# new pictures are a change of this module, which is a dep in dvc.yaml
+# New pictures change this line, and so reruns what depends on this module.
 _IMAGES_SHA256 = "5ec784bb31dad46a299715e3148a4b96fab1dd41a996572884c9cfe0342dfff1"
 _CROPS, _CHOICES, _BLOCKS, _BLOCK = 256, 1024, 8, 16  # 8 blocks of 16 are 64 pairs
 _LEVELS = (0.0, 2.5, 5.0, 9.3, 10.0)
@@ -93,7 +93,7 @@ def _drawn(recipe: Recipe, chosen: list[tuple[np.ndarray, View]]) -> list[np.nda
 
 
 def _crop(recipe: Recipe, images: list[np.ndarray], i: int) -> tuple[np.ndarray, View]:
-    """A random crop under the recipe's own rule; rules that hold no random size get a picture of random size."""
+    """A random crop by the recipe's rule; a rule without a random size gets a picture of random size."""
     image = images[i % len(images)]
     if recipe.crop != "random_resized":
         draws = Draws("canary crop", i)
@@ -118,7 +118,7 @@ def _every_op(recipe: Recipe, images: list[np.ndarray]) -> list[tuple[np.ndarray
 
 
 def _finished(recipe: Recipe, images: list[np.ndarray], device: torch.device) -> list[np.ndarray]:
-    """64 pairs with erasing in two of three views and mixing in all, whatever the recipe asks for."""
+    """64 pairs with erasing in two of three views and mixing in all, even if the recipe has neither."""
     often = Erase.model_validate({**recipe.erase.model_dump(), "probability": 0.67})
     mix = recipe.mix if recipe.mix.on else Mix(mixup=0.8, cutmix=1.0)
     busy = Recipe.model_validate({**recipe.model_dump(), "erase": often, "mix": mix})

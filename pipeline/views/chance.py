@@ -1,7 +1,7 @@
-"""Chance from a key: every random decision of the pipeline is drawn from one hash, never from a global generator.
+"""Random numbers from a key: every random decision of the pipeline is drawn from one hash, never from a global generator.
 
-BLAKE2b keys, SHAKE-128 expands (RFC 7693, FIPS 202): the same key gives the same numbers in every process, order,
-library version and machine. About 3 us for a key and 96 words, against 136 us to seed the three generators that timm uses.
+BLAKE2b hashes the key, SHAKE-128 expands it (RFC 7693, FIPS 202): the same key gives the same numbers in every process, order,
+library version and machine. A key and 96 words take about 3 us; seeding the three generators that timm uses takes 136 us.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """All chance of a view as data: step 1 of choose, draw, finish. And a visit with its targets, the unit of the other steps.
 
 Every decision about view v of a sample is drawn here, as plain numbers, from one keyed hash of (recipe seed, sample
-key, v), with the distributions of timm and torchvision for the same settings and no global generator. Deliberate
-differences from DeiT's code: none in a single view; for mixing see ``views.pairs``."""
+key, v), with the distributions of timm and torchvision for the same settings and no global generator. A single view has no
+deliberate difference from DeiT's code; for mixing see ``views.pairs``."""
 
 import math
 from dataclasses import dataclass

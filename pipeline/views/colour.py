@@ -1,6 +1,6 @@
 """Pillow's arithmetic of the ops that move no pixel, on uint8 planes (3, H, W), in place.
 
-What depends on a value alone is a table per channel. Blends are float32, one operation at a time, cut off and not
+An op that depends on a value alone is a table per channel. Blends are float32, one operation at a time, cut off and not
 rounded (libImaging/Blend.c); grey is 16-bit fixed point (Convert.c); smoothing sums float32 from the row below upwards
 (Filter.c). Sources of the tables: PIL.ImageOps, PIL.ImageEnhance and timm.data.auto_augment.
 """

@@ -1,8 +1,8 @@
 """Encoded bytes to pixels, by the rule of ``pipeline.data.images`` and with the same bits, faster for plain JPEGs.
 
-A plain JPEG is one of 8 bits, grey or of three channels, baseline or progressive with Huffman codes. torchvision's
-libjpeg-turbo gives the pixels that Pillow's gives and refuses what is cut off; what it refuses, and everything else, goes
-through Pillow. Packing has proven every image by Pillow before, so that a header that only Pillow refuses does not come here.
+A plain JPEG has 8 bits, one or three channels, and is baseline or progressive with Huffman codes. For these torchvision's
+libjpeg-turbo gives the pixels of Pillow's and refuses what is cut off. What it refuses, and everything else, Pillow decodes.
+Packing decodes every image by Pillow, so a header that only Pillow refuses does not come here.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ def decode(data: bytes, name: str, rule: images.Rule = images.STORED) -> np.ndar
 
 
 def plain_jpeg(data: bytes, max_pixels: int = images.MAX_PIXELS) -> bool:
-    """Whether the header says: a plain JPEG of at most ``max_pixels``."""
+    """Whether the header is that of a plain JPEG of at most ``max_pixels``."""
     if data[:3] != b"\xff\xd8\xff":
         return False
     at = 2
@@ -79,7 +79,7 @@ def _library() -> Callable[[bytes], np.ndarray] | None:
 
 
 class _Decoder:
-    """``decode_jpeg`` with its input at a place of its own, because a tensor can't stand on read-only bytes."""
+    """``decode_jpeg`` with its input copied to memory of its own, because a tensor can't use read-only bytes."""
 
     def __init__(self, decode_jpeg: Any, mute: Callable[[bool], None], memory: Callable[[int], Any]) -> None:
         self.decode_jpeg, self.mute, self.memory = decode_jpeg, mute, memory
@@ -99,9 +99,9 @@ class _Decoder:
 def _mute() -> Callable[[bool], None] | None:
     """A switch for what C code prints to ``stderr``, or None where there is none (not glibc).
 
-    libjpeg prints warnings about damaged scans there, past Python. The switch points C's variable ``stderr`` at /dev/null:
-    two writes to memory and no system call per image. File descriptor 2 stays what it is, so that neither Python nor
-    another process is muted; what C code of another thread prints in that millisecond is lost.
+    libjpeg prints warnings about damaged scans there, past Python. The switch points C's variable ``stderr`` at /dev/null, by
+    two writes to memory and no system call per image. File descriptor 2 stays as it is, so that neither Python nor another
+    process is muted; what C code of another thread prints in that millisecond is lost.
     """
     try:
         libc = ctypes.CDLL(None)

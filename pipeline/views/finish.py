@@ -23,7 +23,7 @@ _BAND = 1 << 20  # values worked on at a time on a CPU: 4 MB, small enough that 
 
 @dataclass(frozen=True)
 class FinishPlan:
-    """What is left to do to B drawn views. E: the recipe's erase.count, so that batches can be joined.
+    """Erasing and mixing of B drawn views. E: the recipe's erase.count, so that batches can be joined.
 
     ``erase`` int32 (B, E, 4): top, left, height, width, all 0 for none. ``noise`` int64 (B,): seed of the erasing
     noise. ``partner`` int64 (B,): row of the partner in this batch. ``lam`` float32 (B,), ``box`` int32 (B, 4): as in
@@ -41,16 +41,16 @@ class FinishPlan:
 
     @classmethod
     def stack(cls, plans: "Sequence[FinishPlan]") -> "FinishPlan":
-        """The plans of r views of one block as one with a leading dimension: few tensors to hand to another process."""
+        """The plans of r views of one block as one with a leading dimension: fewer tensors to send to another process."""
         return cls(*(torch.stack([getattr(plan, field.name) for plan in plans]) for field in fields(cls)))
 
     def view(self, index: int) -> "FinishPlan":
-        """View ``index`` of what ``stack`` gave."""
+        """View ``index`` of a plan made by ``stack``."""
         return FinishPlan(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 def finish_plan(views: Sequence[View], pairs: Pairs, erase_count: int) -> FinishPlan:
-    """What is left to do to the views of one block, in the block's order; ``erase_count``: the recipe's erase.count."""
+    """The plan for the views of one block, in the block's order; ``erase_count``: the recipe's erase.count."""
     erase = torch.zeros((len(views), erase_count, 4), dtype=torch.int32)
     for row, view in enumerate(views):
         for place, box in enumerate(view.erase):

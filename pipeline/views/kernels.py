@@ -1,6 +1,6 @@
 """Views by compiled kernels, with Pillow 13's bits under any Pillow.
 
-What has no kernel (a Gaussian blur, which only timm's 3-Augment asks for) goes through Pillow; 12 and 13 blur alike.
+Pillow itself draws what has no kernel: the Gaussian blur of timm's 3-Augment, which Pillow 12 and 13 draw alike.
 """
 
 import threading

@@ -1,8 +1,8 @@
-"""Who is mixed with whom, how much and where: Mixup and CutMix as data.
+"""Mixup and CutMix as data: the partner of each sample, their shares and the box.
 
-timm's Mixup in mode ``pair`` with a keyed permutation of the block in place of the batch's order. DeiT's code mixes a
-batch with its flipped self, draws one lambda and one box per batch and rank, and needs an even batch; here each pair has
-its own, a deliberate difference, so that a cached view does not depend on batch size or world size.
+timm's Mixup in mode ``pair``, with a keyed permutation of the block instead of the batch's order. DeiT's code mixes a batch
+with its flipped self, draws one lambda and one box per batch and rank, and needs an even batch. Here, deliberately, each pair
+has its own, so that a cached view does not depend on batch size or world size.
 """
 
 import math

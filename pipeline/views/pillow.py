@@ -1,6 +1,6 @@
-"""Views by Pillow and timm's own functions: the implementation to read, and the one that defines the pixels.
+"""Views by Pillow and timm's own functions: the implementation to read, which defines the pixels.
 
-Bit-identical to timm's and torchvision's own functions on PIL images with the same numbers. Holds no chance.
+With the same numbers it has the bits of timm's and torchvision's functions on PIL images. It draws no random numbers.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """RandAugment, AutoAugment and colour jitter with every decision as data.
 
-An op is a name of timm's and its plain arguments, so that what was decided can be stored, printed and replayed.
-Policies are parsed by timm itself and drawn with timm's distributions (``timm.data.auto_augment``), but from a keyed
-stream; the pixels come from timm's own op functions with those arguments.
+An op is a name of timm's and its plain arguments, which can be stored, printed and replayed. timm itself parses policies;
+they are drawn with timm's distributions (``timm.data.auto_augment``), but from a keyed stream, and timm's own op functions
+make the pixels from those arguments.
 """
 
 import importlib.util
@@ -148,7 +148,7 @@ def choose_jitter(strength: float, draws: Draws) -> tuple[Op, ...]:
 
 
 def apply(image: Image.Image, op: Op, fill: tuple[int, ...], resample: Image.Resampling) -> Image.Image:
-    """``op`` by timm's own function; what an affine op brings in from outside has the colour ``fill``."""
+    """``op`` by timm's own function; pixels from outside the picture have the colour ``fill``."""
     name, arguments = op
     if name.startswith("Posterize") and arguments[0] <= 0:
         # Pillow <= 12 gives black for 0 bits, and so DeiT trained; Pillow 13 raises ValueError

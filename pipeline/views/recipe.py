@@ -8,7 +8,7 @@ from pipeline.runtime.config import Config
 from pipeline.views.policies import parse
 
 VIEWS_VERSION = 1  # raise it with every change that moves a pixel or a decision; tests/golden.json watches
-ARITHMETIC = "pil"  # the arithmetic that defines the pixels, Pillow 13's; who computes it is the machine's matter
+ARITHMETIC = "pil"  # the arithmetic that defines the pixels: Pillow 13's, whichever engine computes them
 Triple = tuple[float, float, float]
 
 
