@@ -20,8 +20,8 @@ from pipeline.cache.reader import open_cache
 from pipeline.cache.repair import collect
 from pipeline.runtime.errors import RetryError, UsageError
 from pipeline.runtime.machine import StopSignal, device
-from pipeline.teacher import label, precompute
-from pipeline.teacher.label import ask_visit
+from pipeline.teacher import precompute
+from pipeline.teacher.label import label_visits
 from pipeline.teacher.precompute import Share, fill, select
 from tests.support.world import World, make_world
 
@@ -88,11 +88,12 @@ def test_told_to_stop_it_ends_the_part_in_work_if_that_is_quick(
     here = at(world, tmp_path)
 
     def label_and_signal(*arguments: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return ask_visit(*arguments)
+        for answered in label_visits(*arguments):
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield answered
 
     monkeypatch.setattr(precompute, "GRACE", grace)
-    monkeypatch.setattr(label, "ask_visit", label_and_signal)
+    monkeypatch.setattr(precompute, "label_visits", label_and_signal)
     with pytest.raises(RetryError, match=f"stopped by SIGTERM after {whole} whole parts"):
         here.label("none", 6)
     monkeypatch.undo()
