@@ -19,7 +19,8 @@ from stages import params_option, shards_option, work_option
 @shards_option
 @stage
 def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
-    from pipeline.base.files import require_own, whole_directory
+    from pipeline.base.files import require_own
+    from pipeline.base.sums import summed_directory
     from pipeline.data.test_sets import SetConfig
     from pipeline.evaluation.answers import write_answers
     from pipeline.evaluation.sets import open_sets
@@ -34,7 +35,7 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
         sets = open_sets(place, configs, teacher.recipe)
         found = {label: teacher_answers(teacher, weights, *of, workers()) for label, of in sets.items()}
         if rank() == 0:
-            with whole_directory(out, ("val.npz",)) as fresh:
+            with summed_directory(out, ("val.npz",)) as fresh:
                 size = sum(write_answers(fresh / f"{label}.npz", of) for label, of in found.items())
     say(f"answers: {out} ({size / 1e6:.1f} MB)")
 

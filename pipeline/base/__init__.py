@@ -2,6 +2,6 @@
 
 In: paths, plain data, weights.
 Out: files that are whole or absent, hashes, timm models, scores, differences between two identities in words.
-Read ``files`` and ``constraints`` (rules between numbers), then ``difference``, ``weights``, ``timm_models`` and ``scores``;
-``engine`` says what makes pixels here, ``compiled`` compiles functions and keeps them.
+Read ``files``, ``sums`` and ``constraints`` (rules between numbers), then ``difference``, ``weights``, ``timm_models`` and
+``scores``; ``engine`` says what makes pixels here, ``compiled`` compiles functions and keeps them.
 """

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.base import difference
+from pipeline.base.sums import require_unchanged
 from pipeline.base.weights import read_state, state_hash
 from pipeline.cache.codec import codec_version
 from pipeline.cache.layout import Layout
@@ -84,5 +85,6 @@ def require_weights(cache: Cache, file: Path, where: Path) -> None:
     """Raises IdentityError if ``cache``, opened from ``where``, was made by other weights than those in ``file``, the
     teacher's, where that is there (a training from a cache alone needs no teacher); IntegrityError if it is damaged."""
     if file.is_file():
+        require_unchanged(file)
         made_by = {**cache.identity["teacher"], "weights": state_hash(read_state(file))}
         require_identity(cache, {**cache.identity, "teacher": made_by}, where)

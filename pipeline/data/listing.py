@@ -223,27 +223,32 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
 
 
 def write_listing(path: Path, source: str, listed: Iterable[File]) -> None:
-    """Writes ``index.tsv``: path, size, stamp."""
+    """Writes ``index.tsv``: path, size, stamp; the last line is the sum of the others."""
     lines = [f"{_HEADER} {source}", *(f"{file.path}\t{file.size}\t{file.stamp}" for file in listed)]
-    files.write_durably(path, ("\n".join(lines) + "\n").encode("utf-8"))
+    content = ("\n".join(lines) + "\n").encode("utf-8")
+    files.write_durably(path, content + _sum_line(content))
 
 
 def read_listing(path: Path, source: str) -> list[File]:
     """Reads ``index.tsv``. Raises UsageError if it is missing or of another source, IntegrityError if damaged."""
     again = "write it with: python -m stages.index"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; {again}") from None
-    except UnicodeDecodeError:
-        raise IntegrityError(f"{path}: not a listing; {again}") from None
+    start = content.rfind(b"\n", 0, -1) + 1  # of the last line
+    if content[start:] != _sum_line(content[:start]):
+        raise IntegrityError(f"{path}: damaged, cut off or of an older version: its last line is not its sum; {again}")
+    lines = content[:start].decode("utf-8").split("\n")
     if lines[0] != f"{_HEADER} {source}":
         raise UsageError(f"{path}: expected the line {_HEADER + ' ' + source!r} first, found {lines[0]!r}; {again}")
-    try:
-        rows = [line.split("\t") for line in lines[1:-1]]
-        listed = [File(name, int(size), stamp) for name, size, stamp in rows]
-    except ValueError:
-        raise IntegrityError(f"{path}: a line is not path, size and stamp; {again}") from None
-    if lines[-1] or not listed:
-        raise IntegrityError(f"{path}: cut off or empty; {again}")
+    rows = [line.split("\t") for line in lines[1:-1]]
+    listed = [File(name, int(size), stamp) for name, size, stamp in rows]
+    if not listed:
+        raise IntegrityError(f"{path}: empty; {again}")
     return listed
+
+
+def _sum_line(content: bytes) -> bytes:
+    """The last line of ``index.tsv``: the SHA-256 of all before it."""
+    return f"#sha256 {hashlib.sha256(content).hexdigest()}\n".encode("ascii")

@@ -17,6 +17,7 @@ import numpy as np
 import xxhash
 
 from pipeline.base import files
+from pipeline.base.sums import summed_directory
 from pipeline.data import tars
 from pipeline.data.images import Rule, Undecodable, compile_resize, prepare
 from pipeline.data.listing import Entry, Problems, Split, difference_in
@@ -50,7 +51,8 @@ def pack(
     digests: dict[str, np.ndarray] = {}  # of each split's images, in their order
     problems = Problems()  # of both splits
     quarantined: list[tuple[str, str]] = []
-    with files.whole_directory(out, ("train/manifest.json", "val/manifest.json")) as directory:
+    marks = ("train/manifest.json", "val/manifest.json")
+    with summed_directory(out, marks, covered="*/manifest.json") as directory:
         for name, split in splits.items():
             quarantined += split.quarantined
             entries = order(split.entries, config.seed) if name == "train" else split.entries

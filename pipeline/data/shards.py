@@ -19,6 +19,7 @@ import google_crc32c
 import numpy as np
 
 from pipeline.base import files
+from pipeline.base.sums import require_unchanged
 from pipeline.data.images import Rule
 from pipeline.data.manifest import REPAIR, Manifest, ShardRecord, index_path, read_manifest
 from pipeline.runtime.errors import IntegrityError, UsageError, first_line
@@ -73,6 +74,7 @@ class Shards:
     def open(cls, root: Path) -> "Shards":
         """The split in ``root``. Raises UsageError where there is none, IntegrityError if it is damaged."""
         path = root / "manifest.json"
+        require_unchanged(path)
         try:
             content = path.read_bytes()
         except OSError as error:

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.base import difference
 from pipeline.base.files import canonical_json, parse_json, write_durably
+from pipeline.base.sums import require_unchanged
 from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
 
 FORMAT = "offline-deit predictions 1"
@@ -81,6 +82,7 @@ def read_answers(path: Path, again: str) -> Answers:
 
     Raises UsageError where there is no file, IntegrityError for damage.
     """
+    require_unchanged(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such file; write it with: {again}")
     try:

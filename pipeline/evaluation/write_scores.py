@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.base.files import whole_directory, write_durably
+from pipeline.base.files import write_durably
+from pipeline.base.sums import summed_directory
 from pipeline.data.test_sets import SetConfig
 from pipeline.evaluation.answers import Answers, write_answers
 from pipeline.evaluation.sets import on_real_labels
@@ -30,7 +31,7 @@ def write_scores(
             scored["sets"][label] = on_real_labels(of, sets["val"][0])
         elif config.same_views:
             scored["sets"][label] = scored["sets"]["val"]
-    with whole_directory(work.scores(name), MARKS) as fresh:
+    with summed_directory(work.scores(name), MARKS) as fresh:
         for label, answers in found.answers.items():
             size += write_answers(fresh / f"{label}.npz", answers)
         for label, answers in found.others.items():

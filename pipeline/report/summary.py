@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.base.files import parse_json
+from pipeline.base.sums import require_unchanged
 from pipeline.base.weights import read_state, state_hash
 from pipeline.evaluation import disagreement, scores
 from pipeline.evaluation.answers import Answers, read_answers, require_answers_of, require_same_images
@@ -30,6 +31,7 @@ def read_all(work: Work, study: Study) -> tuple[Named, Named]:
         path, weights = work.answers(name) / "val.npz", work.teacher_weights(name)
         teachers[name] = read_answers(path, again)
         if weights.is_file():  # else there is nobody to compare with
+            require_unchanged(weights)
             require_answers_of(state_hash(read_state(weights)), teachers[name], path, again)
     for name in study.students:
         again, path = f"python -m stages.evaluate --student {name}", work.scores(name) / "val.npz"
@@ -43,7 +45,8 @@ def read_all(work: Work, study: Study) -> tuple[Named, Named]:
 
 
 def read_json(path: Path, again: str) -> Any:
-    """Raises UsageError where there is no file, IntegrityError where it is no JSON."""
+    """Raises UsageError where there is no file, IntegrityError where it is no JSON or has changed."""
+    require_unchanged(path)
     try:
         return parse_json(path.read_bytes())
     except FileNotFoundError:

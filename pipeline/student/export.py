@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import difference, files, timm_models, weights
+from pipeline.base.sums import require_unchanged
 from pipeline.runtime.config import validate
 from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError, first_line
 from pipeline.student.config import StudentConfig
@@ -19,6 +20,7 @@ _WRITE = "write it with: python -m stages.train --student NAME"
 def read_log(directory: Path) -> list[dict[str, str]]:
     """The rows of a student's ``log.csv``, one per epoch. Raises UsageError (there is none) or IntegrityError."""
     path = directory / "log.csv"
+    require_unchanged(path)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -67,6 +69,7 @@ def export(
 def _description(directory: Path) -> dict[str, Any]:
     """``config.json`` of an exported student. Raises UsageError (there is none) or IntegrityError."""
     path = directory / "config.json"
+    require_unchanged(path)
     try:
         found = files.parse_json(path.read_bytes())
     except OSError as error:

@@ -9,6 +9,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from pipeline.base import timm_models, weights
+from pipeline.base.sums import require_sums
 from pipeline.runtime.config import NONE, is_hub
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.progress import say
@@ -22,6 +23,7 @@ def initial_state(config: StudentConfig, parent: Path) -> dict[str, Tensor] | No
     """The weights that ``initial`` names, or those of the trained student in the directory ``parent``; None where the
     config names neither. Raises UsageError or IntegrityError."""
     if config.parent != NONE:
+        require_sums(parent / "model.safetensors")
         return weights.read_state(parent / "model.safetensors")
     return None if config.initial is None else read_student_initial(config)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.base.files import digest
+from pipeline.base.sums import require_sums
 from pipeline.base.weights import state_hash
 from pipeline.cache.identity import cache_identity, require_identity, require_maker, require_views, require_weights
 from pipeline.cache.layout import NamedCache, layout_of
@@ -71,6 +72,7 @@ def open_inputs(student: NamedStudent, work: Work) -> Inputs:
     """
     chosen, recipe, cache, maker = student.config, student.recipe, student.cache, student.teacher
     codec = cache.config.codec if cache is not None else chosen.codec
+    require_sums(*(work.split(split) / "manifest.json" for split in ("train", "val")))
     device, train = pick_device(), Shards.open(work.split("train"))
     opened, live, path = None, None, work.cache(chosen.cache)
     # The cache is of these views and this maker.
@@ -88,6 +90,7 @@ def open_inputs(student: NamedStudent, work: Work) -> Inputs:
     # The live teacher is the one that made the cache, whose codec its logits pass.
     if chosen.supervision in ("live", "auto") and maker is not None:
         weights = work.teacher_weights(chosen.teacher)
+        require_sums(weights)
         model = Teacher.load(maker.config, weights, len(train.classes), recipe, train.block_size, device)
         live = FromTeacher(model, recipe, codec)
         if opened is not None and cache is not None:

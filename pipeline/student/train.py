@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pipeline.base.constraints import require_repeats
-from pipeline.base.files import require_own, whole_directory, write_durably
+from pipeline.base.files import require_own, write_durably
+from pipeline.base.sums import summed_directory
 from pipeline.data.shards import Shards
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import device_name, rank, world_size
@@ -138,7 +139,7 @@ def write_student(trained: loop.Trained, student: NamedStudent, classes: Sequenc
     table = csv.DictWriter(text, list(trained.rows[-1]), restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(trained.rows)
-    with whole_directory(out, MARKS) as fresh:
+    with summed_directory(out, MARKS) as fresh:
         write_durably(fresh / "log.csv", text.getvalue().encode())
         last = trained.model
         assert isinstance(last, Student)

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.base import timm_models
-from pipeline.base.files import canonical_json, digest, whole_directory, write_durably
+from pipeline.base.files import canonical_json, digest, write_durably
+from pipeline.base.sums import require_sums, summed_directory
 from pipeline.base.weights import load_strict, read_state, state_hash, write_state
 from pipeline.data.shards import Shards
 from pipeline.runtime.config import NONE
@@ -57,6 +58,7 @@ class Fitted:
 
 def open_inputs(teacher: NamedTeacher, work: Work) -> Inputs:
     """Raises UsageError or IntegrityError for shards and weights that are missing or damaged."""
+    require_sums(*(work.split(split) / "manifest.json" for split in ("train", "val")))
     train, val = Shards.open(work.split("train")), Shards.open(work.split("val"))
     size = teacher.recipe.size
     return Inputs(
@@ -131,7 +133,9 @@ def trained_elsewhere(teacher: NamedTeacher, work: Work) -> Fitted:
             create_teacher(config, len(classes), pretrained=True, size=size), classes, str(config.weights), None
         )
     model = create_teacher(config, len(classes), pretrained=False, size=size)
-    state = read_state(work.student(config.student) / "model.safetensors")
+    file = work.student(config.student) / "model.safetensors"
+    require_sums(file)
+    state = read_state(file)
     load_strict(model, state, f"teacher {config.arch}: student {config.student}")
     return Fitted(model, classes, f"student {config.student}", None)
 
@@ -150,7 +154,7 @@ def write_teacher(fitted: Fitted, teacher: NamedTeacher, out: Path) -> None:
     }
     arch_args = timm_models.sized(config.arch, config.arch_args, recipe.size)
     described = timm_models.description(model, config.arch, arch_args, fitted.classes, state_hash(state), views)
-    with whole_directory(out, MARKS) as fresh:
+    with summed_directory(out, MARKS) as fresh:
         write_durably(
             fresh / "teacher.json", canonical_json(report | ({} if fitted.top1 is None else {"top1": fitted.top1}))
         )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base import timm_models, weights
+from pipeline.base.sums import require_unchanged
 from pipeline.runtime.config import is_hub
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.libraries import require_compiler
@@ -157,6 +158,7 @@ class Teacher:
         """
         if config.compile:
             require_compiler(f"teacher {config.arch}: compile")
+        require_unchanged(weights_file)
         model = create_teacher(config, classes, pretrained=False, size=recipe.size)
         weights.load_strict(model, weights.read_state(weights_file), f"{weights_file} for teacher {config.arch}")
         model.eval().requires_grad_(False)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.base.constraints import require_view_range
+from pipeline.base.sums import require_sums
 from pipeline.cache.arrays import PartRows
 from pipeline.cache.fidelity import losses, temperatures_of
 from pipeline.cache.identity import cache_identity
@@ -225,12 +226,13 @@ def run(
     """Opens the pool's cache of this identity and fills this job's share of it. Raises before any work if something
     stands in the cache's place that publishing would refuse to replace."""
     recipe, config = made.cache.recipe, made.cache.config
+    weights = work.teacher_weights(config.teacher)
+    require_sums(work.split("train") / "manifest.json", weights)
     device, shards = pick_device(), Shards.open(work.split("train"))
     layout = layout_of(shards, config)
     say(
         f"precompute: {ring_size(shards, recipe, views_per_visit(layout.group), workers)}"
     )  # refused here if there is no room
-    weights = work.teacher_weights(config.teacher)
     teacher = Teacher.load(made.teacher, weights, layout.classes, recipe, shards.block_size, device)
     identity = cache_identity(shards, recipe, layout, teacher.identity(), device)
     pool = open_pool(pool_root, identity, new_cache)
