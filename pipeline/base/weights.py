@@ -142,7 +142,9 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a ``.safetensors`` file durably: whole or absent, and the same bytes for the same weights."""
+    """Writes a ``.safetensors`` file durably: whole or absent, and the same bytes for the same weights. Raises IntegrityError
+    for values that are not finite."""
+    require_finite(state, f"{path.parent.name}/{path.name}, not written")
     plain = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)}
     files.write_durably(path, save_safetensors(plain))
 

@@ -8,7 +8,7 @@ In a trial that wrote over the last checkpoint, 74 of 80 kills destroyed it; and
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from pipeline.base import files
-from pipeline.runtime.errors import IntegrityError
+from pipeline.runtime.errors import IntegrityError, first_line
 from pipeline.runtime.progress import say
-from pipeline.runtime.text import whole_number
+from pipeline.runtime.text import clipped, whole_number
 
 _VERSION = 1
 _PREFIX = "step-"
@@ -66,16 +66,19 @@ def _record(path: Path, step: int) -> dict[str, Any]:
     return {"version": _VERSION, "step": step, "bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
 
 
-def latest(directory: Path) -> tuple[int, dict[str, Any]] | None:
+def latest(directory: Path, take: Callable[[dict[str, Any]], None] | None = None) -> tuple[int, dict[str, Any]] | None:
     """The newest whole checkpoint as (step, state) with tensors on the CPU, or None if there is none.
 
-    It warns of a damaged one and takes the one before it. Raises IntegrityError if all are damaged.
+    It warns of a damaged one and takes the one before it, and so it does where ``take`` refuses a state, which fails in any way
+    on one that is not of this run. Raises IntegrityError if there is no other.
     """
     found = sorted(_checkpoints(directory), reverse=True)
     problems = []
     for step, path in found:
         try:
             state = _read(path, step)
+            if take is not None:
+                _taken(take, state, path)
         except IntegrityError as error:
             problems.append(str(error))
             say(f"warning: {error}; going back to the checkpoint before it")
@@ -87,6 +90,13 @@ def latest(directory: Path) -> tuple[int, dict[str, Any]] | None:
             f"delete {directory} to train from the start"
         )
     return None
+
+
+def _taken(take: Callable[[dict[str, Any]], None], state: dict[str, Any], path: Path) -> None:
+    try:
+        take(state)
+    except Exception as error:  # torch's loaders fail in many ways on keys, shapes and types that are not theirs
+        raise IntegrityError(f"{path}: not a state of this run ({clipped(first_line(error), 200)})") from None
 
 
 def _checkpoints(directory: Path) -> Iterator[tuple[int, Path]]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pipeline.base.weights import require_finite
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.machine import from_all_ranks, rank, sum_over_ranks, world_size
 from pipeline.runtime.progress import say
@@ -16,6 +17,8 @@ from pipeline.training.batches import Batch
 from pipeline.training.step import Stepper
 
 Row = dict[str, float]
+_ROW, _SUMS = {"epoch", "step", "lr", "loss", "live_fraction"}, {"loss", "steps", "samples", "live"}
+_MOMENTS = {"adamw": {"exp_avg", "exp_avg_sq"}, "adam": {"exp_avg", "exp_avg_sq"}, "sgd": {"momentum_buffer"}}
 
 
 @dataclass
@@ -32,7 +35,7 @@ class State:
     def restore(self) -> int:
         """Loads the newest whole checkpoint, and returns its step; 0 if there is none. Raises UsageError, on every rank, if
         the ranks found different steps."""
-        step, state = checkpoint.latest(self.directory) or (0, None)
+        step, state = checkpoint.latest(self.directory, self._take) or (0, None)
         steps = from_all_ranks(step)
         if len(set(steps)) > 1:
             raise UsageError(
@@ -41,19 +44,40 @@ class State:
             )
         if state is None:
             return 0
-        self.stepper.model.load_state_dict(state["model"])
+        if (ranks := len(state["chance"])) != world_size():
+            say(f"{self.title}: saved by {ranks} ranks, goes on with {world_size()}: same views, other rounding")
+        return step
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Takes over a checkpoint's state. Raises, whatever torch raises, for one that is not of this run or not finite."""
+        model, average = self.stepper.model, self.average.module if self.average is not None else None
+        self._require_ours(state)
+        for made, name in ((model, "model"), (average, "average")):
+            if made is not None:
+                made.load_state_dict(state[name])
+                require_finite(dict(made.named_parameters()), name)
         self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.stepper.scaler.load_state_dict(state["scaler"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
         self.rows = state["rows"]
         self.sums = {name: value.to(self.stepper.device) * (rank() == 0) for name, value in state["sums"].items()}
         if len(state["chance"]) == world_size():
             checkpoint.restore_rng(state["chance"][rank()])
-        else:
-            ranks = len(state["chance"])
-            say(f"{self.title}: saved by {ranks} ranks, goes on with {world_size()}: same views, other rounding")
-        return step
+
+    def _require_ours(self, state: dict[str, Any]) -> None:
+        """Raises ValueError, or what a wrong type gives, for what torch takes and stumbles over in a later step."""
+        rows, sums = state["rows"], state["sums"]
+        if not all(row.keys() >= _ROW and all(isinstance(n, int | float) for n in row.values()) for row in rows):
+            raise ValueError("a row of its log is none")
+        if not (rows or sums) or (sums and not sums.keys() >= _SUMS) or any(value.dim() for value in sums.values()):
+            raise ValueError("its rows or the sums of its epoch are missing")
+        known = self.stepper.optimizer.param_groups
+        moved = _MOMENTS[self.stepper.config.optimizer.name]
+        parameters = [parameter for group in known for parameter in group["params"]]
+        if [group.keys() for group in state["optimizer"]["param_groups"]] != [group.keys() for group in known]:
+            raise ValueError("its optimizer has other groups")
+        for index, moments in state["optimizer"]["state"].items():
+            if not moved <= moments.keys() or any(moments[name].shape != parameters[index].shape for name in moved):
+                raise ValueError(f"its optimizer does not fit weight {index}")
 
     def add(self, values: dict[str, torch.Tensor], batch: Batch) -> None:
         """Adds the ``values`` of a step. A step that fp16's scaling skipped is counted, and its gradient's norm left out."""

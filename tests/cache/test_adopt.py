@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from pipeline.base.sums import SUMS
 from pipeline.base.weights import read_state, write_state
 from pipeline.cache.adopt import adopt, adopt_all
 from pipeline.cache.layout import CacheConfig, Layout, committed
@@ -177,6 +178,7 @@ def test_another_teachers_whole_cache_is_refused_where_the_teacher_is_there(worl
     state = read_state(weights)
     state["head.fc.bias"][0] += 1.0
     write_state(weights, state)
+    (weights.parent / SUMS).unlink()
     with pytest.raises(IdentityError, match=r"caches/c.*\n.*teacher\.weights"):
         given()
     shutil.rmtree(work / "teachers")  # a training from a cache alone needs no teacher

@@ -1,6 +1,7 @@
 """Targets from a cache or a live teacher: what is missing is asked for, what is damaged or of other pixels is refused."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +85,7 @@ def test_a_cache_that_holds_too_few_views_or_parts_is_refused_with_what_is_missi
     with pytest.raises(UsageError, match="K = 9 views, and its cache holds V = 6"):
         sources("cached", 9, 1.0, world.shards, whole, None)
     half = dataclasses.replace(world, root=tmp_path)
-    weights = tmp_path / "teachers" / "t" / "model.safetensors"
-    weights.parent.mkdir(parents=True)
-    weights.write_bytes(world.weights.read_bytes())
+    shutil.copytree(world.weights.parent, tmp_path / "teachers" / "t")
     part = open_cache(half.label("none", 6, "1/2").path, views=6)
     with pytest.raises(UsageError, match=r"every part of views 0\.\.5, and 3 are missing: .*\(0, 1\)"):
         sources("cached", 6, 1.0, world.shards, part, None)

@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from pipeline.runtime.libraries import versions
 from pipeline.runtime.machine import device
 from pipeline.student import train
 from pipeline.student.inputs import Inputs
-from pipeline.training import loop
+from pipeline.training import checkpoint, loop
 from pipeline.training.batches import Batch, Loader
 from tests.support.world import World, make_world, named, student, training
 
@@ -155,6 +157,43 @@ def test_weights_that_one_bad_gradient_made_nan_are_never_saved(world: World, tm
     with pytest.raises(IntegrityError, match=r"weights became nan or inf by step 9; lower optimizer.lr"):
         loop.run("s", torch.nn.Linear(3, 2).to(device()), loop.Task(compute), config, loader, tmp_path)
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000005"]
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "weights of nan": lambda state: state["model"]["weight"].fill_(float("nan")),
+    "average of nan": lambda state: state["average"]["bias"].fill_(float("nan")),
+    "a key missing": lambda state: state["model"].pop("bias"),
+    "another shape": lambda state: state["model"].update(weight=torch.ones(2, 4)),
+    "moments of another shape": lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.ones(7)),
+    "no moments": lambda state: state["optimizer"]["state"][1].clear(),
+    "no groups": lambda state: state["optimizer"].update(param_groups=[]),
+    "rows of text": lambda state: state.update(rows=["epoch"]),
+    "no rows": lambda state: state.update(rows=[], sums={}),
+    "state of a generator": lambda state: state["chance"][0].update(torch=torch.zeros(3, dtype=torch.uint8)),
+    "no generators": lambda state: state.update(chance=None),
+}
+
+
+def test_a_whole_checkpoint_that_is_not_of_this_run_gives_way_to_the_one_before(world: World, tmp_path: Path) -> None:
+    config = training(world, 6, checkpoint_steps=4)
+    loader = Loader(train.make_schedule(config, world.shards, 3), range(1), world.shards, world.recipe, device(), 0)
+
+    def compute(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"loss": model(batch.images.mean((2, 3))).square().mean()}
+
+    def run() -> str:
+        torch.manual_seed(0)
+        trained = loop.run("s", torch.nn.Linear(3, 2).to(device()), loop.Task(compute), config, loader, tmp_path)
+        assert trained.average is not None
+        return weights.state_hash(trained.model.state_dict()) + weights.state_hash(trained.average)
+
+    whole = run()
+    for kind, damage in DAMAGES.items():
+        step, state = checkpoint.latest(tmp_path) or (0, {})
+        assert step == 6
+        damage(state)
+        checkpoint.save(tmp_path, step, state)
+        assert run() == whole, kind
 
 
 @pytest.mark.parametrize("at", [1, 4], ids=["in the middle", "at the end"])

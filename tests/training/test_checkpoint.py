@@ -249,3 +249,16 @@ def test_a_checkpoint_damaged_in_any_form_gives_way_to_the_one_before(
     assert (
         checkpoint.latest(tmp_path) == (2, {"w": pytest.approx(torch.zeros(3))}) or checkpoint.latest(tmp_path)[0] == 2
     )
+
+
+def test_a_whole_checkpoint_that_a_run_cannot_take_gives_way_to_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save(tmp_path, 1, {"model": {"w": torch.ones(3)}})
+    checkpoint.save(tmp_path, 2, {"model": {"v": torch.ones(3)}})
+    model = nn.ParameterDict({"w": nn.Parameter(torch.zeros(3))})
+    found = checkpoint.latest(tmp_path, lambda state: model.load_state_dict(state["model"]) and None)
+    assert found is not None and found[0] == 1 and model["w"].tolist() == [1.0] * 3
+    assert "step-00000002: not a state of this run" in capsys.readouterr().out
+    with pytest.raises(IntegrityError, match="all 2 checkpoints are damaged"):
+        checkpoint.latest(tmp_path, lambda state: model.load_state_dict(state["none"]) and None)
