@@ -95,6 +95,13 @@ def gone(pid: int) -> bool:
         return True
 
 
+def test_readers_are_opened_and_closed_in_one_process_as_often_as_it_likes(world: World) -> None:
+    """torch's table of workers goes by an iterator's address, which a later one may have again."""
+    for _ in range(30):
+        with read(world):
+            pass
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "sentence"),
     [
