@@ -1,10 +1,12 @@
 """Test sets besides the validation split: other images, other labels of the same images, another evaluation crop.
 
 The images of the set NAME lie in TEST_ROOT/NAME: of source ``folder`` as <class>/<image> (some classes may be absent;
-numbers 0 to C-1, as in ImageNet-V2, are labels), of other sources as for packing, whose validation split is taken.
+numbers 0 to C-1, as in ImageNet-V2, are labels where no class is a number), of other sources as for packing, whose
+validation split is taken.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +19,7 @@ from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, read_splits, require_few_quarantined, scan
 from pipeline.runtime.config import Config
 from pipeline.runtime.errors import UsageError
+from pipeline.runtime.progress import say
 from pipeline.runtime.text import few
 
 VAL = "val"  # the validation split, which is always a test set
@@ -89,11 +92,8 @@ def read_set(config: SetConfig, root: Path, listed: list[File], classes: tuple[s
             )
         problems.check(root)
         return splits["val"]
-    labels = {name: label for label, name in enumerate(classes)}
-    there = {file.path.split("/")[1] for file in listed if file.path.count("/") > 1}
-    if there and all(name.isdecimal() and int(name) < len(classes) for name in there) and not there <= set(labels):
-        labels = {name: int(name) for name in there}
-    split = Split([])
+    split, counts = Split([]), Counter(file.path.split("/")[1] for file in listed if file.path.count("/") > 1)
+    labels = _labels(counts, classes, problems)
     for file in listed:
         path = file.path.removeprefix("./")
         name, inside, _ = path.partition("/")
@@ -101,14 +101,33 @@ def read_set(config: SetConfig, root: Path, listed: list[File], classes: tuple[s
             split.quarantined.append((path, reason))
         elif not inside:
             problems.usage(f"{path!r}: an image outside any class directory")
-        elif name not in labels:
-            problems.usage(f"{path!r}: no student knows a class {name!r}; their classes are {few(classes, 5)}")
-        else:
+        elif name in labels:
             key = content_key(path.removesuffix(Path(path).suffix))
             split.entries.append(Entry(path, key, labels[name], suffix(path), file.size, str(root / path)))
     require_few_quarantined(split.quarantined, config.max_quarantined, problems)
     problems.check(root)
     return split
+
+
+def _labels(counts: Mapping[str, int], classes: tuple[str, ...], problems: Problems) -> dict[str, int]:
+    """The label of each folder, of which ``counts`` has the number of images: by name where all are names of classes, by place
+    where none is and all are numbers below C, unless the classes are numbers too. A problem for each other folder."""
+    labels = {name: label for label, name in enumerate(classes)}
+    unknown = sorted(counts.keys() - labels.keys())
+    if not unknown:
+        return labels
+    numbers = all(name.isascii() and name.isdecimal() and int(name) < len(classes) for name in counts)
+    places = {name: int(name) for name in counts} if numbers and not any(name.isdecimal() for name in classes) else {}
+    if places and len(set(places.values())) == len(places):
+        say(f"test set: folders are places in the list of classes: {unknown[0]!r} is {classes[places[unknown[0]]]!r}")
+        return places
+    for name in unknown:
+        images = f"{counts[name]} image{'s' if counts[name] > 1 else ''}"
+        problems.usage(
+            f"{images}: no student knows a class {name!r}; their classes are {few(classes, 5)}; name each folder as "
+            f"its class (numbers are places only where no class is a number and each number stands once)"
+        )
+    return labels
 
 
 def packing(config: SetConfig, val: Shards) -> DataConfig:

@@ -123,8 +123,15 @@ def require_trained_for(directory: Path, classes: Sequence[str], recipe: Recipe)
 
 def load_student(directory: Path) -> Student:
     """The exported student, built by timm and checked, in eval mode on the CPU. Raises UsageError or IntegrityError."""
+    if (directory / "config.json").is_file():
+        _description(directory)  # refused here if damaged, before timm trips over it
+        require_unchanged(directory / "model.safetensors")
     student = Student(timm_models.from_directory(directory))
-    expected = _description(directory).get("weights_hash")
+    names, expected = label_names(directory), _description(directory).get("weights_hash")
+    if len(names) != student.model.num_classes:
+        raise IntegrityError(
+            f"{directory / 'config.json'}: {len(names)} label_names for {student.model.num_classes} outputs; {_WRITE}"
+        )
     found = weights.state_hash(student.model.state_dict())
     if found != expected:
         raise IntegrityError(

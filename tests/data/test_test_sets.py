@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from timm.data.real_labels import RealLabelsImagenet
 
+from pipeline.data.listing import File
 from pipeline.data.pack import pack
 from pipeline.data.sources import DataConfig
 from pipeline.data.test_sets import SetConfig, list_set, read_set, real_labels
@@ -40,6 +41,34 @@ def test_a_folder_may_hold_some_of_the_classes_by_name_or_by_number(photos: Path
     (photos / "4").rename(photos / "10")  # "10" sorts before "2", and is class 10 all the same
     labels = {entry.label for entry in read_set(FOLDER, photos, list_set(FOLDER, photos), many).entries}
     assert labels == {1, 2, 3, 10}
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (("0", "1", "2"), ("1", "2", "3")),  # some are names, and place 0 would be class 1
+        (("01", "02", "03"), ("1", "2", "3", "4")),  # numbers on both sides
+        (("cat", "0", "1"), CLASSES),
+        (("1", "01", "2"), CLASSES),  # one place twice
+        (("3", "4", "5"), CLASSES),  # place 5 of 5
+    ],
+)
+def test_numbers_that_may_be_names_or_places_are_refused_once_per_folder(
+    tmp_path: Path, folders: tuple[str, ...], classes: tuple[str, ...]
+) -> None:
+    listed = [File(f"./{name}/{image}.jpg", 9, "1") for name in folders for image in range(5)]
+    with pytest.raises(UsageError, match="no student knows a class") as refusal:
+        read_set(FOLDER, tmp_path, listed, classes)
+    unknown = set(folders) - set(classes)
+    assert str(refusal.value).count("no student knows") == str(refusal.value).count("5 images:") == len(unknown)
+
+
+def test_places_are_said_with_an_example_and_names_come_first(tmp_path: Path, capsys: Any) -> None:
+    listed = [File(f"./{name}/1.jpg", 9, "1") for name in ("002", "1")]
+    assert [entry.label for entry in read_set(FOLDER, tmp_path, listed, CLASSES).entries] == [2, 1]
+    assert "'002' is 'coffee'" in capsys.readouterr().out
+    assert [entry.label for entry in read_set(FOLDER, tmp_path, listed, ("1", "002")).entries] == [1, 0]
+    assert capsys.readouterr().out == ""
 
 
 def test_unknown_classes_and_unusable_files_are_refused(photos: Path) -> None:

@@ -66,6 +66,15 @@ def test_a_damaged_export_is_refused(tmp_path):
         load_student(tmp_path)
 
 
+@pytest.mark.parametrize("names", [CLASSES[:1], CLASSES[:9], [*CLASSES, "more"], None, [1] * 10])
+def test_label_names_that_are_not_one_per_output_are_refused(tmp_path: Path, names: object) -> None:
+    export_student(make(), config(), CLASSES, recipe(), tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(described | {"label_names": names}))
+    with pytest.raises(IntegrityError, match="label_names"):
+        load_student(tmp_path)
+
+
 def test_class_names_must_be_as_many_as_classes(tmp_path):
     with pytest.raises(UsageError, match="10 classes, found 3 class names"):
         export_student(make(), config(), CLASSES[:3], recipe(), tmp_path)
