@@ -38,6 +38,7 @@ def card(student: NamedStudent, work: Work, kind: str) -> str:
         f"- teacher: {maker}\n- teacher cache: {identity}\n",
         f"## Answers\n\n{_scores(work.scores(student.name) / 'metrics.json')}\n",
         f"## Loading\n\n```python\n{_LOAD[kind]}\n```\n",
+        "Classes, in the order of the outputs: `labels.txt`, one a line.\n",
         f"Images: {recipe.size} px, the middle of the shorter side scaled to size / {recipe.crop_fraction:g} "
         f"({recipe.interpolation}), then (x / 255 - mean) / std with mean {list(recipe.mean)}, std {list(recipe.std)}.\n",
         f"## Recipe of its training views\n\n```yaml\n{write_yaml(recipe.model_dump(mode='json'))}\n```\n",

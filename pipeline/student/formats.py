@@ -4,6 +4,7 @@ Each is checked against the student on real images before it counts: a file that
 """
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline.base import timm_models
 from pipeline.runtime.errors import IntegrityError, UsageError
-from pipeline.student.export import load_student
+from pipeline.student.export import label_names
 from pipeline.student.model import Student
 
 Kind = Literal["onnx", "pt2", "hub-folder"]
@@ -56,21 +58,25 @@ def write_format(student: Student, directory: Path, kind: Kind, images: Tensor, 
     of its probabilities (for hub-folder: logits) from the student's on ``images`` float32 (n, 3, R, R).
 
     Raises UsageError for missing tools, IntegrityError where the difference is above TOLERANCE (hub-folder: any).
+    The class names stand beside it in ``labels.txt``, and as a JSON list under ``label_names`` in ONNX's metadata and in
+    pt2's extra files.
     """
     require_tools(kind)
     answering = Answering(student.cpu().eval()).eval()
     with torch.inference_mode():
         expected = answering(images)
+    names = label_names(directory)
+    (out / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     if kind == "hub-folder":
         for name in ("config.json", "model.safetensors"):
             shutil.copyfile(directory / name, out / name)
         with torch.inference_mode():
-            found = Answering(load_student(out)).eval()(images)
+            found = Answering(Student(timm_models.from_directory(out))).eval()(images)
         worst = max(float((one - other).abs().max()) for one, other in zip(found, expected))
         _require(worst <= 0.0, out, worst, 0.0)
         return "config.json", worst
     file = out / ("student.onnx" if kind == "onnx" else "student.pt2")
-    answer = (_write_onnx if kind == "onnx" else _write_pt2)(answering, images, file)
+    answer = (_write_onnx if kind == "onnx" else _write_pt2)(answering, images, names, file)
     # The whole of the images and a smaller batch: the batch's size is free.
     worst = max(float((answer(images[:some]) - expected[0][:some]).abs().max()) for some in (len(images), 3))
     _require(worst <= TOLERANCE, file, worst, TOLERANCE)
@@ -88,13 +94,13 @@ def _exported(answering: Answering, images: Tensor) -> Any:
     return torch.export.export(answering, (images[:2],), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
 
 
-def _write_pt2(answering: Answering, images: Tensor, file: Path) -> Callable[[Tensor], Tensor]:
-    torch.export.save(_exported(answering, images), file)
+def _write_pt2(answering: Answering, images: Tensor, names: tuple[str, ...], file: Path) -> Callable[[Tensor], Tensor]:
+    torch.export.save(_exported(answering, images), file, extra_files={"label_names": json.dumps(names)})
     program = torch.export.load(file).module()
     return lambda some: program(some)[0].detach()
 
 
-def _write_onnx(answering: Answering, images: Tensor, file: Path) -> Callable[[Tensor], Tensor]:
+def _write_onnx(answering: Answering, images: Tensor, names: tuple[str, ...], file: Path) -> Callable[[Tensor], Tensor]:
     import onnxruntime
 
     program: Any = torch.onnx.export(
@@ -108,6 +114,7 @@ def _write_onnx(answering: Answering, images: Tensor, file: Path) -> Callable[[T
         external_data=False,
         verbose=False,
     )
+    program.model.metadata_props["label_names"] = json.dumps(names)
     program.save(str(file))
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     return lambda some: torch.from_numpy(session.run(["probabilities"], {"images": some.numpy()})[0])
