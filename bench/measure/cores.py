@@ -31,7 +31,7 @@ from bench.photo_shards import jpegs, photo_shards
 from bench.timing import head, machine, row, timed
 from pipeline.base import engine
 from pipeline.data.shards import Shards
-from pipeline.runtime.control_groups import cpu_quota, throttled
+from pipeline.runtime.control_groups import ROOT, cpu_quota, groups, text_of
 from pipeline.runtime.libraries import slow
 from pipeline.runtime.machine import cores
 from pipeline.views import decode
@@ -42,6 +42,15 @@ from pipeline.views.drawn import draw_visit
 SECONDS = 54.0  # from the start of this process on
 REPEATS = 3
 _start: Any = None  # the barrier at which this process's turns begin
+
+
+def throttled(root: Path = ROOT) -> float:
+    """Seconds for which the quotas of this process's groups have stopped it and those beside it."""
+    seconds = 0.0
+    for folder in groups("cpu", root):
+        counts = dict(line.split() for line in text_of(folder / "cpu.stat").splitlines())
+        seconds += int(counts.get("throttled_usec", 0)) / 1e6 + int(counts.get("throttled_time", 0)) / 1e9
+    return seconds
 
 
 class Used(NamedTuple):

@@ -151,16 +151,12 @@ def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
 
 def require_finite(state: Mapping[str, Tensor], where: str) -> None:
     """Raises IntegrityError that names the tensors of ``state`` with values that are nan or infinite."""
-    wrong = [name for name, value in state.items() if not _finite(value)]
+    numbers = {name: value for name, value in state.items() if value.is_floating_point() and not value.is_meta}
+    wrong = [name for name, value in numbers.items() if not torch.isfinite(value).all()]
     if wrong:
         raise IntegrityError(
             f"{where}: damaged weights: nan or inf in {few(wrong, 4)}; copy them again, or train them again"
         )
-
-
-def _finite(value: Tensor) -> bool:
-    """Whether all numbers are finite; a tensor on the device meta has none."""
-    return value.is_meta or not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def load_strict(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

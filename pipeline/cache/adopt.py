@@ -7,7 +7,7 @@ read it. Without this, all parts would be labelled again.
 from pathlib import Path
 
 from pipeline.cache.commit import take
-from pipeline.cache.layout import Store, cache_path, recorded
+from pipeline.cache.layout import cache_path, recorded
 from pipeline.cache.pool import open_pool
 from pipeline.cache.reader import find_store
 from pipeline.cache.records import require_record
@@ -43,16 +43,11 @@ def adopt(path: Path, pool_root: Path) -> int:
     pool, taken = open_pool(pool_root, source.identity, new_cache=True), 0
     with progress(f"{path}: into the work pool", len(todo), "parts") as tick:
         for part in todo:
-            taken += _take(pool, source, part)
+            try:
+                taken += take(pool, require_record(source, part), source)
+            except IntegrityError as error:
+                say(f"warning: {error}; this part is left out")
             tick()
     note_canaries(pool, canaries(path))
     say(f"{path}: {taken} parts taken into the work pool {pool.path}")
     return taken
-
-
-def _take(pool: Store, source: Store, part: tuple[int, int]) -> bool:
-    try:
-        return take(pool, require_record(source, part), source)
-    except IntegrityError as error:
-        say(f"warning: {error}; this part is left out")
-        return False

@@ -116,6 +116,12 @@ def content_key(stem: str) -> str:
     return key
 
 
+def keyed_rank(key: str, seed: int, person: bytes = b"") -> bytes:
+    """The rank of a sample in an order that depends on its key and ``seed`` alone; ``person`` gives an independent order."""
+    salt = seed.to_bytes(16, "little")
+    return hashlib.blake2b(key.encode("ascii"), digest_size=16, salt=salt, person=person).digest()
+
+
 def suffix(name: str) -> str:
     """The lower-case last suffix without its dot, jpeg as jpg; "" where there is none."""
     last = Path(name).suffix.lower().removeprefix(".")

@@ -20,7 +20,7 @@ from pipeline.base import files
 from pipeline.base.sums import summed_directory
 from pipeline.data import tars
 from pipeline.data.images import Rule, Undecodable, compile_resize, prepare
-from pipeline.data.listing import Entry, Problems, Split, difference_in
+from pipeline.data.listing import Entry, Problems, Split, difference_in, keyed_rank
 from pipeline.data.manifest import Manifest, Quarantined, ShardRecord, index_path, shard_name
 from pipeline.data.pack_notes import NO_NOTES, PackNotes, say_notes, say_twins
 from pipeline.data.shards import INDEX_DTYPES
@@ -86,12 +86,7 @@ def pack(
 
 def order(entries: list[Entry], seed: int) -> list[Entry]:
     """The order of training samples: by a keyed hash of their keys, so it does not depend on the listing's order."""
-    salt = seed.to_bytes(16, "little")
-
-    def rank(entry: Entry) -> bytes:
-        return hashlib.blake2b(entry.key.encode("ascii"), digest_size=16, salt=salt).digest()
-
-    return sorted(entries, key=rank)
+    return sorted(entries, key=lambda entry: keyed_rank(entry.key, seed))
 
 
 def _write_shards(

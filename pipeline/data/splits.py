@@ -1,9 +1,8 @@
 """For the samples of every source: hold out a share for validation, check that a model can learn all labels."""
 
-import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 
-from pipeline.data.listing import Entry, Problems, Split
+from pipeline.data.listing import Entry, Problems, Split, keyed_rank
 from pipeline.runtime.text import few_names
 
 
@@ -11,25 +10,17 @@ def hold_out(whole: Split, share: float, seed: int) -> dict[str, Split]:
     """``train`` and ``val``: about ``share`` of each class's samples, at least one but never all, are validation; a class of
     one sample has none. A keyed hash of their keys chooses them, so the choice depends on no order and no machine."""
     chosen: set[str] = set()
-    for group in _by_label(whole.entries).values():
+    groups: dict[int, list[Entry]] = defaultdict(list)
+    for entry in whole.entries:
+        groups[entry.label].append(entry)
+    for group in groups.values():
         number = min(len(group) - 1, max(1, round(share * len(group))))
-        chosen |= set(sorted((entry.key for entry in group), key=lambda key: _rank(key, seed))[:number])
+        chosen |= set(
+            sorted((entry.key for entry in group), key=lambda key: keyed_rank(key, seed, b"validation"))[:number]
+        )
     train = [entry for entry in whole.entries if entry.key not in chosen]
     val = [entry for entry in whole.entries if entry.key in chosen]
     return {"train": Split(train, whole.quarantined), "val": Split(val)}
-
-
-def _rank(key: str, seed: int) -> bytes:
-    # blake2b's ``person`` keeps this order independent of ``pack.order``.
-    salt = seed.to_bytes(16, "little")
-    return hashlib.blake2b(key.encode("ascii"), digest_size=16, salt=salt, person=b"validation").digest()
-
-
-def _by_label(entries: list[Entry]) -> dict[int, list[Entry]]:
-    groups: dict[int, list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(entry.label, []).append(entry)
-    return groups
 
 
 def note_stray_labels(classes: tuple[str, ...], splits: dict[str, Split], problems: Problems) -> None:

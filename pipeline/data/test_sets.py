@@ -132,12 +132,11 @@ def _labels(counts: Mapping[str, int], classes: tuple[str, ...], problems: Probl
 
 def packing(config: SetConfig, val: Shards) -> DataConfig:
     """How a set with images of its own is packed: in shards and blocks as the validation split's."""
-    sizes = {"shard_size": val.shard_size, "block": val.block_size}
-    return DataConfig.model_validate({"source": "folder", "max_quarantined": config.max_quarantined} | sizes)
+    return _data(config, source="folder", shard_size=val.shard_size, block=val.block_size)
 
 
-def _data(config: SetConfig) -> DataConfig:
-    return DataConfig.model_validate({"source": config.source, "max_quarantined": config.max_quarantined})
+def _data(config: SetConfig, **fields: object) -> DataConfig:
+    return DataConfig.model_validate(config.model_dump(include={"source", "max_quarantined"}) | fields)
 
 
 def no_real_labels(found: str) -> str:

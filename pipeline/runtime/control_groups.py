@@ -10,7 +10,7 @@ ROOT = Path("/")  # where /proc and /sys are
 def groups(controller: str, root: Path = ROOT) -> Iterator[Path]:
     """The folders of this process's groups of ``controller`` ("cpu", "memory") and of all groups above them, since a limit
     holds for all below it. In a container the path may be one of the host's, of which only the mount itself is seen."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in text_of(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
@@ -26,23 +26,14 @@ def cpu_quota(root: Path = ROOT) -> float:
 
 def _quota(folder: Path) -> Iterator[float]:
     """Of one group: time over period, both in microseconds."""
-    second, first = _text(folder / "cpu.max"), [_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-    for text in (second, " ".join(first)):
+    first = " ".join(text_of(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    for text in (text_of(folder / "cpu.max"), first):
         time, _, period = text.partition(" ")
         if time.isdigit():  # not "max", -1 or nothing
             yield int(time) / int(period)
 
 
-def throttled(root: Path = ROOT) -> float:
-    """Seconds for which the quotas of this process's groups have stopped it and those beside it."""
-    seconds = 0.0
-    for folder in groups("cpu", root):
-        counts = dict(line.split() for line in _text(folder / "cpu.stat").splitlines())
-        seconds += int(counts.get("throttled_usec", 0)) / 1e6 + int(counts.get("throttled_time", 0)) / 1e9
-    return seconds
-
-
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """A file's content, "" where there is no such file: of the other version, or of a group that is out of sight."""
     try:
         return path.read_text().strip()

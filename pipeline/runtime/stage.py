@@ -31,7 +31,11 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
             require_linux()
             require_libraries()
             _leave_cores_to_workers()
-            return command(*args, **{name: _at_home(name, value) for name, value in kwargs.items()})
+            options: dict[str, Any] = {
+                name: home_expanded(f"--{name.replace('_', '-')}", value) if isinstance(value, Path) else value
+                for name, value in kwargs.items()
+            }
+            return command(*args, **options)
         except PipelineError as error:
             text, code = str(error), error.exit_code
         except OSError as error:
@@ -50,11 +54,6 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
         sys.exit(code)
 
     return run
-
-
-def _at_home(name: str, value: Any) -> Any:
-    """An option's value; of a path a leading ``~`` is the home directory."""
-    return home_expanded(f"--{name.replace('_', '-')}", value) if isinstance(value, Path) else value
 
 
 def _leave_cores_to_workers() -> None:

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from pipeline.base.files import sha256_file
 from pipeline.runtime.code import ROOT
 from pipeline.runtime.errors import Interrupted, RetryError
-from pipeline.runtime.machine import StopSignal, rank, world_size
+from pipeline.runtime.machine import StopSignal, rank, sum_over_ranks, world_size
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.units import number
 from pipeline.training import run_libraries
@@ -185,6 +184,4 @@ def _agreed(stop: StopSignal, done: int, device: torch.device) -> bool:
         return bool(stop)
     if done % 10:
         return False
-    flag = torch.tensor(float(bool(stop)), device=device)
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return bool(flag.item())
+    return bool(sum_over_ranks(torch.tensor(float(bool(stop)), device=device)))

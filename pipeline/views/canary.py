@@ -46,7 +46,9 @@ def part_digests(recipe: Recipe, device: torch.device) -> dict[str, str]:
     images = pictures()
     return {
         "decode": _digest(images),
-        "choices": files.digest([repr(_chosen(recipe, i)) for i in range(_CHOICES)]),
+        "choices": files.digest(
+            [repr(choose(recipe, f"canary {i % 64}", i // 64, 375 + i % 7, 500 - i % 11)) for i in range(_CHOICES)]
+        ),
         "pairs": files.digest([repr(_pairing(recipe, i)) for i in range(_CHOICES // _BLOCK)]),
         "crops": _digest(_drawn(recipe, [_crop(recipe, images, i) for i in range(_CROPS)])),
         "ops": _digest(_drawn(recipe, _every_op(recipe, images))),
@@ -71,10 +73,6 @@ def _digest(arrays: list[np.ndarray]) -> str:
         state.update(repr(array.shape).encode("ascii"))
         state.update(np.ascontiguousarray(array).data)
     return state.hexdigest()
-
-
-def _chosen(recipe: Recipe, i: int) -> View:
-    return choose(recipe, f"canary {i % 64}", i // 64, 375 + i % 7, 500 - i % 11)
 
 
 def _pairing(recipe: Recipe, i: int) -> list[object]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime.control_groups import cpu_quota, throttled
+from pipeline.runtime.control_groups import cpu_quota
 from pipeline.runtime.machine import cores
 
 HERE = {"proc/self/cgroup": "0::/pod/job\n"}
@@ -42,13 +42,6 @@ def test_the_quota_is_the_least_of_the_group_and_of_those_above_it(
     tmp_path: Path, files: dict[str, str], expected: float
 ) -> None:
     assert cpu_quota(tree(tmp_path, files)) == expected
-
-
-def test_throttled_seconds_are_added_up(tmp_path: Path) -> None:
-    files = {"sys/fs/cgroup/pod/job/cpu.stat": "usage_usec 9\nthrottled_usec 1500000\n"}
-    assert throttled(tree(tmp_path / "2", HERE | files)) == 1.5
-    files = {"sys/fs/cgroup/cpu/job/cpu.stat": "nr_periods 9\nthrottled_time 2500000000\n"}
-    assert throttled(tree(tmp_path / "1", FIRST | files)) == 2.5
 
 
 @pytest.mark.parametrize(
