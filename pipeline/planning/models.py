@@ -4,6 +4,8 @@ Models are built on the device meta, without their numbers, and shown views of t
 of other stages shows here.
 """
 
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pipeline.base.timm_models import require_known
 from pipeline.planning.pieces import Pieces
 from pipeline.runtime.config import is_hub
 from pipeline.runtime.errors import PipelineError, UsageError, first_line
+from pipeline.student.config import StudentConfig
 from pipeline.student.initial import load_initial, read_student_initial
 from pipeline.student.model import Student, create_student
 from pipeline.teacher.config import TeacherConfig
@@ -91,16 +94,30 @@ def _labelled_sizes(pieces: Pieces, name: str) -> dict[int, str]:
 
 
 def _teacher_on_meta(teacher: TeacherConfig, size: int) -> nn.Module:
-    with torch.device("meta"):
-        return create_teacher(teacher, _CLASSES, pretrained=False, size=size)
+    return _built_teacher(teacher.arch, json.dumps(teacher.arch_args), size)
 
 
 def _student_on_meta(pieces: Pieces, name: str) -> Student:
     student = pieces.students[name]
+    size = pieces.recipes[student.recipe].size
+    return _built_student(student.arch, json.dumps(student.arch_args), student.drop_path, size)
+
+
+@cache  # a study has dozens of students and few models
+def _built_teacher(arch: str, arch_args: str, size: int) -> nn.Module:
+    config = TeacherConfig.model_construct(arch=arch, arch_args=json.loads(arch_args))
     with torch.device("meta"):
-        return create_student(student, _CLASSES, pieces.recipes[student.recipe].size)
+        return create_teacher(config, _CLASSES, pretrained=False, size=size)
 
 
+@cache
+def _built_student(arch: str, arch_args: str, drop_path: float, size: int) -> Student:
+    config = StudentConfig.model_construct(arch=arch, arch_args=json.loads(arch_args), drop_path=drop_path)
+    with torch.device("meta"):
+        return create_student(config, _CLASSES, size)
+
+
+@cache
 def _require_takes(model: nn.Module, size: int) -> None:
     """Raises UsageError unless the model gives logits (2, C) for two views of this size."""
     try:

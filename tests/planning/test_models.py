@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from pipeline.base.weights import write_state
 from pipeline.planning.check import check
@@ -75,7 +76,7 @@ def test_weights_that_are_damaged_or_of_another_shape_are_refused(tmp_path: Path
     write_state(tmp_path / "t.safetensors", state)
     check(params, {})
     state["stem.conv.weight"][0, 0, 0, 0] = torch.nan
-    write_state(tmp_path / "t.safetensors", state)
+    save_file(state, tmp_path / "t.safetensors")
     found = refusal(params, files=True)
     assert isinstance(found, IntegrityError)
     assert re.search(
