@@ -25,6 +25,7 @@ PACKED_FORMATS = ("BMP", "TIFF", "GIF")  # packed as PNG: shards hold what every
 PACKED_SUFFIXES = ("bmp", "dib", "tif", "tiff", "gif")
 UNREAD_SUFFIXES = ("heic", "heif", "avif", "jxl", "jp2", "psd", "svg", "ico", "tga", "ppm", "pgm", "pbm", "pnm", "dng")
 MAX_PIXELS = 50_000_000
+MAX_BYTES = 1 << 29  # of a file: 50 Mpx of 8 bytes and more
 _MODES = {"1", "L", "P", "RGB", "CMYK"}
 _BITS = 258  # TIFF's BitsPerSample
 _ORIENTATION = 0x0112  # EXIF's tag

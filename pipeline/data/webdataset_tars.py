@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.base.files import parse_json
-from pipeline.data.images import PACKED_SUFFIXES, SUFFIXES
+from pipeline.data.images import MAX_BYTES, PACKED_SUFFIXES, SUFFIXES
 from pipeline.data.label_lists import difference_of, lookalikes, read_class_names
 from pipeline.data.listing import Entry, File, Problems, Split, changed, content_key, list_files, suffix
 from pipeline.data.tars import REGULAR, Member, TarDamage, group_by_keys, tar_file_expander, walk
@@ -143,6 +143,8 @@ def _group(path: str, members: list[Member], problems: Problems) -> dict[str, di
             problems.usage(f"{where!r}: twice in one tar")
         elif key in samples and key != last:
             problems.usage(f"{where!r}: its sample is not in one piece; webdataset would hand out two halves")
+        elif member.size > (largest := MAX_BYTES if field in _IMAGES else _LARGEST_LABEL) and field != "json":
+            problems.damage(f"{where!r}: {member.size} bytes, a .{field} has at most {largest}; remove or replace it")
         elif field in _IMAGES and member.size == 0:
             problems.damage(f"{where!r}: empty image")
         else:
@@ -152,6 +154,8 @@ def _group(path: str, members: list[Member], problems: Problems) -> dict[str, di
     whole = {}
     for key, fields in samples.items():
         chosen = _chosen(fields)
+        if "json" in chosen and chosen["json"].size > _LARGEST_LABEL:
+            problems.damage(f"{path + ': ' + key!r}: no label: its .json has {chosen['json'].size} bytes; write a .cls")
         if len(chosen.keys() & set(_IMAGES)) == 1 and fields.keys() & {"cls", "json"}:
             whole[key] = chosen
     # Samples without an image or a label, perhaps because the other has a name that only looks the same.
@@ -165,7 +169,10 @@ def _group(path: str, members: list[Member], problems: Problems) -> dict[str, di
 
 
 def _chosen(fields: dict[str, Member]) -> dict[str, Member]:
-    """The fields of a sample that are read: of a .jpg with a .tif beside it the .jpg, which is kept byte for byte."""
+    """The fields of a sample that are read: of a .json with a .cls beside it the .cls; of a .jpg with a .tif beside it the
+    .jpg, which is kept byte for byte."""
+    if "cls" in fields:
+        fields = {field: member for field, member in fields.items() if field != "json"}
     if not fields.keys() & set(SUFFIXES):
         return fields
     return {field: member for field, member in fields.items() if field not in PACKED_SUFFIXES}

@@ -1,6 +1,7 @@
 """Foreign tars: read whole and checked, or refused with every problem; never a silently lost sample."""
 
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,28 @@ def test_an_image_and_a_label_under_names_that_look_the_same_are_named_with_what
     )
     code, text = refused(TARS, tars)
     assert code == 3 and r"which only has another Unicode form: 'cafe\u0301' and not 'caf\xe9'" in text
+
+
+@pytest.mark.parametrize(("field", "size"), [("cls", 3 << 30), ("json", 3 << 30), ("png", 2 << 30)])
+def test_a_member_of_gigabytes_is_refused_by_its_header(tars: Path, field: str, size: int) -> None:
+    path = tars / "train" / "b.tar"
+    info = tarfile.TarInfo(f"x.{field}")
+    info.size = size
+    rest = member("x.png" if field != "png" else "x.cls", b"1")
+    with path.open("wb") as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.seek(size, 1)  # a hole: no byte on the disk
+        file.write(rest[0].tobuf() + rest[1].ljust(512, b"\0") + bytes(1024))
+    tracemalloc.start()
+    try:
+        code, text = refused(TARS, tars)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    assert code == 3 and str(size) in text
+
+
+def test_a_json_beside_a_cls_is_not_read(tars: Path) -> None:
+    sample = [member("x.cls", b"1"), member("x.json", bytes(2 << 20)), member("x.png", PNG[0])]
+    write_tar(tars / "train" / "b.tar", sample)
+    assert read(TARS, tars)[1]["train"].entries[-1].label == 1
