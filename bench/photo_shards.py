@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.listing import Entry, Split
-from pipeline.data.pack import pack
+from pipeline.data.pack import pack_splits
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig
 from pipeline.runtime.config import validate
@@ -26,5 +26,5 @@ def photo_shards(root: Path, files: list[bytes], samples: int, block: int = 256,
         for i, data in zip(range(samples), cycle(files))
     ]
     config = validate(DataConfig, {"source": "folder", "shard_size": 4 * block, "block": block}, "data")
-    pack(config, tuple(f"{c:04d}" for c in range(classes)), {"val": Split(entries)}, root, 1)
+    pack_splits(config, tuple(f"{c:04d}" for c in range(classes)), {"val": Split(entries)}, root, 1)
     return Shards.open(root / "val")

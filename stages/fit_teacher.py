@@ -34,8 +34,8 @@ def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
         if how is None:
             fitted = fit.trained_elsewhere(teacher, place)
         else:
-            inputs = fit.open_inputs(teacher, place)
-            key = fit.run_key(teacher, how, inputs, code_of("fit_teacher"))
+            inputs = fit.open_fit_inputs(teacher, place)
+            key = fit.fit_key(teacher, how, inputs, code_of("fit_teacher"))
             fitted = fit.fit_teacher(teacher, how, inputs, pool_root() / "runs" / f"teacher-{key[:16]}", workers())
         if rank() == 0:
             fit.write_teacher(fitted, teacher, place.teacher(name))

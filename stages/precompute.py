@@ -29,13 +29,13 @@ from stages import params_option, shards_option, work_option
 def main(name: str, params: Path, work: Path, shards: Path | None, share: str, only_shards: str | None,
          only_views: str | None, new_cache: bool) -> None:  # fmt: skip
     from pipeline.cache.publish import publish
-    from pipeline.teacher.precompute import LabelledCache, Share, run
+    from pipeline.teacher.precompute import LabelledCache, Share, label_share
 
     made, place = LabelledCache.load(params, name), Work(work, shards)
     mine = Share.parse(share, only_shards, only_views)
     out = place.cache(name) if mine.whole else None
     with timed(out, f"precompute:{name}"):
-        pool, _ = run(made, place, pool_root(), mine, new_cache, workers())
+        pool, _ = label_share(made, place, pool_root(), mine, new_cache, workers())
         if out is None:
             say(f"pool: {pool.path}; when all jobs are done, publish: python -m stages.precompute --cache {name}")
             return

@@ -20,14 +20,14 @@ from stages import FOLDER, params_option
 def main(params: Path, index: Path, out: Path) -> None:
     from pipeline.base.files import write_durably
     from pipeline.data.listing import read_listing
-    from pipeline.data.pack import pack
+    from pipeline.data.pack import pack_splits
     from pipeline.data.sources import DataConfig, find_root, read_splits
 
     config = load(params, "data", DataConfig)
     root = find_root(config.source, os.environ)
     classes, splits = read_splits(config, root, read_listing(index, config.source))
     with timed(out, "shard"):
-        manifests = pack(config, classes, splits, out, workers() + 1)
+        manifests = pack_splits(config, classes, splits, out, workers() + 1)
     for kind in (
         "students",
         "teachers",

@@ -22,7 +22,7 @@ def main(name: str, params: Path, work: Path) -> None:
     from pipeline.base.files import whole_directory, write_durably
     from pipeline.data import test_sets
     from pipeline.data.listing import read_listing
-    from pipeline.data.pack import pack
+    from pipeline.data.pack import pack_splits
     from pipeline.data.shards import Shards
 
     config = load(params, f"test_sets.{name}", test_sets.SetConfig)
@@ -38,7 +38,7 @@ def main(name: str, params: Path, work: Path) -> None:
         listed = read_listing(work / "listings" / f"{name}.tsv", config.source)
         split = test_sets.read_set(config, root, listed, val.classes)
         packing = test_sets.packing(config, val)
-        manifest = pack(packing, val.classes, {"val": split}, out, workers() + 1)["val"]
+        manifest = pack_splits(packing, val.classes, {"val": split}, out, workers() + 1)["val"]
     say(f"{out}: {manifest.samples} images, {len(manifest.quarantined)} quarantined")
 
 

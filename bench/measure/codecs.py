@@ -30,11 +30,11 @@ from bench.photo_shards import photo_shards
 from bench.timing import head, interleaved, machine, microseconds, row
 from pipeline.cache.arrays import PartRows
 from pipeline.cache.codec import codecs_for, hard_labels, pack, through_codec, top_k
-from pipeline.cache.fidelity import divergence
+from pipeline.cache.fidelity import codec_divergence
 from pipeline.cache.layout import Layout
 from pipeline.cache.pool import commit_part, open_pool
 from pipeline.cache.reader import open_cache
-from pipeline.data.pack import pack as write_shards
+from pipeline.data.pack import pack_splits
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, read_splits, scan
 from pipeline.runtime import config
@@ -94,9 +94,9 @@ def fitted(data: DataConfig, source: Path, folder: Path) -> np.ndarray:
     teacher = teacher_of_params()
     how = config.load(PARAMS, f"teachers.{teacher.name}.fit", FitConfig)
     classes, splits = read_splits(data, source, scan(data, source))
-    write_shards(data, classes, splits, folder / "shards", 1)
+    pack_splits(data, classes, splits, folder / "shards", 1)
     train, val = Shards.open(folder / "shards" / "train"), Shards.open(folder / "shards" / "val")
-    trained = fit.fit_teacher(teacher, how, fit.Inputs(train, val, None), folder / "run", 0)
+    trained = fit.fit_teacher(teacher, how, fit.FitInputs(train, val, None), folder / "run", 0)
     print(f"a teacher of {len(classes)} classes: {trained.top1:.1f} % top-1 on its validation split")
     fit.write_teacher(trained, teacher, folder / "teacher")
     return answers(train, folder / "teacher" / "model.safetensors", teacher)
@@ -188,7 +188,7 @@ def fidelity(logits: np.ndarray, other: np.ndarray | None) -> list[str]:
     """The columns KL, total variation and argmax of the table."""
     if other is None:
         return [*[""] * 6, "all"]
-    cells = [f"{divergence(logits, other, tau).mean():.2g}" for tau in TAUS]
+    cells = [f"{codec_divergence(logits, other, tau).mean():.2g}" for tau in TAUS]
     cells += [f"{variation(logits, other, tau).mean():.2g}" for tau in TAUS]
     lost = int((other.argmax(-1) != logits.argmax(-1)).sum())
     return [*cells, f"all but {lost}" if lost else "all"]

@@ -16,7 +16,7 @@ from pipeline.runtime.config import read_yaml
 
 
 @dataclass(frozen=True)
-class Loss:
+class CodecLoss:
     """Means over ``rows`` answers: ``kl`` in nats by temperature, ``argmax``: the share whose largest logit stays it."""
 
     codec: str
@@ -34,16 +34,16 @@ class Loss:
         return {"event": "fidelity", **asdict(self), "kl": {f"{tau:g}": nats for tau, nats in self.kl.items()}}
 
 
-def loss_of(codec: str, logits: np.ndarray, temperatures: Sequence[float]) -> Loss | None:
+def loss_of(codec: str, logits: np.ndarray, temperatures: Sequence[float]) -> CodecLoss | None:
     """What ``codec`` loses of ``logits`` float32 (n, C); None for a codec that stores none."""
     kept = through_codec(codec, logits[None]).logits
     if kept is None:
         return None
-    kl = {tau: float(divergence(logits, kept[0], tau).mean()) for tau in temperatures}
-    return Loss(codec, len(logits), kl, float((kept[0].argmax(-1) == logits.argmax(-1)).mean()))
+    kl = {tau: float(codec_divergence(logits, kept[0], tau).mean()) for tau in temperatures}
+    return CodecLoss(codec, len(logits), kl, float((kept[0].argmax(-1) == logits.argmax(-1)).mean()))
 
 
-def divergence(logits: np.ndarray, other: np.ndarray, tau: float) -> np.ndarray:
+def codec_divergence(logits: np.ndarray, other: np.ndarray, tau: float) -> np.ndarray:
     """KL(softmax(logits / tau) || softmax(other / tau)) in nats, float64 (n,); infinite where ``other`` has a class at
     minus infinity."""
     p, q = (log_softmax(of.astype(np.float64) / tau, -1) for of in (logits, other))

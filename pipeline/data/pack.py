@@ -39,7 +39,7 @@ class _Task:
     resize: int | None
 
 
-def pack(
+def pack_splits(
     config: DataConfig, classes: tuple[str, ...], splits: dict[str, Split], out: Path, workers: int
 ) -> dict[str, Manifest]:
     """Writes ``out/train`` and ``out/val``, whole or not at all; ``out`` is replaced if it holds shards.

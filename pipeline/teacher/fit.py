@@ -37,7 +37,7 @@ MARKS = ("teacher.json",)  # by which a teacher's directory is known
 
 
 @dataclass(frozen=True)
-class Inputs:
+class FitInputs:
     """What a teacher is fitted on. ``initial``: the weights that it starts from, None for new ones."""
 
     train: Shards
@@ -56,17 +56,17 @@ class Fitted:
     top1: float | None
 
 
-def open_inputs(teacher: NamedTeacher, work: Work) -> Inputs:
+def open_fit_inputs(teacher: NamedTeacher, work: Work) -> FitInputs:
     """Raises UsageError or IntegrityError for shards and weights that are missing or damaged."""
     require_sums(*(work.split(split) / "manifest.json" for split in ("train", "val")))
     train, val = Shards.open(work.split("train")), Shards.open(work.split("val"))
     size = teacher.recipe.size
-    return Inputs(
+    return FitInputs(
         train, val, read_teacher_initial(teacher.config, size) if teacher.config.initial is not None else None
     )
 
 
-def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: Inputs, directory: Path, workers: int) -> Fitted:
+def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: FitInputs, directory: Path, workers: int) -> Fitted:
     """Trains ``teacher``. It sees views normalised by its own ``mean`` and ``std``, as when it answers. ``directory``, or one
     beside it where other libraries made that, holds the checkpoints."""
     config, recipe, initial = teacher.config, teacher.recipe, inputs.initial
@@ -113,7 +113,7 @@ def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: Inputs, directory
     return Fitted(model, train.classes, weights, 100 * share)
 
 
-def run_key(teacher: NamedTeacher, fit: FitConfig, inputs: Inputs, code: list[str]) -> str:
+def fit_key(teacher: NamedTeacher, fit: FitConfig, inputs: FitInputs, code: list[str]) -> str:
     """Hash of all that decides a fit's result; names its checkpoints."""
     chosen = teacher.config.model_dump(exclude={"recipe", "student", "fit", "initial", "initial_key"})
     start = state_hash(inputs.initial) if inputs.initial is not None else None

@@ -220,7 +220,7 @@ def _commit(pool: Store, rows: PartRows) -> float:
     return time.perf_counter() - before
 
 
-def run(
+def label_share(
     made: LabelledCache, work: Work, pool_root: Path, share: Share, new_cache: bool, workers: int
 ) -> tuple[Store, Summary]:
     """Opens the pool's cache of this identity and fills this job's share of it. Raises before any work if something

@@ -80,7 +80,7 @@ def _pairing(recipe: Recipe, i: int) -> list[object]:
     return [pairs.pairs.tolist(), pairs.lam.tolist(), pairs.box.tolist()]
 
 
-def views(recipe: Recipe) -> list[tuple[np.ndarray, View]]:
+def canary_views(recipe: Recipe) -> list[tuple[np.ndarray, View]]:
     """The views behind the digests ``crops`` and ``ops``, each with its picture."""
     images = pictures()
     return [_crop(recipe, images, i) for i in range(_CROPS)] + _every_op(recipe, images)

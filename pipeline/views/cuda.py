@@ -48,7 +48,7 @@ def source() -> bytes:
 
 
 @cache
-def kernels(device: torch.device) -> Kernels:
+def open_kernels(device: torch.device) -> Kernels:
     """Raises Unavailable."""
     return _OnGpu(device) if device.type == "cuda" else _OnCpu()
 

@@ -17,7 +17,7 @@ from pipeline.runtime.errors import first_line
 from pipeline.runtime.progress import say
 from pipeline.views import canary, draw, packed
 from pipeline.views.choose import View
-from pipeline.views.cuda import kernels
+from pipeline.views.cuda import open_kernels
 from pipeline.views.packed import Packed, Packer
 from pipeline.views.recipe import Recipe
 
@@ -35,7 +35,7 @@ class Drawer:
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         """Raises Unavailable."""
-        self.recipe, self.device, self.kernels = recipe, device, kernels(device)
+        self.recipe, self.device, self.kernels = recipe, device, open_kernels(device)
         self.constants = _bytes(packed.constants(recipe)).to(device)
         blocks = 1
         if device.type == "cuda":
@@ -110,7 +110,7 @@ def tested_drawer(recipe: Recipe, device: torch.device) -> Drawer | None:
 
 def _differ(made: Drawer) -> int:
     """How many views of the canary, crops and every op, the drawer draws otherwise than the CPU; their digests count."""
-    images = canary.views(made.recipe)
+    images = canary.canary_views(made.recipe)
     expected = np.stack([draw.draw(image, view, made.recipe) for image, view in images])
     found = torch.from_numpy(draw_all(made, images)).to(made.device)
     digests = made.digests(found).cpu().numpy().view(np.uint64)

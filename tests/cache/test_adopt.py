@@ -48,7 +48,7 @@ def clone(world: World, folder: Path, cache: Path | None = None) -> Path:
 
 def label(world: World, work: Path, views: int) -> precompute.Summary:
     made = world.labelled(CACHE.model_copy(update={"views": views}))
-    pool, summary = precompute.run(made, Work(work), work / "pool", precompute.Share(), False, 0)
+    pool, summary = precompute.label_share(made, Work(work), work / "pool", precompute.Share(), False, 0)
     publish(pool, work / "caches" / "c", views, CACHE.publish_max)
     return summary
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from pipeline.cache.identity import views_identity
 from pipeline.data.images import Undecodable, decode_image, prepare
-from pipeline.data.pack import pack
+from pipeline.data.pack import pack_splits
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import PipelineError
 from pipeline.views.drawn import draw_visit
@@ -103,7 +103,7 @@ def test_an_image_larger_than_the_limit_says_so_and_the_limit_is_a_number_of_the
     Image.new("1", (8192, 6144)).save(folder / "train" / "ant" / "wall.png")
     classes, splits = read(FOLDER, folder)
     with pytest.raises(PipelineError, match=r"wall.png': 8192x6144 is 50.3 Mpx, data.max_pixels allows 50 Mpx"):
-        pack(FOLDER, classes, splits, folder.parent / "out", 1)
+        pack_splits(FOLDER, classes, splits, folder.parent / "out", 1)
     config = FOLDER.model_copy(update={"max_pixels": 60_000_000})
     shards = packed(config, folder, folder.parent / "out")
     assert shards.samples == 5 and shards.manifest.max_pixels == 60_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.listing import File, content_key, read_listing, write_listing
-from pipeline.data.pack import pack
+from pipeline.data.pack import pack_splits
 from pipeline.data.sources import read_splits, scan
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
 from tests.support.inputs import FOLDER, TARS
@@ -42,9 +42,9 @@ def test_a_file_replaced_by_another_of_the_same_size_is_refused(folder: Path) ->
     os.utime(victim, ns=(stamp + 1, stamp + 1))
     classes, splits = read_splits(FOLDER, folder, listed)
     with pytest.raises(PipelineError, match=r"'train/ant/1.png': it was written again since the index was made; run: "):
-        pack(FOLDER, classes, splits, folder.parent / "out", 1)
+        pack_splits(FOLDER, classes, splits, folder.parent / "out", 1)
     os.utime(victim, ns=(stamp, stamp))
-    pack(FOLDER, classes, splits, folder.parent / "out", 1)
+    pack_splits(FOLDER, classes, splits, folder.parent / "out", 1)
 
 
 def test_a_tar_or_a_label_list_that_changed_since_the_listing_is_refused(tars: Path) -> None:
@@ -58,6 +58,6 @@ def test_a_tar_or_a_label_list_that_changed_since_the_listing_is_refused(tars: P
             read_splits(TARS, tars, listed)
         if name == "train/a.tar":
             with pytest.raises(PipelineError, match="it was written again"):
-                pack(TARS, classes, splits, tars / "out", 1)
+                pack_splits(TARS, classes, splits, tars / "out", 1)
         os.utime(tars / name, ns=(status.st_atime_ns, status.st_mtime_ns))
     read_splits(TARS, tars, listed)

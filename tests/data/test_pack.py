@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from pipeline.base.files import sha256_file
 from pipeline.data.images import decode_image
 from pipeline.data.listing import Entry, Split
-from pipeline.data.pack import order, pack
+from pipeline.data.pack import order, pack_splits
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, read_splits, scan
 from pipeline.runtime.errors import IntegrityError, UsageError
@@ -42,21 +42,21 @@ def two(count: int) -> dict[str, Split]:
 
 
 def test_two_runs_give_identical_bytes_whatever_the_order_of_the_listing(tmp_path: Path) -> None:
-    pack(CONFIG, ("a", "b", "c"), two(21), tmp_path / "one", 1)
-    pack(CONFIG, ("a", "b", "c"), {**two(21), "train": Split(entries(21)[::-1])}, tmp_path / "two", 1)
+    pack_splits(CONFIG, ("a", "b", "c"), two(21), tmp_path / "one", 1)
+    pack_splits(CONFIG, ("a", "b", "c"), {**two(21), "train": Split(entries(21)[::-1])}, tmp_path / "two", 1)
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
     assert len(hashes(tmp_path / "one")) == 11  # 3 + 1 tars, as many indices, 2 manifests, their sums
 
 
 def test_many_processes_give_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pack(CONFIG, ("a", "b", "c"), two(21), tmp_path / "one", 1)
+    pack_splits(CONFIG, ("a", "b", "c"), two(21), tmp_path / "one", 1)
     monkeypatch.setattr("pipeline.data.pack._INLINE", 0)
-    pack(CONFIG, ("a", "b", "c"), two(21), tmp_path / "two", 2)
+    pack_splits(CONFIG, ("a", "b", "c"), two(21), tmp_path / "two", 2)
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
 
 
 def test_training_samples_are_shuffled_by_key_and_validation_keeps_its_order(tmp_path: Path) -> None:
-    pack(CONFIG, ("a", "b", "c"), two(21), tmp_path / "out", 1)
+    pack_splits(CONFIG, ("a", "b", "c"), two(21), tmp_path / "out", 1)
     assert keys(tmp_path / "out" / "val") == [f"v/{row}" for row in range(5)]
     train = keys(tmp_path / "out" / "train")
     assert sorted(train) == sorted(f"k/{row}" for row in range(21)) and train != [f"k/{row}" for row in range(21)]
@@ -64,7 +64,7 @@ def test_training_samples_are_shuffled_by_key_and_validation_keeps_its_order(tmp
 
 
 def test_any_webdataset_reader_reads_the_tars(tmp_path: Path) -> None:
-    pack(CONFIG, ("a", "b", "c"), two(21), tmp_path / "out", 1)
+    pack_splits(CONFIG, ("a", "b", "c"), two(21), tmp_path / "out", 1)
     shards = Shards.open(tmp_path / "out" / "train")
     urls = [str(shards.root / name) for name in shards.names]
     theirs = [(s["__key__"], int(s["cls"]), s["png"]) for s in webdataset.WebDataset(urls, shardshuffle=False)]
@@ -81,7 +81,7 @@ def test_every_unusable_image_is_listed_and_nothing_is_written(tmp_path: Path) -
         splits["val"].entries[row] = broken(dataclasses.replace(splits["val"].entries[row], path=f"val/{row}.png"))
     config = CONFIG.model_copy(update={"max_quarantined": 2})
     with pytest.raises(IntegrityError) as caught:
-        pack(config, ("a", "b", "c"), splits, tmp_path / "out", 1)
+        pack_splits(config, ("a", "b", "c"), splits, tmp_path / "out", 1)
     text = str(caught.value)
     both = ("k3.png", "k19.png", "notes.txt", "6 unusable files", "is 2", "val/0.png", "val/1.png", "val/2.png")
     assert all(piece in text for piece in both)
@@ -90,7 +90,7 @@ def test_every_unusable_image_is_listed_and_nothing_is_written(tmp_path: Path) -
 
 def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="val: no images"):
-        pack(CONFIG, ("a", "b", "c"), {"train": Split(entries(21)), "val": Split([])}, tmp_path / "out", 1)
+        pack_splits(CONFIG, ("a", "b", "c"), {"train": Split(entries(21)), "val": Split([])}, tmp_path / "out", 1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,7 +100,7 @@ def test_a_class_that_lost_all_its_images_is_refused(tmp_path: Path) -> None:
         splits["train"].entries[row] = broken(splits["train"].entries[row])
     config = CONFIG.model_copy(update={"max_quarantined": 100})
     with pytest.raises(IntegrityError, match="train: class 'b': no usable image is left"):
-        pack(config, ("a", "b", "c"), splits, tmp_path / "out", 1)
+        pack_splits(config, ("a", "b", "c"), splits, tmp_path / "out", 1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,11 +110,11 @@ def test_allowed_unusable_images_are_quarantined_and_the_counts_balance(tmp_path
     for row in bad:
         splits["train"].entries[row] = broken(splits["train"].entries[row])
     config = CONFIG.model_copy(update={"max_quarantined": 9})
-    manifest = pack(config, ("a", "b", "c"), splits, tmp_path / "out", 1)["train"]
+    manifest = pack_splits(config, ("a", "b", "c"), splits, tmp_path / "out", 1)["train"]
     assert manifest.samples + len(manifest.quarantined) == 21
     assert {item.path for item in manifest.quarantined} == {f"k{row}.png" for row in bad}
     good = [entry for row, entry in enumerate(entries(21)) if row not in bad]
-    pack(config, ("a", "b", "c"), {**two(21), "train": Split(good)}, tmp_path / "clean", 1)
+    pack_splits(config, ("a", "b", "c"), {**two(21), "train": Split(good)}, tmp_path / "clean", 1)
     left = hashes(tmp_path / "out" / "train")
     right = hashes(tmp_path / "clean" / "train")
     assert left.pop("manifest.json") != right.pop("manifest.json")
@@ -129,17 +129,17 @@ def test_a_file_that_changed_since_the_index_is_refused(tmp_path: Path) -> None:
     victim.write_bytes(victim.read_bytes() + b"x")
     Path(splits["val"].entries[1].file).unlink()
     with pytest.raises(IntegrityError, match=r"its size has changed from \d+ to \d+ bytes since the index was made"):
-        pack(CONFIG, ("a",) * 5, splits, tmp_path / "out", 1)
+        pack_splits(CONFIG, ("a",) * 5, splits, tmp_path / "out", 1)
 
 
 def test_a_failed_run_leaves_the_old_shards_and_a_good_one_replaces_them(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    pack(CONFIG, ("a", "b", "c"), two(21), out, 1)
+    pack_splits(CONFIG, ("a", "b", "c"), two(21), out, 1)
     before = hashes(out)
     with pytest.raises(IntegrityError):
-        pack(CONFIG, ("a", "b", "c"), {"train": Split([broken(entries(1)[0])]), "val": Split([])}, out, 1)
+        pack_splits(CONFIG, ("a", "b", "c"), {"train": Split([broken(entries(1)[0])]), "val": Split([])}, out, 1)
     assert hashes(out) == before and [path.name for path in tmp_path.iterdir()] == ["out"]
-    pack(CONFIG, ("a", "b", "c"), two(4), out, 1)
+    pack_splits(CONFIG, ("a", "b", "c"), two(4), out, 1)
     assert Shards.open(out / "train").samples == 4 and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -150,7 +150,9 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_whole(
     stuck = Entry("blocks", "z", 0, "png", 9, str(tmp_path / "blocks"))
     splits = {"val": Split(entries(5, "v")), "train": Split([*entries(21), stuck])}
     out = tmp_path / "work" / "out"
-    child = multiprocessing.get_context("fork").Process(target=pack, args=(CONFIG, ("a", "b", "c"), splits, out, 1))
+    child = multiprocessing.get_context("fork").Process(
+        target=pack_splits, args=(CONFIG, ("a", "b", "c"), splits, out, 1)
+    )
     child.start()
     while not list(tmp_path.glob("work/.out.*.partial/val/manifest.json")):
         assert child.is_alive()
@@ -158,7 +160,7 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_whole(
     child.kill()
     child.join()
     assert not out.exists()
-    pack(CONFIG, ("a", "b", "c"), two(21), out, 1)
+    pack_splits(CONFIG, ("a", "b", "c"), two(21), out, 1)
     assert Shards.open(out / "train").samples == 21
     assert "a killed run left this behind" in capsys.readouterr().out
 
@@ -166,7 +168,7 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_whole(
 def test_a_link_in_place_of_the_output_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "cache")
-    pack(CONFIG, ("a", "b", "c"), two(4), tmp_path / "out", 1)
+    pack_splits(CONFIG, ("a", "b", "c"), two(4), tmp_path / "out", 1)
     assert not (tmp_path / "out").is_symlink() and list((tmp_path / "cache").iterdir()) == []
 
 
@@ -175,7 +177,7 @@ def test_resize_makes_shorter_sides_and_leaves_small_images_verbatim(tmp_path: P
     make_photo_folder(root, 7)
     config = CONFIG.model_copy(update={"resize": 60})
     classes, splits = read_splits(config, root, scan(config, root))
-    pack(config, classes, splits, tmp_path / "out", 1)
+    pack_splits(config, classes, splits, tmp_path / "out", 1)
     original = {entry.key: Path(entry.file).read_bytes() for entry in splits["train"].entries}
     shards = Shards.open(tmp_path / "out" / "train")
     small = 0

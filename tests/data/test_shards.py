@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.listing import Split
-from pipeline.data.pack import pack
+from pipeline.data.pack import pack_splits
 from pipeline.data.shards import Sample, Shards
 from pipeline.data.sources import DataConfig
 from pipeline.runtime.errors import IntegrityError, PipelineError, RetryError, UsageError
@@ -27,7 +27,7 @@ CONFIG = DataConfig(source="folder", shard_size=8, block=4)
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shards") / "out"
-    pack(CONFIG, ("a", "b", "c"), {"train": Split(entries(23)), "val": Split(entries(3))}, out, 1)
+    pack_splits(CONFIG, ("a", "b", "c"), {"train": Split(entries(23)), "val": Split(entries(3))}, out, 1)
     return out / "train"
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from timm.data.real_labels import RealLabelsImagenet
 
 from pipeline.data.listing import File
-from pipeline.data.pack import pack
+from pipeline.data.pack import pack_splits
 from pipeline.data.sources import DataConfig
 from pipeline.data.test_sets import SetConfig, list_set, read_set, real_labels
 from pipeline.evaluation.sets import on_real_labels
@@ -89,7 +89,7 @@ def test_a_missing_test_set_is_named_with_what_to_set(tmp_path: Path, monkeypatc
     make_photo_folder(tmp_path / "all", per_class=3)
     pieces = DataConfig(source="folder", shard_size=8, block=4)
     split = read_set(FOLDER, tmp_path / "all/val", list_set(FOLDER, tmp_path / "all/val"), CLASSES)
-    pack(pieces, CLASSES, {"val": split}, tmp_path / "work/shards", 1)
+    pack_splits(pieces, CLASSES, {"val": split}, tmp_path / "work/shards", 1)
     (tmp_path / "params.yaml").write_text("test_sets: {other: {source: folder}}\n")
     monkeypatch.setenv("TEST_ROOT", str(tmp_path))
     result = CliRunner().invoke(test_set.main, ["--test-set", "other"])

@@ -17,7 +17,7 @@ from pipeline.cache.identity import require_views
 from pipeline.cache.reader import open_cache
 from pipeline.data.digits import load_pixels
 from pipeline.data.images import encode_png
-from pipeline.data.pack import pack
+from pipeline.data.pack import pack_splits
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, read_splits, scan
 from pipeline.runtime.config import validate
@@ -56,7 +56,7 @@ def hashes(root: Path) -> dict[str, str]:
 def test_the_same_images_give_the_very_shards_of_the_code_before(before: Path) -> None:
     make_folder(before / "data")
     classes, splits = read_splits(CONFIG, before / "data", scan(CONFIG, before / "data"))
-    pack(CONFIG, classes, splits, before / "now", 1)
+    pack_splits(CONFIG, classes, splits, before / "now", 1)
     now, shards = hashes(before / "now"), hashes(before / "shards")
     assert now == shards | {SUMS: now[SUMS]}  # the file of sums is new, all others are the same to the bit
     assert len(shards) == 8  # 2 + 1 tars with their indices, 2 manifests

@@ -10,7 +10,7 @@ from pipeline.cache.layout import Layout
 from pipeline.cache.publish import publish
 from pipeline.cache.reader import open_cache
 from pipeline.data.listing import Split
-from pipeline.data.pack import pack
+from pipeline.data.pack import pack_splits
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig
 from pipeline.runtime.errors import IntegrityError
@@ -26,7 +26,9 @@ from tests.support.inputs import entries
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("hostile") / "shards"
     splits = {"train": Split(entries(8)), "val": Split(entries(3, "v"))}
-    pack(DataConfig(source="folder", shard_size=4, block=2), ("$5", "猫", EVIL.replace("\udcff", "")), splits, out, 1)
+    pack_splits(
+        DataConfig(source="folder", shard_size=4, block=2), ("$5", "猫", EVIL.replace("\udcff", "")), splits, out, 1
+    )
     return out
 
 

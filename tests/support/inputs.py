@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.data.images import encode_png
 from pipeline.data.listing import Entry
-from pipeline.data.pack import pack
+from pipeline.data.pack import pack_splits
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, read_splits, scan
 from pipeline.runtime.errors import PipelineError
@@ -101,7 +101,7 @@ def refused(config: DataConfig, root: Path) -> tuple[int, str]:
 
 def packed(config: DataConfig, root: Path, out: Path) -> Shards:
     classes, splits = read(config, root)
-    pack(config, classes, splits, out, 1)
+    pack_splits(config, classes, splits, out, 1)
     return Shards.open(out / "train")
 
 

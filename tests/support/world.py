@@ -9,7 +9,7 @@ import torch
 from pipeline.cache.codec import CodecName
 from pipeline.cache.layout import CacheConfig, NamedCache, Store
 from pipeline.data.listing import Split
-from pipeline.data.pack import pack
+from pipeline.data.pack import pack_splits
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, find_root, read_splits, scan
 from pipeline.runtime.config import validate
@@ -73,7 +73,7 @@ class World:
         """Labels one share of the parts of a cache in the pool."""
         config = CacheConfig(recipe="r", teacher="t", views=views, group=3, codec=codec)
         made = self.labelled(config, recipe)
-        return precompute.run(made, self.work, self.pool, precompute.Share.parse(share), False, workers)[0]
+        return precompute.label_share(made, self.work, self.pool, precompute.Share.parse(share), False, workers)[0]
 
     def live(self, codec: str | None) -> FromTeacher:
         return FromTeacher(self.teacher, self.recipe, codec)
@@ -91,7 +91,7 @@ def make_world(
     source = find_root(data.source, {})
     classes, splits = read_splits(data, source, scan(data, source))
     splits = {"train": Split(splits["train"].entries[:samples]), "val": Split(splits["val"].entries[:90])}
-    pack(data, classes, splits, root / "shards", 1)
+    pack_splits(data, classes, splits, root / "shards", 1)
     shards, val = Shards.open(root / "shards" / "train"), Shards.open(root / "shards" / "val")
     chosen, config = (
         validate(Recipe, RECIPE | recipe, "views"),
@@ -102,7 +102,7 @@ def make_world(
     fitted = fit.Fitted(create_teacher(config, 10, pretrained=False), shards.classes, "fitted", None)
     if epochs:
         how = FitConfig(epochs=epochs, batch=64, optimizer=OptimizerConfig(lr=0.016, ema_decay=None))
-        fitted = fit.fit_teacher(teacher, how, fit.Inputs(shards, val, None), root / "fit", 0)
+        fitted = fit.fit_teacher(teacher, how, fit.FitInputs(shards, val, None), root / "fit", 0)
     fit.write_teacher(fitted, teacher, root / "teachers" / "t")
     return open_world(root, arch, **recipe)
 

@@ -27,7 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def test_a_teacher_is_fitted_on_the_labelled_images_alone(world: World, tmp_path: Path) -> None:
     how = FitConfig(epochs=0.6, batch=32, labelled_per_class=3, optimizer=OptimizerConfig(lr=0.01, ema_decay=None))
-    fitted = fit.fit_teacher(world.named_teacher, how, fit.Inputs(world.shards, world.val, None), tmp_path, 0)
+    fitted = fit.fit_teacher(world.named_teacher, how, fit.FitInputs(world.shards, world.val, None), tmp_path, 0)
     rows = torch.load(next(tmp_path.glob("step-*/state.pt")), weights_only=True)["rows"]
     assert rows[-1]["step"] == 6 and fitted.top1 is not None and 0 <= fitted.top1 <= 100 and not fitted.model.training
 
@@ -35,19 +35,19 @@ def test_a_teacher_is_fitted_on_the_labelled_images_alone(world: World, tmp_path
 def test_a_fit_starts_from_the_weights_that_it_is_given(world: World, tmp_path: Path) -> None:
     still = OptimizerConfig(lr=1e-12, scale_lr=False, weight_decay=0.0, warmup_epochs=0.0, min_lr=0.0, ema_decay=None)
     how, given = FitConfig(epochs=0.2, batch=32, optimizer=still), world.teacher.model.state_dict()
-    starts = [fit.Inputs(world.shards, world.val, state) for state in (None, given)]
+    starts = [fit.FitInputs(world.shards, world.val, state) for state in (None, given)]
     model = fit.fit_teacher(world.named_teacher, how, starts[1], tmp_path, 0).model
     starts.append(replace(starts[0], initial=model.state_dict()))
     for name, value in model.named_parameters():
         assert torch.allclose(value, given[name], atol=1e-6), name
-    assert len({fit.run_key(world.named_teacher, how, start, []) for start in starts}) == 3
+    assert len({fit.fit_key(world.named_teacher, how, start, []) for start in starts}) == 3
 
 
 def test_a_fit_sees_views_as_its_teacher_will(world: World, tmp_path: Path) -> None:
     quick = OptimizerConfig(lr=0.01, scale_lr=False, warmup_epochs=0.0, ema_decay=None)
     how = FitConfig(epochs=1.5, batch=32, optimizer=quick)
     config = world.config.model_copy(update={"mean": (0.9, 0.1, 0.4), "std": (0.2, 0.6, 0.3)})
-    inputs = fit.Inputs(world.shards, world.val, None)
+    inputs = fit.FitInputs(world.shards, world.val, None)
     fitted = fit.fit_teacher(NamedTeacher("t", config, world.recipe), how, inputs, tmp_path, 0)
     weights.write_state(tmp_path / "w.safetensors", fitted.model.state_dict())
     teacher = Teacher.load(config, tmp_path / "w.safetensors", 10, world.recipe, world.shards.block_size, device())

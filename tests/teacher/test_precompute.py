@@ -144,7 +144,7 @@ def test_an_output_that_would_be_refused_is_refused_before_the_work(world: World
     (here.work.cache("c") / "thesis.tex").write_text("x")
     config = CacheConfig(recipe="r", teacher="t", views=3, group=3, codec="none")
     with pytest.raises(UsageError):
-        precompute.run(here.labelled(config), here.work, here.pool, Share(), False, 0)
+        precompute.label_share(here.labelled(config), here.work, here.pool, Share(), False, 0)
     assert not list(here.pool.glob("caches/*/commits/*/*.json"))
 
 
@@ -185,7 +185,7 @@ def test_what_the_codec_loses_of_this_teacher_is_said_and_kept_in_the_log(
     here = at(world, tmp_path / "fidelity")
     config = CacheConfig(recipe="r", teacher="t", views=3, group=3, codec="top4")
     made = replace(here.labelled(config), temperatures=(1.0, 3.0))
-    pool, _ = precompute.run(made, here.work, here.pool, Share(), False, 0)
+    pool, _ = precompute.label_share(made, here.work, here.pool, Share(), False, 0)
     said = capsys.readouterr().out
     events = [json.loads(line) for line in (pool.path / "log.jsonl").read_text().splitlines()]
     found = [event for event in events if event["event"] == "fidelity"]
@@ -196,5 +196,5 @@ def test_what_the_codec_loses_of_this_teacher_is_said_and_kept_in_the_log(
     for name, event in zip(("codec top4", "next larger codec, top8"), found):
         shown = f"{event['kl']['1']:.2g} at tau 1, {event['kl']['3']:.2g} at tau 3"
         assert re.search(f"{name}: [0-9]+ bytes per view, .* in all; {re.escape(shown)}", said)
-    precompute.run(made, here.work, here.pool, Share(), False, 0)
+    precompute.label_share(made, here.work, here.pool, Share(), False, 0)
     assert "nats" not in capsys.readouterr().out  # nothing is labelled, so nothing is measured

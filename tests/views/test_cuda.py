@@ -37,14 +37,14 @@ def test_where_kernels_cannot_be_had_the_cpu_draws_and_that_is_said(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DISTIL_ENGINE", "cuda-on-cpu")
-    cuda.kernels.cache_clear()
+    cuda.open_kernels.cache_clear()
     recipe = Recipe(seed=len(missing), size=8)
     if missing == "compiler":
         monkeypatch.setenv("CXX", "no-such-compiler")
     else:
         monkeypatch.setattr(cuda, "_OnCpu", lambda: cuda._loaded("libcuda.so.0"))
     assert places.drawer(recipe) is None and places.drawer(recipe) is None
-    cuda.kernels.cache_clear()
+    cuda.open_kernels.cache_clear()
     said = capsys.readouterr().out
     assert said.count("views are drawn by the kernels for CPUs: cpu can't draw them: ") == 1
 

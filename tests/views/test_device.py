@@ -48,9 +48,9 @@ def test_every_op_at_whole_levels_on_pictures_of_few_values() -> None:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="-mfma is of x86-64")
 def test_whole_levels_notice_a_fused_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "COMPILER_FLAGS", (*cuda.COMPILER_FLAGS, "-mfma", "-ffp-contract=fast"))
-    cuda.kernels.cache_clear()
+    cuda.open_kernels.cache_clear()
     found = [differing(device.Drawer(recipe, CPU), some, (1,)).sum() for recipe, some in hard(64, 1).items()]
-    cuda.kernels.cache_clear()
+    cuda.open_kernels.cache_clear()
     assert sum(found) > 0
 
 

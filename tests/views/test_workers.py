@@ -162,7 +162,7 @@ def trained(world: World, folder: Path, number: int = 1, observe: Any = None) ->
 
 def fitted(world: World, folder: Path) -> Any:
     how = FitConfig(epochs=0.5, batch=64)
-    return fit.fit_teacher(world.named_teacher, how, fit.Inputs(world.shards, world.val, None), folder, 1)
+    return fit.fit_teacher(world.named_teacher, how, fit.FitInputs(world.shards, world.val, None), folder, 1)
 
 
 def labelled(world: World, folder: Path) -> Any:
