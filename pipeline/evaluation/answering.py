@@ -1,4 +1,4 @@
-"""Running a model over a test set, once: what it answers, sample by sample, from all ranks and no sample twice."""
+"""Runs a model over a test set, once, and gathers its answers from all ranks, each sample once."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,7 +16,7 @@ from pipeline.runtime.progress import progress
 from pipeline.views.recipe import Recipe, evaluation
 from pipeline.views.validation import validation
 
-ByHead = Mapping[str, Tensor]  # by head, float (n, C): logits, or what orders the classes as they would
+ByHead = Mapping[str, Tensor]  # float (n, C) by head: logits, or other scores that rank the classes
 _STORED = ("class", "distillation")  # the heads whose logits are kept; the others follow from these
 _HALF = 65504.0  # the largest float16
 
@@ -25,10 +25,10 @@ _HALF = 65504.0  # the largest float16
 def answers_of(
     answer: Callable[[Tensor], ByHead], model: str, name: str, split: Shards, recipe: Recipe, workers: int
 ) -> Answers:
-    """The answers of the model with weights of hash ``model`` on ``split``, under ``recipe`` without chance.
+    """The answers of a model on ``split``, under ``recipe`` without chance; every rank returns those on the whole split.
 
-    ``answer``: finished images float32 (n, 3, R, R) -> scores by head. ``name`` is for messages. Every rank returns the
-    answers on the whole split. Raises IntegrityError for damaged shards and for scores that are not finite.
+    ``answer``: finished images float32 (n, 3, R, R) -> scores by head. ``model``: hash of its weights. ``name`` is for
+    messages. Raises IntegrityError for damaged shards and for scores that are not finite.
     """
     parts: dict[int, dict[str, np.ndarray]] = {}
     mine = split.blocks[rank() :: world_size()]

@@ -1,4 +1,4 @@
-"""The test sets of a run, opened: images, and the recipe that a model sees them under."""
+"""The test sets of a run, opened: their images, and the recipe under which a model sees them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +14,8 @@ from pipeline.views.recipe import Recipe, evaluation
 
 
 def open_sets(work: Work, configs: Mapping[str, SetConfig], recipe: Recipe) -> dict[str, tuple[Shards, Recipe]]:
-    """Images and recipe of the validation split and of each test set that asks for answers of its own, by name.
-
-    Raises UsageError where a set is not packed.
-    """
+    """Images and recipe by name: the validation split, and each test set that needs answers of its own. Raises UsageError
+    where a set is not packed."""
     val = Shards.open(work.split(VAL))
     found = {VAL: (val, evaluation(recipe))}
     for name, config in configs.items():
@@ -35,8 +33,8 @@ def seen_under(config: SetConfig, recipe: Recipe) -> Recipe:
 
 
 def on_real_labels(answers: Answers, split: Shards) -> dict[str, Any]:
-    """Percent right by head with ImageNet-ReaL's labels: an answer is right if it is one of them; samples without any do
-    not count. ``samples`` that count."""
+    """Percent right by head with ImageNet-ReaL's labels: an answer is right if it is one of them. ``samples``: how many
+    have such labels, the others do not count."""
     labels = real_labels(split)
     counts = np.array([bool(those) for those in labels])
     heads = {}

@@ -1,4 +1,4 @@
-"""What a trained student answers, and what is known of it besides: heads, other weights, tokens, size, speed."""
+"""What a trained student answers, and its tokens, size and speed."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -23,8 +23,8 @@ from pipeline.views.recipe import Recipe
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Answers by test set; of the weights that are kept ``beside`` the student's (``export.BESIDE``, None where there are
-    none) the ranks only. ``facts``: what metrics.json adds to the scores. ``speed``: of this machine, and so no output."""
+    """``answers`` by test set. ``others``: those of the weights that are kept ``beside`` the student (``export.BESIDE``, None
+    for none), without logits. ``facts``: what metrics.json holds besides scores. ``speed`` is this machine's, so no output."""
 
     answers: Mapping[str, Answers]
     beside: str | None
@@ -34,8 +34,8 @@ class Evaluated:
 
 
 def evaluate(directory: Path, sets: Mapping[str, tuple[Shards, Recipe]], workers: int) -> Evaluated:
-    """Runs the student in ``directory``, and the weights beside it, once over each test set (its images, and the recipe
-    that they are seen under); the first one is the validation split.
+    """Runs the student in ``directory``, and the weights beside it, once over each test set: its images under its recipe.
+    The first set is the validation split.
 
     Raises UsageError (nothing there), IdentityError (a student of other classes or views), IntegrityError (damage).
     """
@@ -63,14 +63,14 @@ def evaluate(directory: Path, sets: Mapping[str, tuple[Shards, Recipe]], workers
 
 
 def student_answers(model: Student, name: str, split: Shards, recipe: Recipe, workers: int) -> Answers:
-    """A student's answers on a split by head, as ``answering.answers_of`` gives and refuses them."""
+    """A student's answers on a split. Raises what ``answering.answers_of`` raises."""
     weights = state_hash(model.model.state_dict())
     model.to(pick_device()).eval()
     return answers_of(lambda images: by_head(model, images), weights, name, split, recipe, workers)
 
 
 def by_head(model: Student, images: Tensor) -> dict[str, Tensor]:
-    """What each of ``answers.HEADS`` says of finished images float32 (n, 3, R, R)."""
+    """Scores of finished images float32 (n, 3, R, R) by each of ``answers.HEADS`` that the student has."""
     heads = model(images)
     found = {"class": heads.class_logits.float()}
     if heads.distillation_logits is not None:
@@ -92,7 +92,7 @@ def scores_json(found: Evaluated) -> dict[str, Any]:
 
 
 def headline(scored: Mapping[str, Any]) -> dict[str, float]:
-    """The few columns that ``dvc exp show`` and ``dvc metrics diff`` are to show."""
+    """The few numbers that ``dvc exp show`` and ``dvc metrics diff`` show."""
     first = next(iter(scored["sets"].values()))
     best = first["heads"][first["best"]]
     return {

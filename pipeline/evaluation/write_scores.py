@@ -1,4 +1,4 @@
-"""What stage evaluate leaves: answers and scores, and apart from them the few numbers and curves that DVC shows."""
+"""What stage evaluate leaves: answers and scores, and the few numbers and curves that DVC shows."""
 
 import csv
 import io

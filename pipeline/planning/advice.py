@@ -1,4 +1,4 @@
-"""What may be done and should be known before a run: each a sentence that ``configure`` prints as a warning."""
+"""Warnings of ``configure``: what is allowed, and should be known before a run."""
 
 import math
 from collections.abc import Iterator
@@ -8,13 +8,12 @@ from pipeline.training.config import TrainConfig
 
 
 def advice(pieces: Pieces) -> list[str]:
-    """Views that are labelled and not read; views of an image that share their partners and stand in different steps."""
+    """Warnings of views that are labelled and never read, and of an image's views that share partners in different steps."""
     return [*_unread(pieces), *_apart(pieces)]
 
 
 def _unread(pieces: Pieces) -> Iterator[str]:
-    """Caches of which no student reads all views. A student reads through its cache alike whether it has a live teacher
-    beside it, and with few labels as with all."""
+    """Caches of which no student reads all views. A live teacher or few labels do not change how many views are read."""
     for name, cache in pieces.caches.items():
         readers = {key: pieces.trainings[of.training] for key, of in pieces.students.items() if of.cache == name}
         if not readers:
@@ -35,8 +34,8 @@ def _unread(pieces: Pieces) -> Iterator[str]:
 
 
 def _blocks(pieces: Pieces) -> tuple[int | None, float]:
-    """Blocks of the training split, None where ``data.expected`` does not tell, and the samples of a cycle's view that are
-    in no pair, as a share: one where a shard's last block is odd."""
+    """The number of blocks of the training split (None where ``data.expected`` is not given), and the share of its samples
+    that have no partner: one sample, where the last block is odd."""
     data = pieces.data
     if data is None or data.expected is None:
         return None, 0.0
@@ -45,10 +44,10 @@ def _blocks(pieces: Pieces) -> tuple[int | None, float]:
 
 
 def views_read(training: TrainConfig, held: int, blocks: int | None, odd: float) -> int:
-    """Views, of the ``held`` ones, that a training reads, from above.
+    """An upper bound on how many of the ``held`` views a training reads.
 
-    A cycle reads r views of every block, and an epoch is a share 1/r of a cycle. Lanes are up to a window ahead of the
-    stream's mean, and a lane may have met fewer of the smaller blocks; where ``blocks`` is not known, up to a cycle.
+    A cycle reads r views of every block, and an epoch is a share 1/r of a cycle. A lane may be ahead of the mean by a
+    window and by the smaller blocks that it has met; where ``blocks`` is not known, by a cycle.
     """
     repeats = training.repeats
     ahead = training.lanes * (training.window + 1) / blocks if blocks else 1.0

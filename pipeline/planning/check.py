@@ -1,7 +1,7 @@
 """Whether params.yaml can run: what timm and local files show of models and weights before any stage starts.
 
-``planning.models`` builds the models. That needs torch and timm, whose import takes seconds: what was found fit once is
-remembered in the work pool.
+``planning.models`` builds the models. That needs torch and timm, whose import takes seconds; so the work pool remembers
+what has passed.
 """
 
 import json
@@ -26,8 +26,7 @@ _LIBRARIES = ("torch", "torchvision", "timm", "pydantic")
 
 
 def check(params: Mapping[str, Any], environment: Mapping[str, str], files: bool = True) -> Pieces:
-    """The pieces of ``params``, checked whole; without ``files`` no local file is looked at, which
-    need not be there yet.
+    """The pieces of ``params``, checked whole; without ``files`` no local file is read, since it need not be there yet.
 
     Raises UsageError (IntegrityError, if damaged files are all there is) with every problem on a line of its own: sections,
     keys, names, pieces that do not go together, models that timm refuses or that do not take their views, local weights
@@ -80,7 +79,7 @@ def _unfit_codecs(pieces: Pieces, classes: int | None) -> Iterator[str]:
 
 
 def _lacking_here(pieces: Pieces) -> Iterator[str]:
-    """What pieces ask for and this machine has not."""
+    """What pieces ask for and this machine lacks."""
     compiled = [f"teachers.{name}" for name, teacher in pieces.teachers.items() if teacher.compile]
     compiled += [f"teachers.{n}.fit" for n, teacher in pieces.teachers.items() if (teacher.fit or {}).get("compile")]
     compiled += [f"trainings.{name}" for name, training in pieces.trainings.items() if training.compile]
@@ -103,7 +102,7 @@ def refused_by_dvc(project: Path) -> str:
 
 
 def _key(params: Mapping[str, Any], pieces: Pieces, classes: int | None, files: bool) -> str:
-    """Hash of all that decides the check: params, C, code, libraries, and size and time of named local weights."""
+    """Hash of all that the check depends on: params, C, code, libraries, and size and time of named local weights."""
     named = (Path(name) for name in pieces.named_weights().values() if name is not None and not is_hub(name))
     seen = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in named if files and path.is_file()}
     code = {str(path.relative_to(ROOT)): sha256_file(path) for path in sorted((ROOT / "pipeline").rglob("*.py"))}

@@ -137,7 +137,7 @@ def _later(hours: float, fitted_here: bool) -> list[str]:
         f"to keep this one, copy its model.safetensors and name the copy as the teacher's weights"
     )
     return [
-        "later: more views cost the new ones only, and students nothing here",
+        "later: more views cost only the new ones, and more students nothing here",
         f"later: an image added, changed or removed makes other shards, and so labels {anew}",
         fitted if fitted_here else fixed,
     ]

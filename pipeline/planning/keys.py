@@ -13,7 +13,7 @@ _TYPES = {"string": "text", "object": "mapping", "null": "null", "integer": "int
 
 
 def write_tables(page: Path) -> None:
-    """Writes all after the head of ``page``, which ends at its first section and is written by hand."""
+    """Writes the tables below the head of ``page``, which is written by hand and ends at the first section."""
     head = page.read_text(encoding="utf-8").partition("\n## ")[0].rstrip()
     write_durably(page, f"{head}\n{tables()}".encode())
 

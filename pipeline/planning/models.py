@@ -1,7 +1,7 @@
 """Whether timm builds the models of params.yaml, whether they take their views, and whether local weights fit them.
 
-Models are built on the device meta, without their numbers, and shown views of their shape, so what would fail after hours
-of other stages shows here.
+Models are built on the device meta, without weights, and given views of the right shape: what would fail after hours of
+other stages is found here.
 """
 
 import json

@@ -18,9 +18,9 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     """The whole of ``params.yaml`` from choices and overrides.
 
     Choices: ``study=distillation scale=demo`` (``planning.studies``), or piece by piece: ``data=imagenet``,
-    ``student=deit_tiny,deit_small``; what is not chosen is what the data set's file names under ``defaults``. Overrides, with
-    values in YAML: ``trainings.deit.epochs=100`` for one piece, ``training.epochs=100`` for all of a kind. A piece that names
-    no recipe, teacher, cache or training takes the first one that is chosen.
+    ``student=deit_tiny,deit_small``; the rest comes from ``defaults`` in the data set's file. Overrides, with values in YAML:
+    ``trainings.deit.epochs=100`` for one piece, ``training.epochs=100`` for all of a kind. A piece that names no recipe,
+    teacher, cache or training takes the first one that is chosen.
 
     Raises UsageError for an unknown choice, key or value, and for pieces that do not go together.
     """
@@ -46,7 +46,7 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
 
 
 def _compose_pieces(configs: Path, chosen: Mapping[str, str]) -> dict[str, Any]:
-    """The pieces that are chosen by group, and for the other groups those that the data set's file names."""
+    """The chosen pieces, and for groups without a choice the defaults in the data set's file."""
     data = chosen.get("data", "digits")
     params = read_choice(configs, "data", data)
     defaults = params.pop("defaults", {})
@@ -65,7 +65,7 @@ def _listed(value: object) -> list[str]:
 
 
 def _link(params: dict[str, Any]) -> None:
-    """Names the first recipe, teacher, cache and training in every piece that names none; names stand first."""
+    """Adds the first recipe, teacher, cache and training to every piece that names none, in front of its other keys."""
     first = {group: next(iter(params[section]), NONE) for group, section in SECTION.items()}
     for name, entry in params["teachers"].items():
         params["teachers"][name] = {"recipe": first["recipe"], "student": NONE} | entry
@@ -131,7 +131,7 @@ def _override(params: dict[str, Any], name: str, value: str) -> None:
 
 
 def _has_section(entry: Any, path: str) -> bool:
-    """Whether nested mappings have one at the dotted ``path``; at no path there is ``entry`` itself."""
+    """Whether ``entry`` holds a mapping at the dotted ``path``; the empty path is ``entry`` itself."""
     for part in path.split(".") if path else ():
         entry = entry.get(part) if isinstance(entry, dict) else None
     return isinstance(entry, dict)

@@ -49,8 +49,7 @@ _MAY_BE_NONE = ("teachers.student", "students.cache", "students.teacher", "stude
 
 @dataclass(frozen=True)
 class Pieces:
-    """All of params.yaml, each piece by its name. Pieces that ``examine`` found unsound are left out, ``data`` is then
-    None."""
+    """All of params.yaml, each piece by its name. ``examine_pieces`` leaves out unsound ones; ``data`` is then None."""
 
     data: DataConfig | None
     recipes: Mapping[str, Recipe]
@@ -76,8 +75,8 @@ def parse_pieces(params: Mapping[str, Any]) -> Pieces:
 
 
 def examine_pieces(params: Mapping[str, Any]) -> tuple[Pieces, list[str]]:
-    """The pieces of ``params`` that are sound by themselves, and every problem: of sections, of keys, of names, and of
-    what does not go together. Without a problem the pieces are all there."""
+    """The pieces of ``params`` that are sound by themselves, and every problem: of sections, keys and names, and of pieces
+    that do not go together. Without a problem no piece is missing."""
     problems: list[str] = []
     extra, missing = sorted(set(params) - set(MODELS)), [name for name in MODELS if name not in params]
     if extra or missing:
@@ -147,7 +146,7 @@ def _unknown_names(pieces: Pieces, params: Mapping[str, Any]) -> list[str]:
 
 
 def _circles(pieces: Pieces) -> list[str]:
-    """Students and teachers that wait for themselves; DVC's own sentence names no way out."""
+    """A circle of pieces that wait for each other; DVC's own message names no way out."""
     waits = TopologicalSorter[str]()
     for key, section, name, _ in _links(pieces):
         if name != NONE:
@@ -161,7 +160,7 @@ def _circles(pieces: Pieces) -> list[str]:
 
 
 def _too_few_images(pieces: Pieces, fits: Mapping[str, FitConfig | None]) -> Iterator[str]:
-    """Trainings and fits without a single step, where ``data.expected`` tells N."""
+    """Trainings and fits that take no step, where ``data.expected`` gives N."""
     if pieces.data is None or pieces.data.expected is None:
         return
     samples = pieces.data.expected.train

@@ -1,9 +1,8 @@
-"""Studies: several trainings that one question needs, sharing what can be shared, as one file of ``configs/study``.
+"""Studies: several trainings that answer one question and share what they can, as one file of ``configs/study``.
 
-A study says what its pieces change; a scale (``configs/scale``: full, demo) says what they change it of: which data,
-recipe, teacher, cache, training and models. ``full:`` and ``demo:`` inside a piece hold at that scale only. What
-stands under ``with_data:`` of a student holds with that data set only; where it is ``none``, the student is left out.
-``changes:`` of a study are changes of the scale itself.
+A scale (``configs/scale``: full, demo) supplies the base pieces: data, recipe, teacher, cache, training, models. A study
+lists changes to them. ``full:`` and ``demo:`` inside a piece apply at that scale only. ``with_data:`` of a student applies
+with that data set only; where it is ``none``, the student is left out. ``changes:`` of a study change the scale itself.
 """
 
 from collections.abc import Mapping
@@ -27,11 +26,8 @@ _KEYS = {"data", "changes", *SECTION.values()}
 
 
 def compose_study(configs: Path, name: str, scale: str, data: str | None = None) -> dict[str, Any]:
-    """``params.yaml`` of the study ``name`` at a scale, without the links that no piece names; ``data`` in place of the
-    scale's data set.
-
-    Raises UsageError for an unknown study or scale, and for a piece that names what is not there.
-    """
+    """``params.yaml`` of the study ``name`` at a scale, before pieces that name no other piece are linked; ``data`` replaces
+    the scale's data set. Raises UsageError for an unknown study or scale, and for a piece that names what is not there."""
     study, of = read_choice(configs, "study", name), read_choice(configs, "scale", scale)
     _require_known(study, configs, name)
     of = merge(of, study.get("changes", {}).get(scale, {}))
@@ -51,7 +47,7 @@ def compose_study(configs: Path, name: str, scale: str, data: str | None = None)
 
 
 def _require_known(study: Mapping[str, Any], configs: Path, name: str) -> None:
-    """Raises UsageError for a section, a scale or a data set of the study that there is not, and would be passed over."""
+    """Raises UsageError for sections, scales and data sets of the study that do not exist and so would be ignored."""
     sets = {path.stem for path in (configs / "data").glob("*.yaml")}
     found = {f"section {key}" for key in set(study) - _KEYS}
     found |= {f"scale {key}" for key in set(study.get("changes", {})) - set(SCALES)}
@@ -64,8 +60,8 @@ def _require_known(study: Mapping[str, Any], configs: Path, name: str) -> None:
 def _piece(
     configs: Path, group: str, name: str, entry: Mapping[str, Any], of: Mapping[str, Any], scale: str
 ) -> dict[str, Any]:
-    """The piece ``name`` that is no student: of the file that it names, else of the scale's, else of the file of its name
-    (a test set), with the changes of the study."""
+    """The piece ``name`` of a study, unless it is a student: the file that it names, else the scale's, else that of its own
+    name (a test set), with the study's changes."""
     file = (entry.get(scale) or {}).get("file", entry.get("file"))
     base = read_choice(configs, group, str(file or of.get(group, name)))
     if file is None:

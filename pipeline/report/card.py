@@ -26,7 +26,7 @@ class_logits, distillation_logits = model.head(tokens[:, 0]), model.head_dist(to
 
 
 def card(student: NamedStudent, work: Work, kind: str) -> str:
-    """The card as Markdown with the hub's header; what was not evaluated, or is not here, is said to be so."""
+    """The card as Markdown with the hub's header; it says what was not evaluated or is not here."""
     chosen, recipe = student.config, student.recipe
     maker = student.teacher.name if student.teacher is not None else "none"
     identity = _identity(work.cache(chosen.cache)) if student.cache is not None else "no cache"

@@ -1,7 +1,7 @@
 """Lines and points as inline SVG. Pure functions of numbers; colours and fonts are the page's style sheet.
 
-A figure is 360 units wide, about the width of a telephone, so that its text has its size there. Ticks are the scale of a
-figure and no figures of a result; they stand in groups of class ``axis``.
+A figure is 360 units wide, about the width of a telephone, so that its text keeps its size there. Ticks are no results:
+they stand in groups of class ``axis``.
 """
 
 import math
@@ -21,10 +21,10 @@ COLOURS = 12  # of the style sheet: classes s0 to s11
 def lines(
     series: Series, x: str, y: str, about: str, *, diagonal: bool = False, box: tuple[Point, Point] | None = None
 ) -> str:
-    """A figure of one line for each of ``series``, drawn in the colour of its place; lines without points stay out.
+    """A figure of one line for each of ``series``, in the colour of its position; a series without points has no line.
 
-    ``about``: what a person who can't see it should know. ``diagonal``: adds the line y = x. ``box``: (lowest, highest)
-    corner, else what holds all points.
+    ``about``: the text for people who can't see it. ``diagonal``: adds the line y = x. ``box``: (lowest, highest) corner,
+    else the smallest that holds all points.
     """
     low, high = box or _box(point for points in series.values() for point in points)
     drawn = [_grid(low, high, x, y)]

@@ -1,4 +1,4 @@
-"""One HTML page without any network need; every number on it is looked up by the file and key that it names."""
+"""The HTML page, which needs no network. Every number on it names the file and key that it was read from."""
 
 import json
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def shown(value: Any, style: str, scale: float) -> str:
 
 
 def render(work: Path, summary: Mapping[str, Any], **content: Any) -> str:
-    """The page. ``content``: what else the template shows, as the stage's library call made it."""
+    """The page. ``content``: what the template shows besides ``summary``."""
     documents = Documents(work, summary)
     environment = _environment()
     environment.globals |= {"n": documents.number, "interval": documents.interval, "S": SUMMARY}
@@ -91,7 +91,7 @@ def _environment() -> Environment:
 
 
 def _safe(value: Any) -> Any:
-    """Texts of people's, such as names of classes, without control characters; what the template made stays."""
+    """Text of users, such as names of classes, with control characters escaped; markup of the template stays."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
