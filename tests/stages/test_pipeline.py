@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import timm
@@ -330,6 +331,19 @@ def test_a_student_is_not_compared_with_answers_on_other_pixels(work: Path, monk
     assert not Path("x.html").exists() and not Path("x.png").exists()
 
 
+def replaced(path: Path, content: bytes, command: click.Command, *arguments: str, sums: bool = True) -> Result:
+    """What a command says while ``path`` holds ``content``; without ``sums`` as in a folder that earlier code wrote."""
+    beside = path.with_name("sums.json")
+    kept = path.read_bytes(), beside.read_bytes()
+    path.write_bytes(content)
+    if not sums:
+        beside.unlink()
+    result = CliRunner().invoke(command, list(arguments))
+    path.write_bytes(kept[0])
+    beside.write_bytes(kept[1])
+    return result
+
+
 def test_damaged_scores_answers_of_another_student_and_a_pool_to_audit_are_refused(work: Path) -> None:
     for name, content, code, sentence in [
         ("metrics.json", b"{}", 3, "not the scores of a student (KeyError('sets'))"),
@@ -338,24 +352,18 @@ def test_damaged_scores_answers_of_another_student_and_a_pool_to_audit_are_refus
         ("val.npz", (work / "eval/photos_plain/val.npz").read_bytes()[:-100], 3, "not whole answers"),
     ]:
         path = work / "eval/photos_plain" / name
-        kept = path.read_bytes()
-        path.write_bytes(content)
-        result = CliRunner().invoke(report.main)
-        path.write_bytes(kept)
+        by_sum, result = replaced(path, content, report.main), replaced(path, content, report.main, sums=False)
+        assert by_sum.exit_code == 3 and f"{name}: " in by_sum.output, by_sum.output
         assert result.exit_code == code and sentence in result.output, result.output
         assert "python -m stages.evaluate --student photos_plain" in result.output
-    path = work / "answers/regnety_photos/val.npz"
-    kept = path.read_bytes()
-    path.write_bytes((work / "eval/photos_plain/val.npz").read_bytes())
-    result = CliRunner().invoke(report.main)
-    path.write_bytes(kept)
+    content = (work / "eval/photos_plain/val.npz").read_bytes()
+    result = replaced(work / "answers/regnety_photos/val.npz", content, report.main, sums=False)
     assert result.exit_code == 4 and "python -m stages.answers --teacher regnety_photos" in result.output
     weights = work / "students/photos_plain/model.safetensors"
-    kept = weights.read_bytes()
-    weights.write_bytes(kept[:-1000])
-    result = CliRunner().invoke(evaluate.main, ["--student", "photos_plain"])
-    weights.write_bytes(kept)
-    assert result.exit_code == 3 and "damaged weights" in result.output, result.output
+    for sums, sentence in ((True, "model.safetensors: damaged"), (False, "damaged weights")):
+        cut = weights.read_bytes()[:-1000]
+        result = replaced(weights, cut, evaluate.main, "--student", "photos_plain", sums=sums)
+        assert result.exit_code == 3 and sentence in result.output, result.output
     result = CliRunner().invoke(verify.main, [str(work / "pool"), "--audit", "1", "--cache", "photos"])
     assert result.exit_code == 2 and "no teacher cache" in result.output
 
