@@ -4,8 +4,6 @@ views together, and gradients accumulated."""
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,10 +14,11 @@ from pipeline.evaluation import students
 from pipeline.evaluation.answering import answers_of
 from pipeline.evaluation.answers import Answers, write_answers
 from pipeline.runtime.errors import UsageError
-from pipeline.runtime.machine import distributed, rank
+from pipeline.runtime.machine import distributed
 from pipeline.student import train
 from pipeline.student.inputs import Inputs
 from pipeline.student.model import create_student
+from tests.support.processes import started
 from tests.support.world import World, make_world, named, open_world, student, training
 
 STEPS = 8
@@ -42,6 +41,21 @@ def answered(world: World) -> Answers:
     return answers_of(lambda images: students.by_head(model, images), "m", "s", world.val, world.recipe, 0)
 
 
+def as_rank(root: Path, number: int, port: int) -> None:
+    """What one of two ranks does in a process of its own."""
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "DISTIL_TIMEOUT": "600"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with distributed():
+        rows, found = trained(open_world(root, shared_pairing=3), root / "together"), answered(open_world(root))
+        if number == 0:
+            (root / "rows.json").write_text(json.dumps(rows))
+            write_answers(root / "answers-together.npz", found)
+        try:
+            trained(open_world(root, shared_pairing=3), root / ("together" if number == 0 else "empty"))
+        except UsageError as error:
+            (root / f"apart{number}.txt").write_text(str(error))
+
+
 def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
     world = make_world(tmp_path, shared_pairing=3)
     alone = trained(world, tmp_path / "alone")
@@ -49,16 +63,10 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {
-        **os.environ,
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "DISTIL_TIMEOUT": "600",
-    }
-    command = [sys.executable, "-m", "tests.stages.test_distributed", str(tmp_path)]
-    ranks = [subprocess.Popen(command, env={**shared, "RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
-    assert [process.wait(timeout=1200) for process in ranks] == [0, 0]
+    ranks = [started(as_rank, tmp_path, number, port) for number in range(2)]
+    for process in ranks:
+        process.join(1200)
+    assert [process.exitcode for process in ranks] == [0, 0]
     together = json.loads((tmp_path / "rows.json").read_text())
     assert len(together) == len(alone) > 0
     for a, b in zip(alone, together):
@@ -68,18 +76,3 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
     assert first == second  # blocks are shared out, none is answered twice, and each is answered as by one process
     for i in range(2):  # pools of two nodes that are not one
         assert f"found checkpoints of different steps, [{STEPS}, 0]" in (tmp_path / f"apart{i}.txt").read_text()
-
-
-if __name__ == "__main__":
-    with distributed():
-        root = Path(sys.argv[1])
-        rows = trained(open_world(root, shared_pairing=3), root / "together")
-        if rank() == 0:
-            (root / "rows.json").write_text(json.dumps(rows))
-        found = answered(open_world(root))
-        if rank() == 0:
-            write_answers(root / "answers-together.npz", found)
-        try:
-            trained(open_world(root, shared_pairing=3), root / ("together" if rank() == 0 else "empty"))
-        except UsageError as error:
-            (root / f"apart{rank()}.txt").write_text(str(error))

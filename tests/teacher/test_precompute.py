@@ -1,11 +1,10 @@
 """The teacher stage: any share, any order, killed and started again, it leaves the same bytes and redoes nothing."""
 
+import contextlib
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +19,12 @@ from pipeline.cache.reader import open_cache
 from pipeline.cache.repair import collect
 from pipeline.runtime.errors import RetryError, UsageError
 from pipeline.runtime.machine import StopSignal, device
+from pipeline.runtime.stage import stage
 from pipeline.teacher import precompute
 from pipeline.teacher.label import label_visits
 from pipeline.teacher.precompute import Share, fill, select
-from tests.support.world import World, make_world
+from tests.support.processes import started
+from tests.support.world import World, make_world, open_world
 
 PARTS = {(g, s) for g in range(2) for s in range(3)}  # V = 6, G = 3, three shards
 
@@ -100,22 +101,20 @@ def test_told_to_stop_it_ends_the_part_in_work_if_that_is_quick(
     assert len(committed(here.label("none", 6))) == 6
 
 
+def label_six(root: Path) -> None:
+    open_world(root).label("f16", 6)
+
+
 def test_killed_at_any_moment_the_next_run_does_only_what_is_missing(world: World, tmp_path: Path) -> None:
     """Real processes and SIGKILL; bench/proofs/kills.py does this thousands of times with a fake teacher."""
     here = at(world, tmp_path / "kill")
-    script = (
-        "import sys; from dataclasses import replace; from pathlib import Path; from tests.support.world import open_world\n"
-        "open_world(Path(sys.argv[1])).label('f16', 6)"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script, str(here.root)], stderr=subprocess.DEVNULL)
+    child = started(label_six, here.root)
     commits = here.pool / "caches"
-    while (
-        not (there := list(commits.glob("*/commits/*/*.json"))) and child.poll() is None
-    ):  # its first part, or its end
+    while not (there := list(commits.glob("*/commits/*/*.json"))) and child.is_alive():  # its first part, or its end
         time.sleep(0.005)
     assert there, "it ended before the first part"
     child.kill()
-    child.wait()
+    child.join()
     there = set(commits.glob("*/commits/*/*.json"))
     stamps = {path: path.stat().st_mtime_ns for path in there}
     again = here.label("f16", 6)
@@ -125,17 +124,18 @@ def test_killed_at_any_moment_the_next_run_does_only_what_is_missing(world: Worl
     assert content(again.path) == content(at(world, tmp_path / "whole").label("f16", 6).path)
 
 
+def label_as_a_stage(root: Path) -> None:
+    """Writes what it prints on standard error into ``root/said``."""
+    with (root / "said").open("w") as said, contextlib.redirect_stderr(said):
+        stage(lambda: open_world(root).label("none", 6, workers=2))()
+
+
 def test_a_write_that_fails_ends_the_job_and_its_workers(world: World, tmp_path: Path) -> None:
     here = at(world, tmp_path / "broken")
     (here.label("none", 3).path / "hard/c/1").write_bytes(b"in the way of the second group")
-    script = (
-        "import sys; from pathlib import Path; from tests.support.world import open_world\n"
-        "from pipeline.runtime.stage import stage\n"
-        "stage(lambda: open_world(Path(sys.argv[1])).label('none', 6, workers=2))()"
-    )
-    command = [sys.executable, "-c", script, str(here.root)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)  # it hung for ever
-    assert ended.returncode == 2 and "hard/c/1" in ended.stderr
+    job = started(label_as_a_stage, here.root)
+    job.join(600)  # it hung for ever
+    assert job.exitcode == 2 and "hard/c/1" in (here.root / "said").read_text()
 
 
 def test_an_output_that_would_be_refused_is_refused_before_the_work(world: World, tmp_path: Path) -> None:
