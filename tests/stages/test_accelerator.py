@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 
 CHOSEN = [
     "tests/views/test_finish.py",
@@ -11,8 +10,8 @@ CHOSEN = [
     "tests/bench/test_parity.py::test_cached_live_and_half_cached_runs_have_the_same_losses_and_weights_to_the_last_bit[1-soft-u8]",
     "tests/student/test_train.py::test_a_stopped_run_goes_on_to_the_same_bits",
 ]
-if find_spec("onnx") is None:  # of the optional group export, without which that test skips on every device
-    CHOSEN += ["--deselect", "tests/stages/test_pipeline.py::test_onnx_and_pt2_answer_as_the_student_does"]
+# Those need no device: refusals before any work, pages, and exports, which are computed on the CPU.
+NOT_CHOSEN = "onnx or refused or is_not or replace or browser or wrong"
 
 
 def on_the_device(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -22,9 +21,8 @@ def on_the_device(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_stages_losses_and_resumed_runs_are_the_same_on_another_device() -> None:
-    found = on_the_device(
-        "-m", "pytest", "-p", "tests.support.accelerator", "-p", "no:xdist", "-o", "addopts=-q", *CHOSEN
-    )
+    options = ["-p", "tests.support.accelerator", "-p", "no:xdist", "-o", "addopts=-q", "-k", f"not ({NOT_CHOSEN})"]
+    found = on_the_device("-m", "pytest", *options, *CHOSEN)
     assert found.returncode == 0, found.stdout[-5000:] + found.stderr
     assert "skipped" not in found.stdout, found.stdout
 
