@@ -14,7 +14,7 @@ Point = tuple[float, float]
 Series = Mapping[str, Sequence[Point]]
 
 _WIDTH, _HEIGHT = 360, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 350, 10, 172
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 338, 10, 172  # right of it half of a tick of six characters
 COLOURS = 12  # of the style sheet: classes s0 to s11
 
 
