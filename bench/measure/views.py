@@ -9,7 +9,8 @@ CPU time of one thread over the same JPEGs of 500 x 375 px and about 100 kB, Dei
 straightforward: what one writes without this project: webdataset, PIL, timm's transforms to floats, three random
 generators saved, seeded and restored for every view so that it can be replayed, one row of a Zarr array read per view
 (Zarr's own settings, chunks of 1,000 rows). Its cost without that read stands in the table, too.
-kernels, pil: ``draw_visit`` with r views of every image, digests and plans included. decode: one whole decode.
+kernels, pil: ``draw_visit`` with r views of every image, digests and plans included. packed: ``pack_visit``, what a worker does
+where the GPU draws. decode: one whole decode.
 """
 
 import os
@@ -32,8 +33,9 @@ from bench.timing import Step, head, interleaved, machine, medians, microseconds
 from pipeline.data.shards import Shards
 from pipeline.views.choose import choose
 from pipeline.views.draw import compile_kernels, decode, draw
-from pipeline.views.drawn import draw_visit
+from pipeline.views.drawn import draw_visit, pack_visit
 from pipeline.views.finish import finish, finish_plan
+from pipeline.views.packed import block_room
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Mix, Recipe
 
@@ -81,6 +83,17 @@ def visit(shards: Shards, engine: str, r: int) -> Step:
     def run() -> None:
         os.environ["DISTIL_ENGINE"] = engine
         draw_visit(shards, RECIPE, shards.blocks[0], 0, r, out)
+
+    return run
+
+
+def packing(shards: Shards, r: int) -> Step:
+    """The same views, packed for a GPU."""
+    memory = np.zeros(block_room(shards, RECIPE, r), np.uint8)
+
+    def run() -> None:
+        os.environ["DISTIL_ENGINE"] = "kernels"
+        pack_visit(shards, RECIPE, shards.blocks[0], 0, r, memory)
 
     return run
 
@@ -142,11 +155,14 @@ def main(samples: int, rounds: int) -> None:
         steps |= {
             f"{engine}, r = {r}": (visit(shards, engine, r), r * n) for engine in ("kernels", "pil") for r in (1, 3)
         }
+        steps |= {f"packed, r = {r}": (packing(shards, r), r * n) for r in (1, 3)}
         cost = costs(steps, rounds)
     print(f"{machine()}\n\n{head('', 'us/view', 'of straightforward', 'of a decode', 'goals')}")
     for name, value in cost.items():
         ratios = (f"{value / cost[base]:.3f}" for base in ("straightforward", "decode"))
         print(row(name, f"{value:.0f}", *ratios, GOALS.get(name, "")))
+    beyond = ", ".join(f"{cost[f'packed, r = {r}'] - cost['decode'] / r:.0f} with r = {r}" for r in (1, 3))
+    print(f"\npacking beyond decoding, us/view: {beyond}; goal: at most 60")
     around = parts(files, rounds)
     print("\nwith the kernels, us/view: " + ", ".join(f"{name} {value:.0f}" for name, value in around.items()))
 
