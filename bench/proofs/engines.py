@@ -48,7 +48,7 @@ from pipeline.data.images import decode_image
 from pipeline.runtime.machine import device as pick_device
 from pipeline.views import device, draw
 from pipeline.views.choose import View
-from pipeline.views.packed import drawable
+from pipeline.views.packed import LARGEST, drawable, room
 from pipeline.views.policies import EVERY_OP
 from pipeline.views.recipe import Recipe
 from tests.support.hard_views import differing, random_views, rounds, view_of, whole_levels
@@ -109,7 +109,11 @@ def compare_device(engine: str, views: int, size: int) -> int:
     def check(recipe: Recipe) -> None:
         some = waiting.pop(recipe)
         differ = differing(made_for(recipe, where), some, strides)
-        total.update(views=len(some), differ=int(differ.sum()), packed=sum(drawable(view, recipe) for _, view in some))
+        total.update(
+            views=len(some),
+            differ=int(differ.sum()),
+            packed=sum(drawable(view, recipe, room(recipe, LARGEST)) for _, view in some),
+        )
         for i in differ.nonzero()[0][:3]:
             print(f"  {some[i][1]} of an image of {some[i][0].shape} under {recipe}", flush=True)
 

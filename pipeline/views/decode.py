@@ -27,7 +27,7 @@ def decode(data: bytes, name: str, rule: images.Rule = images.STORED) -> np.ndar
     """The image in ``data`` as RGB, uint8 (H, W, 3), contiguous and writable. Raises Undecodable as ``images.decode_image``."""
     library = _library()
     as_stored = rule.orientation == "stored" and not ImageFile.LOAD_TRUNCATED_IMAGES
-    if library is not None and as_stored and plain_jpeg(data, rule.max_pixels):
+    if library is not None and as_stored and plain_size(data, rule.max_pixels):
         try:
             pixels = library(data)
         except RuntimeError:  # Pillow has the last word
@@ -37,10 +37,10 @@ def decode(data: bytes, name: str, rule: images.Rule = images.STORED) -> np.ndar
     return np.array(images.decode_image(data, name, rule))
 
 
-def plain_jpeg(data: bytes, max_pixels: int = images.MAX_PIXELS) -> bool:
-    """Whether the header is that of a plain JPEG of at most ``max_pixels``."""
+def plain_size(data: bytes, max_pixels: int = images.MAX_PIXELS) -> tuple[int, int] | None:
+    """Height and width by the header of a plain JPEG of at most ``max_pixels``, None for anything else."""
     if data[:3] != b"\xff\xd8\xff":
-        return False
+        return None
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -48,12 +48,13 @@ def plain_jpeg(data: bytes, max_pixels: int = images.MAX_PIXELS) -> bool:
             at += 1
         elif marker in _FRAMES:
             height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-            return data[at + 4] == 8 and data[at + 9] in (1, 3) and 0 < height * width <= max_pixels
+            plain = data[at + 4] == 8 and data[at + 9] in (1, 3) and 0 < height * width <= max_pixels
+            return (height, width) if plain else None
         elif marker in _ALONE or marker == 0xDA or (0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES):
-            return False
+            return None
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return False
+    return None
 
 
 @cache

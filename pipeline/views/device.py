@@ -87,7 +87,7 @@ def draw_all(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> np.ndarra
     packer = Packer(recipe, memory, len(images))
     for image, view in images:
         packer.add(image, [view])
-    what = packer.finish()
+    what = packer.finish(range(len(images)))
     out = torch.empty((len(images), 3, recipe.size, recipe.size), dtype=torch.uint8, device=drawer.device)
     drawer.draw(torch.from_numpy(memory[: what.bytes]).to(drawer.device), what, out)
     return out.cpu().numpy()

@@ -3,13 +3,12 @@
 One definition of a view's pixels, the arithmetic of Pillow 13 on x86-64 under timm's ops, and two implementations with
 the same bits: ``pillow`` calls them, ``kernels`` computes them three times as fast. ``pipeline.base.engine`` says which.
 
-``draw_block`` takes all that a still faster implementation needs, and its place is here, beside the loop over images. One
-that decodes only a region reads the image's size from its header, chooses the views and decodes the rectangle around their
-boxes; one that draws on a GPU decodes as here, sends pixels and views as one batch, and takes device memory as ``out``.
-``bench/proofs/engines.py`` is there to show that its bits are the same.
+Where a GPU draws, ``packed`` takes the place of ``draw_block``. An implementation that decodes only a region would have its
+place in ``decoded``: the views, and so the rectangle around their boxes, are known before an image is decoded.
+``bench/proofs/engines.py`` is there to show that bits are the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from pipeline.data.images import STORED, Rule
 from pipeline.data.shards import Sample
 from pipeline.views import pillow
 from pipeline.views.choose import View, choose
+from pipeline.views.decode import plain_size
 from pipeline.views.recipe import Recipe
 
 
@@ -42,15 +42,32 @@ def draw_block(
         raise ValueError(f"expected uint8 (r, {len(samples)}, 3, {recipe.size}, {recipe.size}), found {out.shape}")
     if not out.flags.c_contiguous:
         raise ValueError("expected contiguous memory to draw to")
+    chosen = []
+    for row, (pixels, views) in enumerate(decoded(samples, recipe, first_view, len(out), rule)):
+        for i, view in enumerate(views):
+            draw_into(pixels, view, recipe, out[i, row])
+        chosen.append(views)
+    return [list(of) for of in zip(*chosen)]
+
+
+def decoded(
+    samples: Sequence[Sample], recipe: Recipe, first_view: int, repeats: int, rule: Rule = STORED
+) -> Iterator[tuple[np.ndarray, list[View]]]:
+    """Each image, uint8 (H, W, 3), with its r = ``repeats`` views. Raises Undecodable.
+
+    Views are chosen before the first image is decoded where a header says the size: decoding fills the CPU's caches, and
+    choosing takes twice as long right after it.
+    """
     made = _implementation()
-    chosen: list[list[View]] = [[] for _ in out]
-    for row, sample in enumerate(samples):
+
+    def views(sample: Sample, size: tuple[int, ...]) -> list[View]:
+        return [choose(recipe, sample.key, first_view + i, size[0], size[1]) for i in range(repeats)]
+
+    sizes = [plain_size(sample.data) for sample in samples]
+    early = [views(sample, size) if size else [] for sample, size in zip(samples, sizes)]
+    for sample, size, of in zip(samples, sizes, early):
         pixels = made.decode(sample.data, sample.key, rule)
-        for i, views in enumerate(chosen):
-            view = choose(recipe, sample.key, first_view + i, *pixels.shape[:2])
-            made.draw(pixels, view, recipe, out[i, row])
-            views.append(view)
-    return chosen
+        yield pixels, of if size == pixels.shape[:2] else views(sample, pixels.shape[:2])
 
 
 def decode(data: bytes, name: str, rule: Rule = STORED) -> np.ndarray:

@@ -9,7 +9,6 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -73,65 +72,70 @@ class Packer:
 
     def __init__(self, recipe: Recipe, memory: np.ndarray, views: int) -> None:
         self.recipe, self.memory, self.missing = recipe, memory, views
-        self.pixels = 3 * recipe.size**2
+        self.pixels, self.most = 3 * recipe.size**2, room(recipe, LARGEST)
         self.end = len(memory) - table_bytes(recipe, views)
         assert self.end >= views * self.pixels, "there is room for all views as pixels"
-        self.at = self.side = self.drawn = 0
-        self.taps = 1
-        self.rows: list[tuple[int, ...]] = []
-        self.ops: list[tuple[int, int, tuple[float, ...]]] = []
+        self.at = 0
+        self.places: list[tuple[View | None, int, int, int, int]] = []  # view, source, pitch, top and left of the part
 
     def add(self, image: np.ndarray, views: Sequence[View]) -> None:
         """The next image, uint8 (H, W, 3) and contiguous, and its views, in this order."""
-        sent = [view for view in views if drawable(view, self.recipe)]
-        top, left, height, width = _around([_needed(view, self.recipe) for view in sent])
-        part = image[top : top + height, left : left + width]
-        if self.at + part.size + (self.missing - len(sent)) * self.pixels > self.end:
-            sent = []
-        source = self.at
-        if sent:
-            self.memory[self.at : self.at + part.size].reshape(part.shape)[:] = part
+        sent = [drawable(view, self.recipe, self.most) for view in views]
+        boxes = [_needed(view, self.recipe) for view, fits in zip(views, sent) if fits]
+        top, left, height, width = _around(boxes)
+        part, source = image[top : top + height, left : left + width], self.at
+        if self.at + part.size + (self.missing - len(boxes)) * self.pixels > self.end:
+            sent, boxes = [False] * len(views), []
+        if boxes:
+            self.memory[source : source + part.size].reshape(part.shape)[:] = part
             self.at += part.size
-        for view in views:
-            if view in sent:
-                self._send(view, source, 3 * part.shape[1], top, left)
-            else:
-                self._draw(image, view)
+        for view, fits in zip(views, sent):
+            self.places.append((view, source, 3 * width, top, left) if fits else self._draw(image, view))
         self.missing -= len(views)
 
-    def _send(self, view: View, source: int, pitch: int, top: int, left: int) -> None:
-        size, (_, _, height, width) = self.recipe.size, view.box
-        (place_y, first_y, rows), (place_x, first_x, columns) = (
-            overlap(view.window[axis], size, view.scaled[axis]) for axis in range(2)
-        )
-        if view.flip:
-            place_x = size - place_x - columns
-        coded = [_coded(op, self.recipe) for op in view.ops]
-        self.rows.append(
-            (source, pitch, view.box[0] - top, view.box[1] - left, height, width, *view.scaled,
-             first_y, first_x, rows, columns, place_y, place_x, int(view.flip), len(self.ops), len(coded))
-        )  # fmt: skip
-        self.ops += coded
-        taps, side = _needs(view, self.recipe)
-        self.taps, self.side = max(self.taps, taps), max(self.side, side)
-
-    def _draw(self, image: np.ndarray, view: View) -> None:
-        out = self.memory[self.at : self.at + self.pixels].reshape(3, self.recipe.size, self.recipe.size)
-        draw.draw_into(image, view, self.recipe, out)
-        self.rows.append((self.at, *[0] * (len(VIEW.names or ()) - 1)))
+    def _draw(self, image: np.ndarray, view: View) -> tuple[None, int, int, int, int]:
+        at, size = self.at, self.recipe.size
+        draw.draw_into(image, view, self.recipe, self.memory[at : at + self.pixels].reshape(3, size, size))
         self.at += self.pixels
-        self.drawn += 1
+        return None, at, 0, 0, 0
 
-    def finish(self, order: np.ndarray | slice = slice(None)) -> Packed:
-        """Writes the tables behind the pixels; ``order``: of the views, by their numbers as they were added."""
-        views = np.array(self.rows, VIEW)[order]
+    def finish(self, order: Sequence[int]) -> Packed:
+        """Writes the tables behind the pixels; ``order``: of the views, by their numbers as they were added. At the end, all
+        at once: right after decoding, which fills the CPU's caches, Python takes twice as long."""
+        rows: list[tuple[int, ...]] = []
+        ops: list[tuple[int, int, tuple[float, ...]]] = []
+        taps = side = drawn = 0
+        for number in order:
+            view, source, pitch, top, left = self.places[number]
+            if view is None:
+                rows.append((source, *[0] * (len(VIEW.names or ()) - 1)))
+                drawn += 1
+                continue
+            rows.append(_row(view, self.recipe.size, (source, pitch, top, left), len(ops)))
+            ops += [_coded(op, self.recipe) for op in view.ops]
+            filter_, longer = _needs(view, self.recipe)
+            taps, side = max(taps, filter_), max(side, longer)
         views_at = -(-self.at // VIEW.alignment) * VIEW.alignment
-        ops_at = views_at + views.nbytes
-        end = ops_at + len(self.ops) * OP.itemsize
-        self.memory[views_at:ops_at] = views.view(np.uint8)
-        self.memory[ops_at:end] = np.array(self.ops, OP).view(np.uint8)
-        room = _room(self.recipe.size, self.taps, self.side)
-        return Packed(len(views), views_at, ops_at, end, room, self.taps, self.drawn)
+        ops_at = views_at + len(rows) * VIEW.itemsize
+        end = ops_at + len(ops) * OP.itemsize
+        self.memory[views_at:ops_at] = np.array(rows, VIEW).view(np.uint8)
+        self.memory[ops_at:end] = np.array(ops, OP).view(np.uint8)
+        return Packed(len(rows), views_at, ops_at, end, _room(self.recipe.size, taps, side), taps, drawn)
+
+
+def _row(view: View, size: int, place: tuple[int, int, int, int], first_op: int) -> tuple[int, ...]:
+    """``view`` as a row of ``VIEW``; ``place``: source, pitch, top and left of the part of its image."""
+    source, pitch, top, left = place
+    (place_y, first_y, rows), (place_x, first_x, columns) = (
+        overlap(view.window[axis], size, view.scaled[axis]) for axis in range(2)
+    )
+    if view.flip:
+        place_x = size - place_x - columns
+    down, along, height, width = view.box
+    return (
+        source, pitch, down - top, along - left, height, width, *view.scaled,
+        first_y, first_x, rows, columns, place_y, place_x, int(view.flip), first_op, len(view.ops),
+    )  # fmt: skip
 
 
 def pack_block(
@@ -140,12 +144,10 @@ def pack_block(
     """Packs r = ``repeats`` views of n samples into ``memory``, view by view, as ``draw_block`` draws them; their decisions,
     r lists of n. Each image is decoded once. Raises Undecodable."""
     packer, chosen = Packer(recipe, memory, repeats * len(samples)), []
-    for sample in samples:
-        image = draw.decode(sample.data, sample.key, rule)
-        views = [choose(recipe, sample.key, first_view + i, *image.shape[:2]) for i in range(repeats)]
+    for image, views in draw.decoded(samples, recipe, first_view, repeats, rule):
         packer.add(image, views)
         chosen.append(views)
-    by_view = np.arange(repeats * len(samples)).reshape(len(samples), repeats).T.reshape(-1)
+    by_view = [row * repeats + i for i in range(repeats) for row in range(len(samples))]
     return [list(of) for of in zip(*chosen)], packer.finish(by_view)
 
 
@@ -192,14 +194,11 @@ def _needed(view: View, recipe: Recipe) -> Box:
     return top + down, left + along, rows, columns
 
 
-def drawable(view: View, recipe: Recipe) -> bool:
-    """Whether draw.cu draws ``view``: it has all of its ops, and a block room for its crop."""
-    return _room(recipe.size, *_needs(view, recipe)) <= room(recipe, LARGEST) and all(
-        name != "GaussianBlur" for name, _ in view.ops
-    )
+def drawable(view: View, recipe: Recipe, most: int) -> bool:
+    """Whether draw.cu draws ``view``: it has all of its ops, and a block has ``most`` bytes, which do for its crop."""
+    return _room(recipe.size, *_needs(view, recipe)) <= most and "GaussianBlur" not in dict(view.ops)
 
 
-@cache
 def room(recipe: Recipe, times: int) -> int:
     """Bytes that a block needs to draw a crop whose sides are ``times`` R."""
     side = times * recipe.size

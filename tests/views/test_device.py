@@ -79,7 +79,7 @@ for size, crop, policy in ((33, "random_resized", "rand-m9-n4-mstd101"), (40, "r
         memory = np.empty(image.size + 3 * size**2 + packed.table_bytes(recipe, 1), np.uint8)
         packer = packed.Packer(recipe, memory, 1)
         packer.add(image, [view])
-        what = packer.finish()
+        what = packer.finish([0])
         sent = torch.from_numpy(memory[: what.bytes].copy())
         rooms, out = torch.empty(what.room, dtype=torch.uint8), torch.empty(3 * size**2, dtype=torch.uint8)
         constants = torch.from_numpy(packed.constants(recipe).view(np.uint8))
