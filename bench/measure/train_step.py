@@ -40,7 +40,11 @@ from tests.support.world import World, make_world, student, training
 
 VIEWS = 3
 DIGITS = 1437
-SHAPES = {"Ti": {"embed_dim": 192, "num_heads": 3}, "S": {"embed_dim": 384, "num_heads": 6}}
+SHAPES = {
+    "Ti": {"embed_dim": 192, "num_heads": 3},
+    "S": {"embed_dim": 384, "num_heads": 6},
+    "B": {"embed_dim": 768, "num_heads": 12},
+}
 
 
 class Way:

@@ -40,7 +40,7 @@ class Drawer:
         blocks = 1
         if device.type == "cuda":
             blocks = _BLOCKS * torch.cuda.get_device_properties(device).multi_processor_count
-        self.blocks = blocks
+        self.blocks, self.threads = blocks, _THREADS
         room = max(blocks * packed.room(recipe, _ROOM), packed.room(recipe, packed.LARGEST))
         self.rooms = torch.empty(room, dtype=torch.uint8, device=device)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else torch.cpu.Stream()
@@ -63,7 +63,7 @@ class Drawer:
             out,
             what.views,
         )
-        self.kernels("draw_views", blocks, _THREADS, *arguments)
+        self.kernels("draw_views", blocks, self.threads, *arguments)
 
     def digests(self, pixels: torch.Tensor) -> torch.Tensor:
         """xxh3_64 of each of ``pixels``, uint8 (r, ...) and contiguous: int64 (r,) on the device."""
@@ -78,8 +78,9 @@ class Drawer:
         return found
 
 
-def draw_all(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> np.ndarray:
-    """A view of each image, uint8 (H, W, 3): uint8 (V, 3, R, R). For tests of the drawer."""
+def sent(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> tuple[torch.Tensor, Packed, torch.Tensor]:
+    """What ``draw`` takes, for a view of each image, uint8 (H, W, 3): packed bytes, where things lie in them, and memory for
+    the views, uint8 (V, 3, R, R)."""
     recipe = drawer.recipe
     pixels = sum(image.size for image, _ in images) + len(images) * 3 * recipe.size**2
     ops = sum(len(view.ops) for _, view in images) * packed.OP.itemsize
@@ -89,7 +90,13 @@ def draw_all(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> np.ndarra
         packer.add(image, [view])
     what = packer.finish(range(len(images)))
     out = torch.empty((len(images), 3, recipe.size, recipe.size), dtype=torch.uint8, device=drawer.device)
-    drawer.draw(torch.from_numpy(memory[: what.bytes]).to(drawer.device), what, out)
+    return torch.from_numpy(memory[: what.bytes]).to(drawer.device), what, out
+
+
+def draw_all(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> np.ndarray:
+    """A view of each image: uint8 (V, 3, R, R)."""
+    packed_bytes, what, out = sent(drawer, images)
+    drawer.draw(packed_bytes, what, out)
     return out.cpu().numpy()
 
 

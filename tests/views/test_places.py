@@ -1,12 +1,18 @@
-"""Visits that a device draws: packed by workers, drawn ahead, with the pixels and digests of the CPU; on a CPU by the same
-code (DISTIL_ENGINE=cuda-on-cpu)."""
+"""Visits that a device draws: packed by workers, drawn ahead, with the pixels and digests of the CPU. On a GPU if there is
+one, else by the same code on the CPU."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from pipeline.cache.reader import open_cache
 from pipeline.runtime.errors import IntegrityError
+from pipeline.runtime.machine import device
+from pipeline.student import train
 from pipeline.student.train import make_schedule
 from pipeline.training.batches import Batch, Loader
 from pipeline.views import places, ring
@@ -15,7 +21,9 @@ from pipeline.views.drawn import draw_visit
 from pipeline.views.ring import ring_size
 from pipeline.views.tasks import AlsoOnCpu
 from pipeline.views.workers import VisitReader, read_visits
-from tests.support.world import World, make_world, training
+from tests.support.world import World, make_world, named, student, training
+
+ENGINE = "cuda" if device().type == "cuda" else "cuda-on-cpu"
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(autouse=True)
 def _engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISTIL_ENGINE", "cuda-on-cpu")
-    monkeypatch.setenv("DISTIL_DEVICE", "cpu")
+    monkeypatch.setenv("DISTIL_ENGINE", ENGINE)
 
 
 def visits(world: World) -> list[Visit]:
@@ -39,7 +46,7 @@ def test_a_device_draws_the_visits_that_the_cpu_draws(world: World, workers: int
     for visit, drawn in zip(wanted, read_visits(world.shards, world.recipe, wanted, 3, workers), strict=True):
         expected = draw_visit(world.shards, world.recipe, world.shards.blocks[visit.block], visit.first_view, 3)
         assert drawn.place >= 0 and drawn.digests == expected.digests
-        assert torch.equal(drawn.pixels, expected.pixels) and torch.equal(drawn.pairs, expected.pairs)
+        assert torch.equal(drawn.pixels.cpu(), expected.pixels) and torch.equal(drawn.pairs, expected.pairs)
 
 
 def test_visits_are_drawn_ahead_while_there_are_places(world: World) -> None:
@@ -57,7 +64,7 @@ def test_visits_are_drawn_ahead_while_there_are_places(world: World) -> None:
 def taken(world: World, workers: int) -> Iterator[Batch]:
     config = training(world, 6, lanes=2, window=2)
     schedule = make_schedule(config, world.shards, 6)
-    return Loader(schedule, range(2), world.shards, world.recipe, torch.device("cpu"), workers).batches(0, 6)
+    return Loader(schedule, range(2), world.shards, world.recipe, device(), workers).batches(0, 6)
 
 
 @pytest.mark.parametrize("room", [100, 5, 3, 0])
@@ -85,7 +92,7 @@ def test_a_visit_that_the_cpu_draws_otherwise_ends_the_run(world: World) -> None
     )
     other = world.recipe.model_copy(update={"seed": world.recipe.seed + 1})
     with pytest.raises(
-        IntegrityError, match=r"000000.tar, block 0, views from 0 on: cpu draws other pixels than the CPU"
+        IntegrityError, match=r"000000.tar, block 0, views from 0 on: \S+ draws other pixels than the CPU"
     ):
         next(read_visits(world.shards, world.recipe, wanted, 3, 1, AlsoOnCpu(world.shards, other, 1)))
 
@@ -100,3 +107,27 @@ def test_places_are_none_where_the_cpu_draws(world: World, monkeypatch: pytest.M
     assert places.drawer(world.recipe) is not None
     monkeypatch.delenv("DISTIL_ENGINE")
     assert places.drawer(world.recipe) is None
+
+
+def losses(world: World, run: Path) -> list[str]:
+    """Of four steps from the cache, all of whose views are compared, as hex floats."""
+    seen: list[str] = []
+    config = training(world, 4, verify_views="all", period=3)
+    inputs = train.Inputs(world.shards, world.val, 3, open_cache(world.label("f16", 3).path), None, None)
+    chosen = named(world, config, student("cached", "soft"))
+    train.train_student(chosen, inputs, run, 1, lambda _, loss: seen.append(loss.hex()))
+    return seen
+
+
+def test_a_cache_of_one_engine_serves_a_training_under_the_other(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for labels, trains in (("kernels", ENGINE), (ENGINE, "kernels"), ("kernels", "kernels")):
+        here = replace(world, root=tmp_path / f"{labels}-{trains}")
+        shutil.copytree(world.root, here.root)
+        monkeypatch.setenv("DISTIL_ENGINE", labels)
+        here.label("f16", 3)
+        monkeypatch.setenv("DISTIL_ENGINE", trains)
+        found.append(losses(here, here.root / "run"))
+    assert found[0] == found[1] == found[2] and len(found[0]) == 4
