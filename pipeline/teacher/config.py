@@ -11,6 +11,7 @@ from pipeline.runtime.config import NONE, ArchArgs, Config, WeightsKey, load
 from pipeline.views.recipe import Recipe, Triple
 
 Precision = Literal["fp32", "bf16", "fp16"]
+ClassOrder = Literal["checked", "given"]
 
 
 class TeacherConfig(Config):
@@ -30,6 +31,9 @@ class TeacherConfig(Config):
     student's, or are fitted here."""
     weights_key: WeightsKey | None = None
     """Which weights to take from a training checkpoint; null takes the first that is there, in this order."""
+    class_order: ClassOrder = "checked"
+    """``checked``: weights whose outputs stand for the data's classes in another order are refused, by the names beside them
+    and by their answers on validation images. ``given``: that is a warning. It changes no logit."""
     initial: str | None = None
     """Trained weights that the fit starts from, named like ``weights``; a classifier for another number of classes starts
     untrained. Null: all weights start untrained."""

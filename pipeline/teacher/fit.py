@@ -17,13 +17,14 @@ from pipeline.base.files import canonical_json, digest, write_durably
 from pipeline.base.sums import require_sums, summed_directory
 from pipeline.base.weights import load_strict, read_state, state_hash, write_state
 from pipeline.data.shards import Shards
-from pipeline.runtime.config import NONE
+from pipeline.runtime.config import NONE, is_hub
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import device_name, rank, world_size
 from pipeline.runtime.progress import say
 from pipeline.runtime.work import Work
+from pipeline.teacher.class_order import check_class_order, names_beside
 from pipeline.teacher.config import NamedTeacher
-from pipeline.teacher.model import affine_of, create_teacher, read_teacher_initial, start_from
+from pipeline.teacher.model import Teacher, affine_of, create_teacher, read_teacher_initial, start_from
 from pipeline.training import loop
 from pipeline.training.batches import Batch, Loader
 from pipeline.training.config import FitConfig
@@ -47,8 +48,8 @@ class FitInputs:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A teacher with its weights, and in words where these are from. ``top1``: percent on the validation split, None where
-    it was not fitted here."""
+    """A teacher with its weights, and in words where these are from. ``top1``: percent on the validation split, on at most
+    2,000 images where it was not fitted here; None: not asked."""
 
     model: Any
     classes: tuple[str, ...]
@@ -115,7 +116,7 @@ def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: FitInputs, direct
 
 def fit_key(teacher: NamedTeacher, fit: FitConfig, inputs: FitInputs, code: list[str]) -> str:
     """Hash of all that decides a fit's result; names its checkpoints."""
-    chosen = teacher.config.model_dump(exclude={"recipe", "student", "fit", "initial", "initial_key"})
+    chosen = teacher.config.model_dump(exclude={"recipe", "student", "fit", "initial", "initial_key", "class_order"})
     start = state_hash(inputs.initial) if inputs.initial is not None else None
     hashes = loop.code_hashes(code)
     return digest([chosen, fit.model_dump(), teacher.recipe.model_dump(), inputs.train.manifest_hash, start, hashes])
@@ -124,27 +125,32 @@ def fit_key(teacher: NamedTeacher, fit: FitConfig, inputs: FitInputs, code: list
 def trained_elsewhere(teacher: NamedTeacher, work: Work) -> Fitted:
     """``teacher`` with the weights that its config names, or with those of a trained student.
 
-    Raises UsageError if they are missing, do not fit or have another number of classes, IntegrityError if damaged.
+    Raises UsageError if they are missing, do not fit, or have another number or order of classes, IntegrityError if damaged.
     """
-    config, size = teacher.config, teacher.recipe.size
-    classes = Shards.open(work.split("train")).classes
-    if config.student == NONE:
-        return Fitted(
-            create_teacher(config, len(classes), pretrained=True, size=size), classes, str(config.weights), None
-        )
-    model = create_teacher(config, len(classes), pretrained=False, size=size)
-    file = work.student(config.student) / "model.safetensors"
-    require_sums(file)
-    state = read_state(file)
-    load_strict(model, state, f"teacher {config.arch}: student {config.student}")
-    return Fitted(model, classes, f"student {config.student}", None)
+    config, recipe, val = teacher.config, teacher.recipe, Shards.open(work.split("val"))
+    classes, given = val.classes, config.student == NONE
+    model: Any = create_teacher(config, len(classes), pretrained=given, size=recipe.size)
+    if given:
+        hub = is_hub(str(config.weights))
+        names = model.pretrained_cfg.get("label_names") if hub else names_beside(Path(str(config.weights)))
+    else:
+        file = work.student(config.student) / "model.safetensors"
+        require_sums(file)
+        load_strict(model, read_state(file), f"teacher {config.arch}: student {config.student}")
+        names = names_beside(file)
+    asked = Teacher.of(model, config, len(classes), recipe, val.block_size, pick_device())
+    top1 = check_class_order(teacher, asked.predict, names, val)
+    return Fitted(model, classes, str(config.weights) if given else f"student {config.student}", top1)
 
 
 def write_teacher(fitted: Fitted, teacher: NamedTeacher, out: Path) -> None:
     """``teacher.json`` (where the weights are from, how the teacher computes), ``model.safetensors`` and ``config.json``,
     by which timm loads it, in ``out``, whole or not at all."""
     config, recipe, model = teacher.config, teacher.recipe, fitted.model
-    report = {"weights": fitted.weights, "computes": config.model_dump(mode="json", exclude={"recipe", "fit"})}
+    report = {
+        "weights": fitted.weights,
+        "computes": config.model_dump(mode="json", exclude={"recipe", "fit", "class_order"}),
+    }
     state, own = model.state_dict(), dict(model.pretrained_cfg)
     views = {
         **in_timms_words(recipe),

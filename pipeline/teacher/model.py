@@ -156,11 +156,19 @@ class Teacher:
 
         Raises UsageError (missing file, does not fit, another class count) or IntegrityError (damaged file).
         """
-        if config.compile:
-            require_compiler(f"teacher {config.arch}: compile")
         require_unchanged(weights_file)
         model = create_teacher(config, classes, pretrained=False, size=recipe.size)
         weights.load_strict(model, weights.read_state(weights_file), f"{weights_file} for teacher {config.arch}")
+        return cls.of(model, config, classes, recipe, batch, device)
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, config: TeacherConfig, classes: int, recipe: Recipe, batch: int, device: torch.device
+    ) -> "Teacher":
+        """``model`` with its weights, frozen and brought to ``device`` in place. Raises UsageError without a compiler that
+        the config asks for."""
+        if config.compile:
+            require_compiler(f"teacher {config.arch}: compile")
         model.eval().requires_grad_(False)
         identity = weights.state_hash(model.state_dict())
         model.to(device)
