@@ -76,10 +76,15 @@ def require_size(model: Any, arch: str, arch_args: ArchArgs, size: int) -> None:
 def create_model(arch: str, arch_args: ArchArgs, classes: int, drop_path: float = 0.0) -> nn.Module:
     """A new model on the CPU with C = ``classes`` outputs, initialised from torch's global generator.
 
-    Raises UsageError if timm does not know the model or refuses the arguments.
+    Raises UsageError if timm does not know the model, refuses the arguments, or has no stochastic depth for it.
     """
     require_known(arch, arch_args)
-    return _create(arch, {**arch_args, "num_classes": classes, "drop_path_rate": drop_path or None})
+    try:
+        return _create(arch, {**arch_args, "num_classes": classes, "drop_path_rate": drop_path or None})
+    except UsageError as error:
+        if drop_path and "unexpected keyword argument 'drop_path_rate'" in str(error):
+            raise UsageError(f"{arch}: timm's model has no stochastic depth; set drop_path: 0") from None
+        raise
 
 
 def hub_classes(arch: str, name: str) -> int | None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from torch.utils.flop_counter import FlopCounterMode
@@ -61,6 +62,11 @@ def similarities(model: Any, sums: Tensor) -> dict[str, Any]:
     heads = cosine_similarity(model.head.weight.double(), model.head_dist.weight.double(), dim=1).mean()
     total = sum_over_ranks(sums)
     return {"parameters": float(tokens), "layers": (total[:-1] / total[-1]).tolist(), "heads": float(heads)}
+
+
+def has_class_token(model: Any) -> bool:
+    """Whether ``model``, timm's, is a vision transformer whose class token can be asked where it looks."""
+    return isinstance(model, VisionTransformer) and model.cls_token is not None
 
 
 @torch.inference_mode()

@@ -18,11 +18,12 @@ probabilities = session.run(["probabilities"], {"images": images})[0]  # float32
 answer = torch.export.load("student.pt2").module()
 probabilities, *logits = answer(images)  # float32 (batch, 3, R, R), normalised""",
     "hub-folder": """import timm
-model = timm.create_model("local-dir:.", pretrained=True).eval()  # or hf-hub:owner/name once it is there
-# In eval mode it gives the mean of both heads' logits, where there are two; for each of them:
-tokens = model.forward_features(images)
-class_logits, distillation_logits = model.head(tokens[:, 0]), model.head_dist(tokens[:, 1])""",
+model = timm.create_model("local-dir:.", pretrained=True).eval()  # or hf-hub:owner/name once it is there""",
 }
+_EACH_HEAD = """
+# In eval mode it gives the mean of both heads' logits; for each of them:
+tokens = model.forward_features(images)
+class_logits, distillation_logits = model.head(tokens[:, 0]), model.head_dist(tokens[:, 1])"""
 
 
 def card(student: NamedStudent, work: Work, kind: str) -> str:
@@ -30,6 +31,7 @@ def card(student: NamedStudent, work: Work, kind: str) -> str:
     chosen, recipe = student.config, student.recipe
     maker = student.teacher.name if student.teacher is not None else "none"
     identity = _identity(work.cache(chosen.cache)) if student.cache is not None else "no cache"
+    each = _EACH_HEAD if kind == "hub-folder" and chosen.token else ""
     head = "---\nlibrary_name: timm\npipeline_tag: image-classification\ntags: [image-classification, distillation, deit]\n---\n"
     parts = [
         head,
@@ -37,7 +39,7 @@ def card(student: NamedStudent, work: Work, kind: str) -> str:
         f"A {chosen.arch} ({chosen.distillation} distillation, targets: {chosen.supervision}).\n",
         f"- teacher: {maker}\n- teacher cache: {identity}\n",
         f"## Answers\n\n{_scores(work.scores(student.name) / 'metrics.json')}\n",
-        f"## Loading\n\n```python\n{_LOAD[kind]}\n```\n",
+        f"## Loading\n\n```python\n{_LOAD[kind]}{each}\n```\n",
         "Classes, in the order of the outputs: `labels.txt`, one a line.\n",
         f"Images: {recipe.size} px, the middle of the shorter side scaled to size / {recipe.crop_fraction:g} "
         f"({recipe.interpolation}), then (x / 255 - mean) / std with mean {list(recipe.mean)}, std {list(recipe.std)}.\n",

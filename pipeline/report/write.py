@@ -15,7 +15,7 @@ from pipeline.cache.reader import find_store
 from pipeline.cache.verify import verify
 from pipeline.data.shards import Shards
 from pipeline.evaluation import disagreement
-from pipeline.evaluation.inside import attention_of_class_token
+from pipeline.evaluation.inside import attention_of_class_token, has_class_token
 from pipeline.report import pictures, summary
 from pipeline.report.figures import Series
 from pipeline.report.inspect_cache import inspect_cache
@@ -176,11 +176,13 @@ def views(work: Work, study: Study) -> dict[str, Any]:
 
 
 def images(work: Work, study: Study, worst: list[dict[str, Any]], best: str) -> dict[str, list[str]]:
-    """Pictures of the ``worst`` samples, and of the first ones with where the class token of student ``best`` looks."""
+    """Pictures of the ``worst`` samples, and of the first ones with where the class token of student ``best`` looks, if it
+    has one."""
     val, recipe = Shards.open(work.split("val")), study.recipes[study.students[best].recipe]
     shown = views_of_rows(val, [entry["row"] for entry in worst], recipe)
     first = views_of_rows(val, range(min(6, val.samples)), recipe)
-    maps = attention_of_class_token(load_student(work.student(best)).model, first).numpy()
+    model = load_student(work.student(best)).model
+    maps: Any = attention_of_class_token(model, first).numpy() if has_class_token(model) else []
     pixels = [pictures.to_pixels(image, recipe) for image in first]
     return {
         "worst": [pictures.data_uri(pictures.to_pixels(image, recipe)) for image in shown],

@@ -1,4 +1,4 @@
-"""The student: a vision transformer that learns from labels and from a teacher's targets.
+"""The student: a timm classifier that learns from labels and from a teacher's targets.
 
 In: shards, a cache or a live teacher, a config.
 Out: model.safetensors and config.json for timm, log.csv.

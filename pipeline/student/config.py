@@ -27,10 +27,10 @@ class StudentConfig(Config):
     parent: str
     """Name of a trained student whose weights it starts from, or ``none``."""
     arch: str
-    """timm's name of a vision transformer."""
+    """timm's name of a classifier: ``deit_*``, ``vit_*``, ``resnet*``, ``convnext*``, any other."""
     arch_args: ArchArgs = Field(default_factory=dict)
-    """timm's arguments of the model, ``proj_drop_rate`` and ``pos_drop_rate`` (dropout) among them; ``img_size`` follows the
-    recipe's size unless it is set."""
+    """timm's arguments of the model, ``proj_drop_rate`` and ``pos_drop_rate`` (dropout) among them, lists of numbers too;
+    ``img_size`` follows the recipe's size unless it is set."""
     distillation: Literal["none", "soft", "hard"]
     """``soft`` learns the teacher's logits, ``hard`` its argmax, ``none`` the label alone."""
     token: bool = False
@@ -48,7 +48,8 @@ class StudentConfig(Config):
     codec: CodecName | None = None
     """Of a live teacher without a cache: its logits are rounded as a cache of this codec would; null keeps all bits."""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Stochastic depth: share of the residual branches that are dropped in the last block, rising linearly from 0."""
+    """Stochastic depth: share of the residual branches that are dropped in the last block, rising linearly from 0. A model
+    that has none, as timm says, needs 0."""
     initial: str | None = None
     """Trained weights to start from: ``timm``, ``hf-hub:owner/name`` or a local file. Heads that they lack, or that are for
     other classes, start untrained. Null: all weights start untrained."""

@@ -57,9 +57,7 @@ def export(
     weights.write_state(directory / "model.safetensors", state)
     views = {
         **in_timms_words(recipe),
-        "fixed_input_size": True,
-        "first_conv": "patch_embed.proj",
-        "classifier": ["head", "head_dist"] if student.distilled else "head",
+        **{name: model.pretrained_cfg.get(name) for name in ("fixed_input_size", "first_conv", "classifier")},
     }
     arch_args = timm_models.sized(config.arch, config.arch_args, recipe.size)
     described = timm_models.description(model, config.arch, arch_args, class_names, weights.state_hash(state), views)

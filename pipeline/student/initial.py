@@ -16,8 +16,6 @@ from pipeline.runtime.progress import say
 from pipeline.student.config import StudentConfig
 from pipeline.student.model import Student
 
-_HEADS = ("head.", "head_dist.")
-
 
 def initial_state(config: StudentConfig, parent: Path) -> dict[str, Tensor] | None:
     """The weights that ``initial`` names, or those of the trained student in the directory ``parent``; None where the
@@ -54,10 +52,11 @@ def load_initial(student: Student, state: Mapping[str, Tensor], quiet: bool = Fa
             f"initial: expected weights {'with' if student.distilled else 'without'} a distillation token; "
             "start from weights of the same kind (their names differ by '_distilled_')"
         )
-    if "pos_embed" in state and state["pos_embed"].shape != own["pos_embed"].shape:
+    if "pos_embed" in state and "pos_embed" in own and state["pos_embed"].shape != own["pos_embed"].shape:
         state["pos_embed"], sides = _resample(state["pos_embed"], model)
         notes.append(f"positions resampled from {sides}")
-    heads = [name for name in own if name.startswith(_HEADS)]
+    classifiers = timm_models.classifiers_of(model)
+    heads = [name for name in own if name.startswith(classifiers)]
     missing = [name for name in heads if name not in state]
     other = [name for name in heads if name in state and state[name].shape != own[name].shape]
     if missing or other:
@@ -66,7 +65,7 @@ def load_initial(student: Student, state: Mapping[str, Tensor], quiet: bool = Fa
             why = f"weights of {state[other[0]].shape[0]} classes, data of {model.num_classes}"
         notes.append(f"{why}: the heads start untrained")
         # A projection head of self-supervision stands under the same name, and is no classifier.
-        state = {name: value for name, value in state.items() if not name.startswith(_HEADS)}
+        state = {name: value for name, value in state.items() if not name.startswith(classifiers)}
         state |= {name: own[name] for name in heads}
     for note in [] if quiet else notes:
         say(f"initial: {note}")
@@ -76,7 +75,7 @@ def load_initial(student: Student, state: Mapping[str, Tensor], quiet: bool = Fa
 def _resample(positions: Tensor, model: Any) -> tuple[Tensor, str]:
     """Position embedding (1, tokens + patches, D) brought to the model's grid, and from which to which; the tokens' own rows
     are kept."""
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
     patches = positions.shape[1] - prefix if positions.ndim == 3 else 0
     side = math.isqrt(max(patches, 0))
     if patches < 1 or side * side != patches or positions.shape[2] != model.pos_embed.shape[2]:

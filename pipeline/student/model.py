@@ -1,4 +1,4 @@
-"""The student: a timm vision transformer whose heads are both seen, in train and in eval mode."""
+"""The student: a timm classifier; of DeiT's distilled transformers both heads are seen, in train and in eval mode."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,15 +30,16 @@ class Heads:
 
 
 class Student(nn.Module):
-    """Wraps a timm vision transformer: images float (B, 3, R, R) -> Heads, the same in train and eval mode.
+    """Wraps a timm classifier: images float (B, 3, R, R) -> Heads, the same in train and eval mode.
 
-    timm gives both heads only in train mode after ``set_distilled_training``, else their mean.
+    timm gives both heads of a model with a distillation token only in train mode after ``set_distilled_training``, else their
+    mean. LeViT has two heads and no token: it answers with their mean, as timm has it.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model: Any = model  # timm's attributes are unknown to torch.nn.Module
-        self.distilled = hasattr(model, "head_dist")
+        self.distilled = hasattr(model, "dist_token")
 
     def forward(self, images: Tensor) -> Heads:
         if not self.distilled:
@@ -48,24 +49,27 @@ class Student(nn.Module):
         return Heads(self.model.head(drop(tokens[:, 0])), self.model.head_dist(drop(tokens[:, 1])))
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that timm's optimisers leave undecayed: position embedding, class and distillation token.
+        """Parameters that timm's optimisers leave undecayed besides biases and norms: of a vision transformer position
+        embedding, class and distillation token; of most convolutional networks none.
 
         DeiT (timm 0.3.2) decayed the distillation token; timm >= 1.0 does not, and neither do we.
         """
-        return {f"model.{name}" for name in self.model.no_weight_decay()}
+        ask = getattr(self.model, "no_weight_decay", set)
+        return {f"model.{name}" for name in ask()}
 
 
 def create_student(config: StudentConfig, classes: int, size: int | None = None) -> Student:
     """A new student with C = ``classes``, on the CPU, initialised from torch's global generator (seed it first).
 
     ``size`` is the recipe's R in pixels: where it is given, ``img_size`` follows it unless it is set, and the model is
-    checked to take it. Raises UsageError if timm refuses the arguments, the model has no class token, or it takes another
-    size.
+    checked to take it. Raises UsageError if timm refuses the arguments, the model is no classifier, or it takes another size.
     """
     arch_args = config.arch_args if size is None else timm_models.sized(config.arch, config.arch_args, size)
     model = timm_models.create_model(config.arch, arch_args, classes, config.drop_path)
-    if not hasattr(model, "cls_token") or not hasattr(model, "head"):
-        raise UsageError(f"{config.arch}: expected a vision transformer with a class token (deit_* or vit_*)")
+    if not timm_models.classifiers_of(model):
+        raise UsageError(
+            f"{config.arch}: expected a classifier, and timm names no classifier of it; choose another model"
+        )
     if size is not None:
         timm_models.require_size(model, config.arch, arch_args, size)
     return Student(model)

@@ -58,6 +58,9 @@ class LoopConfig(Config):
     accumulate: int = Field(default=1, ge=1)
     """A step's gradient is the average over so many parts of its batch, one after the other: less memory, the same order of
     samples and learning rate. Batch norms see a part."""
+    sync_bn: bool = False
+    """On: batch norms take their statistics over the ranks of a step, on NVIDIA GPUs. Off: over each rank's share, so that a
+    model with batch norms learns something else on another number of ranks, and keeps the first rank's statistics."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of autocast; fp16 scales the loss so that small gradients survive."""
     tf32: bool = False

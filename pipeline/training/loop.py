@@ -33,7 +33,7 @@ from pipeline.training.config import LoopConfig
 from pipeline.training.journal import Journal
 from pipeline.training.optimizer import make_average, make_scheduler, update_average
 from pipeline.training.state import Row, State
-from pipeline.training.step import Compute, Stepper, tensor_float32
+from pipeline.training.step import Compute, Stepper, share_buffers, tensor_float32
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,10 @@ def run(title: str, model: nn.Module, task: Task, config: LoopConfig, loader: Lo
         """Scores the end of an epoch, the last ``row`` of the log, where that is due and was not done before a stop."""
         due = len(state.rows) % config.score_epochs == 0 or row["step"] == steps
         if task.score is not None and due and not any(name.startswith("val_") for name in row):
+            averaged = average.module if average is not None else None
+            share_buffers(model, averaged)
             try:
-                row |= task.score(model, average.module if average is not None else None)
+                row |= task.score(model, averaged)
             except Interrupted:
                 if world_size() == 1:  # the score is made up for when the run goes on
                     state.save(int(row["step"]))

@@ -55,7 +55,7 @@ class State:
         for made, name in ((model, "model"), (average, "average")):
             if made is not None:
                 made.load_state_dict(state[name])
-                require_finite(dict(made.named_parameters()), name)
+                require_finite(made.state_dict(), name)
         self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.stepper.scaler.load_state_dict(state["scaler"])
         self.rows = state["rows"]
@@ -107,7 +107,7 @@ class State:
         """Writes a checkpoint. Raises IntegrityError, on every rank, if the loss or the weights are not finite: one bad
         gradient makes the weights nan before a loss shows it."""
         totals = self._totals(step) if self.sums else {}
-        if not all(bool(torch.isfinite(value).all()) for value in self.stepper.model.parameters()):
+        if not all(bool(torch.isfinite(value).all()) for value in self.stepper.model.state_dict().values()):
             raise _diverged(f"{self.title}: weights became nan or inf by step {step - 1}")
         chance = from_all_ranks(checkpoint.rng_state())
         if rank() == 0:

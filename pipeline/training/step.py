@@ -6,11 +6,15 @@ from dataclasses import fields, replace
 from typing import Any, cast
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.base.timm_models import autocast_type
+from pipeline.runtime.errors import UsageError
 from pipeline.runtime.libraries import require_compiler
 from pipeline.runtime.machine import world_size
+from pipeline.runtime.progress import say
 from pipeline.training.batches import Batch
 from pipeline.training.config import LoopConfig
 from pipeline.training.optimizer import make_optimizer
@@ -25,6 +29,7 @@ class Stepper:
     """
 
     def __init__(self, model: nn.Module, config: LoopConfig, device: torch.device) -> None:
+        model = _with_batch_norms(model, config, device)
         self.model, self.config, self.device = model, config, device
         self.optimizer = make_optimizer(model, config.optimizer, config.batch)
         # off, it hands everything through and has an empty state
@@ -70,6 +75,29 @@ class Stepper:
         if most is not None:
             return nn.utils.clip_grad_norm_(self.model.parameters(), most)
         return nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+
+
+def _with_batch_norms(model: nn.Module, config: LoopConfig, device: torch.device) -> nn.Module:
+    """``model`` whose batch norms take their statistics as ``config.sync_bn`` says, in place. Raises UsageError on CPUs."""
+    if world_size() == 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return model
+    if not config.sync_bn:
+        rows = config.batch // world_size() // config.accumulate
+        say(
+            f"warning: the model's batch norms see {rows} of a step's {config.batch} rows on each rank, so another number of "
+            f"ranks trains another model; sync_bn: true lets them see all, on NVIDIA GPUs"
+        )
+        return model
+    if device.type == "cpu":
+        raise UsageError("sync_bn: torch has no such batch norm on CPUs; set it to false, or start one process")
+    return cast(nn.Module, convert_sync_batchnorm(model))
+
+
+def share_buffers(*models: nn.Module | None) -> None:
+    """Every rank takes over the first one's buffers, since batch norms count on each rank apart."""
+    for buffer in (buffer for model in models if model is not None for buffer in model.buffers()):
+        if world_size() > 1:
+            torch.distributed.broadcast(buffer, 0)
 
 
 def parts(batch: Batch, count: int) -> Iterator[Batch]:

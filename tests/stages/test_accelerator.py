@@ -7,8 +7,8 @@ import sys
 CHOSEN = [
     "tests/views/test_finish.py",
     "tests/stages/test_pipeline.py",  # every stage
-    "tests/bench/test_parity.py::test_cached_live_and_half_cached_runs_have_the_same_losses_and_weights_to_the_last_bit[1-soft-u8]",
-    "tests/student/test_train.py::test_a_stopped_run_goes_on_to_the_same_bits",
+    "tests/student/test_families.py::test_a_family_trains_resumes_and_is_loaded_by_timm[test_efficientnet]",
+    "tests/student/test_families.py::test_a_family_trains_resumes_and_is_loaded_by_timm[vit_medium_patch16_gap_240]",
 ]
 # Those need no device: refusals before any work, pages, and exports, which are computed on the CPU.
 NOT_CHOSEN = "onnx or refused or is_not or replace or browser or wrong"

@@ -16,7 +16,7 @@ from tests.support.students import DISTILLED, TWIN, config
         (TWIN, {"alpha": 1.5}, r"students\.a\.alpha"),
         (TWIN, {"tau": 0.0}, r"students\.a\.tau"),
         (TWIN, {"tau": "1e-3"}, r"tau: .*found '1e-3'"),
-        (TWIN, {"arch_args": {"img_size": [32, 32]}}, r"students\.a\.arch_args\.img_size"),
+        (TWIN, {"arch_args": {"img_size": {"height": 32}}}, r"students\.a\.arch_args\.img_size"),
         (TWIN, {"initial": "timm", "parent": "p"}, "both give weights"),
         (TWIN, {"codec": "f16"}, "is for a live teacher without a cache"),
     ],
