@@ -27,7 +27,7 @@ class StudentConfig(Config):
     parent: str
     """Name of a trained student whose weights it starts from, or ``none``."""
     arch: str
-    """timm's name of a classifier: ``deit_*``, ``vit_*``, ``resnet*``, ``convnext*``, any other."""
+    """timm's name of a classifier."""
     arch_args: ArchArgs = Field(default_factory=dict)
     """timm's arguments of the model, ``proj_drop_rate`` and ``pos_drop_rate`` (dropout) among them, lists of numbers too;
     ``img_size`` follows the recipe's size unless it is set."""
