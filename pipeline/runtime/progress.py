@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,12 +20,15 @@ def say(text: str) -> None:
         show(text)
 
 
-@contextmanager
-def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator[Callable[..., None]]:
-    """Yields ``tick(n=1, note="")``: a bar on a terminal, else one plain line every ``every`` seconds with an ETA.
+_LINES = 6  # of which the speed is the mean
 
-    The ETA comes from the speed of this run, without the work that a resume skips. Work of less than a second without a
-    note prints no line.
+
+@contextmanager
+def progress(title: str, total: int, unit: str, every: float = 10.0, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Yields ``tick(n=1, note="")``: a bar on a terminal, else one plain line every ``every`` seconds.
+
+    ``done``: what an earlier run did. Speed and time left come from the last six lines, so the first one, which pays for
+    starting, has no time left. Work of less than a second without a note prints no line.
     """
     if rank() != 0:
         yield lambda n=1, note="": None
@@ -34,20 +38,24 @@ def progress(title: str, total: int, unit: str, every: float = 10.0) -> Iterator
         columns = (name, BarColumn(), MofNCompleteColumn(), counted)
         more = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
         with Progress(*columns, *more, console=Console(stderr=True)) as bar:
-            task = bar.add_task(printable(title), total=total, note="")
+            task = bar.add_task(printable(title), total=total, completed=done, note="")
             yield lambda n=1, note="": bar.update(task, advance=n, note=printable(note))
         return
-    started, last, done = time.monotonic(), time.monotonic(), 0
+    started = last = time.monotonic()
+    lines = deque([(started, done)], maxlen=_LINES)
 
     def tick(n: int = 1, note: str = "") -> None:
         nonlocal done, last
         done += n
         now = time.monotonic()
         if now - last >= every or (done == total and (note or now - started >= 1.0)):
+            since, before = lines[0]
+            speed = (done - before) / max(now - since, 1e-9)
+            left = f", {duration((total - done) / max(speed, 1e-9))} left" if since != started else ""
+            show(f"{title}: {done}/{total} {unit}, {number(speed)}/s{left}  {note}".rstrip(), sys.stderr)
+            if since == started:
+                lines.clear()
             last = now
-            speed = done / max(now - started, 1e-9)
-            left = (total - done) / max(speed, 1e-9)
-            line = f"{title}: {done}/{total} {unit}, {number(speed)}/s, {duration(left)} left  {note}"
-            show(line.rstrip(), sys.stderr)
+            lines.append((now, done))
 
     yield tick

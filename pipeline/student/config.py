@@ -52,7 +52,7 @@ class StudentConfig(Config):
     that has none, as timm says, needs 0."""
     initial: str | None = None
     """Trained weights to start from: ``timm``, ``hf-hub:owner/name`` or a local file. Heads that they lack, or that are for
-    other classes, start untrained. Null: all weights start untrained."""
+    other classes, start at zero. Null: all weights start untrained."""
     initial_key: WeightsKey | None = None
     """Which weights to take from a training checkpoint that ``initial`` names; null takes the first that is there, in this
     order."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from timm.layers import resample_abs_pos_embed
-from torch import Tensor
+from torch import Tensor, zeros_like
 
 from pipeline.base import timm_models, weights
 from pipeline.base.sums import require_sums
@@ -38,10 +38,10 @@ def load_initial(student: Student, state: Mapping[str, Tensor], quiet: bool = Fa
     """Starts ``student`` from trained weights of the same architecture, perhaps of another resolution or other classes.
 
     Positions are resampled to the student's grid (facebookresearch/deit main.py); heads that are missing (a self-supervised
-    backbone) or for another number of classes stay as initialised, all of them, and that is said unless ``quiet``. Anything
-    else must fit strictly. Raises UsageError, also where one side has a distillation token and the other has not: DeiT then
-    shifts every position by one. DeiT's code refuses to fine-tune with distillation at all (NotImplementedError), so that its own
-    384 px result can't be had from it.
+    backbone) or for another number of classes start at zero, all of them, as in BiT and big_vision, and that is said unless
+    ``quiet``. Anything else must fit strictly. Raises UsageError, also where one side has a distillation token and the
+    other has not: DeiT then shifts every position by one. DeiT's code refuses to fine-tune with distillation at all
+    (NotImplementedError), so that its own 384 px result can't be had from it.
     """
     notes = list[str]()
     model = student.model
@@ -63,10 +63,10 @@ def load_initial(student: Student, state: Mapping[str, Tensor], quiet: bool = Fa
         why = f"weights without {', '.join(missing)}"
         if not missing:
             why = f"weights of {state[other[0]].shape[0]} classes, data of {model.num_classes}"
-        notes.append(f"{why}: the heads start untrained")
+        notes.append(f"{why}: the heads start at zero")
         # A projection head of self-supervision stands under the same name, and is no classifier.
         state = {name: value for name, value in state.items() if not name.startswith(classifiers)}
-        state |= {name: own[name] for name in heads}
+        state |= {name: zeros_like(own[name]) for name in heads}
     for note in [] if quiet else notes:
         say(f"initial: {note}")
     weights.load_strict(model, state, "initial")

@@ -36,7 +36,7 @@ class TeacherConfig(Config):
     and by their answers on validation images. ``given``: that is a warning. It changes no logit."""
     initial: str | None = None
     """Trained weights that the fit starts from, named like ``weights``; a classifier for another number of classes starts
-    untrained. Null: all weights start untrained."""
+    at zero. Null: all weights start untrained."""
     initial_key: WeightsKey | None = None
     """Which weights to take from a training checkpoint that ``initial`` names; null as above."""
     mean: Triple = (0.485, 0.456, 0.406)

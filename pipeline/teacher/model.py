@@ -64,17 +64,17 @@ def read_teacher_initial(config: TeacherConfig, size: int) -> dict[str, Tensor]:
 
 def start_from(model: nn.Module, state: Mapping[str, Tensor], quiet: bool = False) -> None:
     """Copies the weights ``state`` of the same architecture into ``model``; a classifier that is missing or for another
-    number of classes starts untrained, and that is said unless ``quiet``; positions must be of the same size. Raises
-    UsageError (they do not fit) or IntegrityError."""
+    number of classes starts at zero (BiT, big_vision), and that is said unless ``quiet``; positions must be of the same
+    size. Raises UsageError (they do not fit) or IntegrityError."""
     own = model.state_dict()
     heads = [name for name in own if name.startswith(timm_models.classifiers_of(model))]
     apart = [name for name in heads if name not in state or state[name].shape != own[name].shape]
     if apart and not quiet:
         found = "missing" if apart[0] not in state else f"of {state[apart[0]].shape[0]} classes"
-        say(f"initial: weights whose classifier is {found}: it starts untrained")
+        say(f"initial: weights whose classifier is {found}: it starts at zero")
     beginnings = timm_models.classifiers_of(model) if apart else ()
     kept = {name: value for name, value in state.items() if not name.startswith(beginnings)}
-    weights.load_strict(model, kept | {name: own[name] for name in heads if apart}, "initial")
+    weights.load_strict(model, kept | {name: torch.zeros_like(own[name]) for name in heads if apart}, "initial")
 
 
 def require_fit(config: TeacherConfig, classes: int | None, size: int) -> None:

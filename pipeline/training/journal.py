@@ -38,6 +38,8 @@ class Journal:
             except (ValueError, KeyError, TypeError, csv.Error) as error:  # no output: a damaged one stops no training
                 say(f"warning: {self.path}: not the speeds of this run ({first_line(error)}); it begins anew")
         self.events = _events(directory / "tensorboard" / title, start) if rank() == 0 else None
+        if self.events is not None:
+            say(f"{title}: curves: tensorboard --logdir {directory / 'tensorboard'}")
         self.resume()
 
     def resume(self) -> None:

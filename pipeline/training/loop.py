@@ -71,11 +71,12 @@ def run(title: str, model: nn.Module, task: Task, config: LoopConfig, loader: Lo
     average = make_average(model, config.optimizer)
     state = State(title, directory, stepper, average)
     start = state.restore()
-    say(f"{title}: {_rate(config)}; speed and curves beside the checkpoints in {directory}")
+    say(f"{title}: {_rate(config)}; checkpoints and speed.csv in {directory}")
     run_libraries.note_libraries(title, directory, start, device)
     if start:
         say(f"{title}: goes on from step {start} of {steps}")
     journal, stop = Journal(title, directory, start), StopSignal()
+    note = _note(state.rows[-1] | (journal.rows or [{}])[-1]) if state.rows else ""
 
     def add_score(row: Row) -> None:
         """Scores the end of an epoch, the last ``row`` of the log, where that is due and was not done before a stop."""
@@ -96,7 +97,7 @@ def run(title: str, model: nn.Module, task: Task, config: LoopConfig, loader: Lo
     loading = closing(loader.batches(start, steps))
     with (
         loading as stream,
-        progress(title, steps - start, "steps") as tick,
+        progress(title, steps, "steps", done=start) as tick,
         tensor_float32(config.tf32),
         closing(journal),
     ):
@@ -120,14 +121,14 @@ def run(title: str, model: nn.Module, task: Task, config: LoopConfig, loader: Lo
             state.add(values, batch)
             if task.observe is not None:
                 task.observe(step, float(values["loss"]))
-            done, note = step + 1, ""
+            done = step + 1
             # The end of an epoch: a row of the log, and a score.
             if done % per_epoch == 0 or done == steps:
                 row = state.end_epoch(done, per_epoch)
                 speed = journal.note(row)
                 add_score(row)
                 journal.draw(row, speed)
-                note = "  ".join(f"{name} {number(value)}" for name, value in (row | speed).items() if name != "step")
+                note = _note(row | speed)
                 journal.resume()
             # Save where it is due, and stop where told to.
             stopping = _agreed(stop, done, device)
@@ -137,6 +138,13 @@ def run(title: str, model: nn.Module, task: Task, config: LoopConfig, loader: Lo
             if stopping and done < steps:
                 raise _stopped(title, stop, done, steps)
     return Trained(model, average.module.state_dict() if average is not None else None, state.rows, journal.rows)
+
+
+def _note(row: Row) -> str:
+    """What each line of progress says of the last epoch, from its row of the log and its speed."""
+    scores = [f"{name} {number(row[name])}" for name in ("loss", "val_top1") if name in row]
+    speed = [f"{number(row['images_per_s'])} images/s", f"waiting {row['waiting']:.0%}"] if "waiting" in row else []
+    return f"epoch {number(row['epoch'])}: {', '.join([*scores, *speed])}"
 
 
 def _rate(config: LoopConfig) -> str:
