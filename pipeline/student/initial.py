@@ -38,7 +38,7 @@ def load_initial(student: Student, state: Mapping[str, Tensor], quiet: bool = Fa
     """Starts ``student`` from trained weights of the same architecture, perhaps of another resolution or other classes.
 
     Positions are resampled to the student's grid (facebookresearch/deit main.py); heads that are missing (a self-supervised
-    backbone) or for another number of classes start at zero, all of them, as in BiT and big_vision, and that is said unless
+    backbone) or for another number of classes start at zero, all of them, as in BiT, and that is said unless
     ``quiet``. Anything else must fit strictly. Raises UsageError, also where one side has a distillation token and the
     other has not: DeiT then shifts every position by one. DeiT's code refuses to fine-tune with distillation at all
     (NotImplementedError), so that its own 384 px result can't be had from it.

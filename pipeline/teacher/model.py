@@ -64,7 +64,7 @@ def read_teacher_initial(config: TeacherConfig, size: int) -> dict[str, Tensor]:
 
 def start_from(model: nn.Module, state: Mapping[str, Tensor], quiet: bool = False) -> None:
     """Copies the weights ``state`` of the same architecture into ``model``; a classifier that is missing or for another
-    number of classes starts at zero (BiT, big_vision), and that is said unless ``quiet``; positions must be of the same
+    number of classes starts at zero, as in BiT, and that is said unless ``quiet``; positions must be of the same
     size. Raises UsageError (they do not fit) or IntegrityError."""
     own = model.state_dict()
     heads = [name for name in own if name.startswith(timm_models.classifiers_of(model))]
