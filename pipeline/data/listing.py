@@ -240,7 +240,7 @@ def read_listing(path: Path, source: str) -> list[File]:
     again = "write it with: python -m stages.index"
     try:
         content = path.read_bytes()
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path}: {error.strerror}; {again}") from None
     start = content.rfind(b"\n", 0, -1) + 1  # of the last line
     if content[start:] != _sum_line(content[:start]):

@@ -77,7 +77,7 @@ class Shards:
         require_unchanged(path)
         try:
             content = path.read_bytes()
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise UsageError(f"{path}: {error.strerror}; write the shards with: python -m stages.shard") from None
         return cls(root, read_manifest(content, path), hashlib.sha256(content).hexdigest())
 

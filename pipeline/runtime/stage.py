@@ -1,6 +1,5 @@
 """The frame of every stage: refusals become one sentence and an exit code; seconds are noted for the report."""
 
-import errno
 import functools
 import gc
 import json
@@ -12,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from pipeline.runtime.errors import PipelineError, RetryError, UsageError
+from pipeline.runtime.errors import PipelineError
 from pipeline.runtime.libraries import require_libraries
 from pipeline.runtime.machine import cores, home_expanded, rank, require_linux
-from pipeline.runtime.text import printable, show
+from pipeline.runtime.system_errors import explain
+from pipeline.runtime.text import show
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_WRONG_PATH = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def stage(command: Callable[P, T]) -> Callable[P, T]:
@@ -38,15 +37,11 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **options)
         except PipelineError as error:
             text, code = str(error), error.exit_code
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                text, code = f"no space left: {error}; free some space, then run the same command", RetryError.exit_code
-            elif error.errno in _WRONG_PATH and error.filename is not None:
-                name = printable(str(error.filename))
-                text = f"{name}: {error.strerror}; correct the path or its permissions"
-                code = UsageError.exit_code
-            else:
+        except (OSError, RuntimeError) as error:
+            refusal = explain(error, kwargs)
+            if refusal is None:
                 raise
+            text, code = str(refusal), refusal.exit_code
         except KeyboardInterrupt:
             text, code = "interrupted; run the same command to go on", 130
         show(f"error: {text}\nexit code {code}", sys.stderr)

@@ -27,7 +27,7 @@ def read_log(directory: Path) -> list[dict[str, str]]:
         for row in rows:
             float(row["epoch"]), float(row["task"]), int(row["step"]), float(row["live_fraction"])
             float(row["val_top1"] or 0)
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path}: {error.strerror}; {_WRITE}") from None
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise IntegrityError(f"{path}: not the log of a training ({first_line(error)}); {_WRITE}") from None
@@ -70,7 +70,7 @@ def _description(directory: Path) -> dict[str, Any]:
     require_unchanged(path)
     try:
         found = files.parse_json(path.read_bytes())
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path}: {error.strerror}; {_WRITE}") from None
     except ValueError as error:
         raise IntegrityError(f"{path}: damaged ({error}); {_WRITE}") from None

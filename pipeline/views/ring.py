@@ -6,6 +6,7 @@ pixels and, behind them, all else that its worker sends: messages between proces
 atomically, even by a worker that is killed meanwhile.
 """
 
+import errno
 import mmap
 import os
 import weakref
@@ -127,6 +128,8 @@ class Ring:
                 os.ftruncate(self._descriptor, size.slots * (size.slot + 1))
             memory = mmap.mmap(self._descriptor, size.slots * (size.slot + 1))
         except (OSError, OverflowError) as error:
+            if getattr(error, "errno", None) == errno.EFBIG:  # ulimit -f, whatever the lanes
+                raise
             raise UsageError(f"{size}: {error}; lower lanes, window or DISTIL_WORKERS") from None
         weakref.finalize(self, os.close, self._descriptor)
         self.memory = np.frombuffer(memory, np.uint8)

@@ -8,6 +8,7 @@ ends the run with one sentence.
 """
 
 import atexit
+import errno
 import math
 import multiprocessing
 import pickle
@@ -100,8 +101,12 @@ class VisitReader(Iterator[DrawnVisit]):
         multiprocessing.set_forkserver_preload(["__main__", __name__])
         before, handler = multiprocessing.active_children(), signal.getsignal(signal.SIGCHLD)
         try:
+            if loader.num_workers:  # as many locks as torch will make: half a loader prints a traceback at its end
+                [multiprocessing.Lock() for _ in range(3 * loader.num_workers + 8)]
             return iter(loader)
         except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOMEM):
+                raise
             workers = loader.num_workers
             raise RetryError(f"cannot start {workers} loader processes: {error}; set DISTIL_WORKERS lower") from None
         except RuntimeError as error:
