@@ -21,8 +21,8 @@ from pipeline.student.config import StudentConfig
 from pipeline.student.export import export as export_student
 from pipeline.student.initial import load_initial
 from pipeline.student.inputs import Inputs, NamedStudent
-from pipeline.student.losses import Distillation, distillation_loss, smoothed_mixed_target
-from pipeline.student.model import Student, create_student
+from pipeline.student.losses import Distillation, Loss, distillation_loss, smoothed_mixed_target
+from pipeline.student.model import Heads, Student, create_student
 from pipeline.student.supervision import sources
 from pipeline.training import loop
 from pipeline.training.batches import Batch, Loader
@@ -55,16 +55,50 @@ def make_schedule(config: TrainConfig, shards: Shards, coverage: int, shared_pai
     return replace(draft, period=period(config.period, coverage, cycles, config.repeats))
 
 
-def make_compute(config: TrainConfig, chosen: StudentConfig, classes: int) -> Compute:
-    """The loss of a batch, as the student's and its training's entries say."""
+def make_loss(config: TrainConfig, chosen: StudentConfig, classes: int) -> Callable[[Heads, Batch], Loss]:
+    """The loss of a student's answers on a batch, as its and its training's entries say."""
     how = Distillation(chosen.distillation, chosen.alpha, chosen.tau, chosen.soft_reduction, chosen.soft_form)
 
-    def compute(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    def loss_of(heads: Heads, batch: Batch) -> Loss:
         target = smoothed_mixed_target(batch.labels, batch.partner_labels, batch.lam, classes, config.smoothing)
-        loss = distillation_loss(model(batch.images), target, batch.hard, batch.logits, how)
+        return distillation_loss(heads, target, batch.hard, batch.logits, how)
+
+    return loss_of
+
+
+def make_compute(config: TrainConfig, chosen: StudentConfig, classes: int) -> Compute:
+    """``make_loss`` as the training loop takes it."""
+    loss_of = make_loss(config, chosen, classes)
+
+    def compute(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        loss = loss_of(model(batch.images), batch)
         return {"loss": loss.total, "task": loss.task.detach(), "distill": loss.distill.detach()}
 
     return compute
+
+
+def make_loader(student: NamedStudent, inputs: Inputs, workers: int) -> Loader:
+    """This rank's batches of ``student``: the order of training, and where targets come from. Raises UsageError when targets
+    are missing (what and how many)."""
+    chosen, config, recipe = student.config, student.training, student.recipe
+    # An undistilled student has nothing to learn from an image without a label; it trains as many steps on the others.
+    shards = with_labels_of(inputs.train, config, only=chosen.supervision == "none")
+    if inputs.cache is not None:
+        require_repeats(config.repeats, inputs.cache.layout.group)
+    schedule = make_schedule(config, shards, inputs.coverage, recipe.shared_pairing)
+    lanes = lanes_of(rank(), world_size(), config.lanes)
+    verify = 1.0 if config.verify_views == "all" else config.verify_views
+    targets = sources(chosen.supervision, schedule.period, verify, shards, inputs.cache, inputs.live)
+    return Loader(schedule, lanes, shards, recipe, pick_device(), workers, *targets)
+
+
+def make_student(student: NamedStudent, inputs: Inputs) -> Student:
+    """A student, new or from trained weights, on its device."""
+    torch.manual_seed(student.training.seed)
+    model = create_student(student.config, len(inputs.train.classes), student.recipe.size)
+    if inputs.initial is not None:
+        load_initial(model, inputs.initial)
+    return model.to(pick_device())
 
 
 def require_start(student: NamedStudent, work: Work) -> None:
@@ -86,30 +120,15 @@ def train_student(
     not the teacher's, RetryError when told to stop.
     """
     name, chosen, config, recipe = student.name, student.config, student.training, student.recipe
-    device = pick_device()
-    # An undistilled student has nothing to learn from an image without a label; it trains as many steps on the others.
-    shards = with_labels_of(inputs.train, config, only=chosen.supervision == "none")
-    if inputs.cache is not None:
-        require_repeats(config.repeats, inputs.cache.layout.group)
-    # The order of training, and where targets come from.
-    schedule = make_schedule(config, shards, inputs.coverage, recipe.shared_pairing)
-    lanes = lanes_of(rank(), world_size(), config.lanes)
-    verify = 1.0 if config.verify_views == "all" else config.verify_views
-    targets = sources(chosen.supervision, schedule.period, verify, shards, inputs.cache, inputs.live)
-    loader = Loader(schedule, lanes, shards, recipe, device, workers, *targets)
+    loader = make_loader(student, inputs, workers)
+    schedule, device = loader.schedule, loader.device
     say(
         f"{name}: {schedule.steps(config.epochs)} steps of {config.batch}, K = {schedule.period} views, r = {config.repeats}, "
         f"on {device_name()}"
     )
     say(f"{name}: {loader.ring()}")  # refused here if there is no room
-    # The model, new or from trained weights.
-    torch.manual_seed(config.seed)
-    model = create_student(chosen, len(shards.classes), recipe.size)
-    if inputs.initial is not None:
-        load_initial(model, inputs.initial)
-    model.to(device)
+    model = make_student(student, inputs)
 
-    # What else the loop asks for: a loss and a score.
     def score(last: nn.Module, average: nn.Module | None) -> Row:
         result = average if average is not None and config.result == "average" else last
         result.eval()
@@ -125,7 +144,7 @@ def train_student(
             found |= {f"{split}_{key}": value for key, value in scores.items()}
         return found
 
-    task = loop.Task(make_compute(config, chosen, len(shards.classes)), score, observe)
+    task = loop.Task(make_compute(config, chosen, len(inputs.train.classes)), score, observe)
     directory = place_of(directory, schedule.steps(config.epochs), device)
     with loop.exclusive(directory):
         return loop.run(name, model, task, config, loader, directory)

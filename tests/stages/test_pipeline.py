@@ -16,10 +16,12 @@ import zarr
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from pipeline import open_rows
 from pipeline.cache.reader import open_cache
 from pipeline.data.images import Rule
 from pipeline.data.shards import Shards
 from pipeline.evaluation.answers import read_answers
+from pipeline.runtime.code import ROOT
 from pipeline.student.export import load_student
 from pipeline.views.draw import draw_block
 from pipeline.views.recipe import Recipe
@@ -98,6 +100,17 @@ def test_every_image_is_in_the_shards_and_every_view_in_the_cache(work: Path) ->
 def test_student_loads_in_timm_with_the_weights_that_were_evaluated(work: Path) -> None:
     model = timm.create_model(f"local-dir:{work / 'students/photos_hard_token'}", pretrained=True)
     assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
+
+
+def test_the_example_of_a_loop_of_ones_own_trains_another_model_from_the_cache(work: Path, capsys) -> None:
+    examples = importlib.util.spec_from_file_location("own_loop", ROOT / "examples" / "own_loop.py")
+    example = importlib.util.module_from_spec(examples)
+    examples.loader.exec_module(example)
+    losses = example.main("params.yaml", "photos_hard_token", "work", "test_resnet", 8)
+    assert len(losses) == 8 and np.isfinite(losses).all()
+    assert "top-1 on the validation split" in capsys.readouterr().out
+    rows = open_rows(work / "caches/photos", work / "shards/train")
+    assert rows[next(iter(rows.places)), 5].logits.shape == (5,)
 
 
 def test_scores_have_every_head_and_dvc_its_few_columns(work: Path) -> None:
