@@ -1,15 +1,15 @@
 #!/bin/sh
 # Brings up an aarch64 Python on an x86-64 Debian, with qemu and the wheels of uv.lock, and compares its views with this machine's.
 #
-#   sudo sh bench/aarch64.sh FOLDER [VIEWS]     FOLDER takes 7 GB and is used again; 20,000 views take hours: a CPU that is
-#                                               emulated is 10 to 30 times as slow
+#   sudo sh bench/aarch64.sh FOLDER [VIEWS]     FOLDER takes 7 GB and is used again; 2,000 views take X minutes of one core, 20,000
+#                                               take hours: a CPU that is emulated is 10 to 30 times as slow
 #
 # Compared: decoded pictures and drawn views by both engines, every op, whole levels (bench.proofs.engines); finished views
 # under torch, with NEON and with SVE of 256 bits (bench.proofs.replay); the pixel canary's parts with tests/golden.json; the
 # CUDA source built for that CPU.
 set -eu
 folder=$(realpath "$1")
-views=${2:-20000}
+views=${2:-2000}
 uv=$(command -v uv || realpath .tools/bin/uv)
 here=.venv/bin/python
 other=$folder/python
@@ -38,19 +38,24 @@ if [ ! -x "$other" ]; then
     -r "$folder/requirements.txt"
   cat > "$other" << END
 #!/bin/sh
-export PYTHONPATH=$folder/site PYTHONPYCACHEPREFIX=$folder/compiled NUMBA_CACHE_DIR=$folder/numba CXX=aarch64-linux-gnu-g++
+export PYTHONPATH=$folder/site PYTHONPYCACHEPREFIX=$folder/compiled PYTHONDONTWRITEBYTECODE= NUMBA_CACHE_DIR=$folder/numba CXX=aarch64-linux-gnu-g++
 exec qemu-aarch64-static -L $folder/root $folder/root/usr/bin/python3.11 "\$@"
 END
   chmod +x "$other"
 fi
 
 failed=0
+# step COMMAND...: what fails ends no other step
+step() {
+  start=$(date +%s)
+  "$@" || failed=1
+  echo "== $(($(date +%s) - start)) s: $*"
+}
 for size in 64 32; do
-  "$here" -m bench.proofs.engines --views "$views" --size $size --other "$other" || failed=1
-  "$here" -m bench.proofs.replay --views "$views" --size $size --other "$other" || failed=1
+  step "$here" -m bench.proofs.engines --views "$views" --size $size --other "$other"
+  step "$here" -m bench.proofs.replay --views "$views" --size $size --other "$other"
 done
-QEMU_CPU=max,sve-default-vector-length=32 \
-  "$here" -m bench.proofs.replay --views "$((views / 10))" --size 64 --other "$other" || failed=1
-"$other" -m bench.proofs.engines --engine cuda-on-cpu --views "$views" --size 64 || failed=1
-"$other" -m pytest -p no:cacheprovider -p no:xdist -o addopts=-q tests/views/test_canary.py tests/views/test_finish.py || failed=1
+step env QEMU_CPU=max,sve-default-vector-length=32 "$here" -m bench.proofs.replay --views "$((views / 10))" --size 64 --other "$other"
+step "$other" -m bench.proofs.engines --engine cuda-on-cpu --views "$views" --size 64
+step "$other" -m pytest -p no:cacheprovider -p no:xdist -o addopts=-q tests/views/test_canary.py tests/views/test_finish.py
 exit $failed

@@ -139,25 +139,23 @@ def main(pairs: int, batch: int, sizes: str, size: int, teachers: str, precision
             f"{pairs} pairs of {batch} need {samples:,} digits, there are {DIGITS:,}: at most {most} pairs, or a smaller --batch"
         )
     print(f"{machine()}; {pairs} pairs, B = {batch}, {size} px, {precision}, labelled by {block}")
-    first, second = [], []
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder), samples, block=block, size=size, shared_pairing=VIEWS)
         drawn = [draw_visit(world.shards, world.recipe, block, 0, VIEWS) for block in world.shards.blocks[:4]]
-        live = {arch: live_teacher(Path(folder), world, arch, precision) for arch in teachers.split(",")}
+        ways = {}
+        print("", head("student", "distillation", "token", "cached / undistilled"), sep="\n")
         for name in sizes.split(","):
             for kind, token in (("hard", True), ("hard", False), ("soft", False)):
-                found, way = cached_over_undistilled(world, name, kind, token, pairs, batch, precision)
-                first.append(row(f"DeiT-{name}", kind, "yes" if token else "no", f"{found:.4f}"))
-            for arch, (label, per_view) in live.items():
+                found, ways[name] = cached_over_undistilled(world, name, kind, token, pairs, batch, precision)
+                print(row(f"DeiT-{name}", kind, "yes" if token else "no", f"{found:.4f}"), flush=True)
+        columns = ("live / cached", "FLOPs predict", "share", "labelling views/s", "step images/s")
+        print("", head("student", "teacher", *columns), sep="\n")
+        for arch in teachers.split(","):
+            label, per_view = live_teacher(Path(folder), world, arch, precision)
+            for name, way in ways.items():
                 found, said, *speeds = live_over_cached(way, drawn, label, per_view, batch)
-                cells = [
-                    *(f"{value:.2f}" for value in (found, said, found / said)),
-                    *(f"{speed:.0f}" for speed in speeds),
-                ]
-                second.append(row(f"DeiT-{name}", arch, *cells))
-    print("", head("student", "distillation", "token", "cached / undistilled"), *first, sep="\n")
-    columns = ("live / cached", "FLOPs predict", "share", "labelling views/s", "step images/s")
-    print("", head("student", "teacher", *columns), *second, sep="\n")
+                ratios = [f"{value:.2f}" for value in (found, said, found / said)]
+                print(row(f"DeiT-{name}", arch, *ratios, *(f"{speed:.0f}" for speed in speeds)), flush=True)
 
 
 if __name__ == "__main__":

@@ -116,6 +116,8 @@ def compare_device(engine: str, views: int, size: int) -> int:
         )
         for i in differ.nonzero()[0][:3]:
             print(f"  {some[i][1]} of an image of {some[i][0].shape} under {recipe}", flush=True)
+        if total["views"] % (50 * BATCH) == 0:
+            print(f"so far {total['differ']} of {total['views']} views differ", flush=True)
 
     hard = list(whole_levels(64))
     for pixels, view, recipe in itertools.chain(hard, random_views(size, views - len(hard))):

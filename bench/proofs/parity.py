@@ -88,10 +88,12 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder), samples, arch, epochs, shared_pairing=shared_pairing)
         kinds = [(kind, name) for kind, name in KINDS if codec in (None, name)]
-        rows = [cells for kind, name in kinds for cells in compare(world, steps, views, kind, name, workers=1)]
-    print("", head("distillation", "codec", "cached against", "equal losses", "final weights"), sep="\n")
-    print("\n".join(row(*cells) for cells in rows))
-    if any(equal != "equal" or same != f"{steps} of {steps}" for *_, same, equal in rows):
+        print("", head("distillation", "codec", "cached against", "equal losses", "final weights"), sep="\n")
+        equal = True
+        for cells in (cells for kind, name in kinds for cells in compare(world, steps, views, kind, name, workers=1)):
+            print(row(*cells), flush=True)
+            equal &= cells[-2:] == (f"{steps} of {steps}", "equal")
+    if not equal:
         raise SystemExit("a cached run is not the live run")
 
 

@@ -156,11 +156,11 @@ class Shards:
         rows = range(block.first, block.first + block.samples)
         start = 0 if block.first == 0 else int(ends[rows[0] - 1])
         data = _read_range(path, record.bytes, start, int(ends[rows[-1]]) - start)
-        at, samples = 0, []
+        at, samples, whole = 0, list[Sample](), np.frombuffer(data, np.uint8)  # slices of an array are no copies
         for row in rows:
             end, offset, size = int(ends[row]) - start, int(index["offsets"][row]) - start, int(index["sizes"][row])
             key = index["keys"][row].decode("ascii")
-            if google_crc32c.value(data[at:end]) != index["checksums"][row]:
+            if google_crc32c.value(whole[at:end]) != index["checksums"][row]:
                 raise IntegrityError(f"{path}: sample {key!r} (row {row}): its bytes have changed; {REPAIR}")
             known = self.labelled is None or self.labelled[block.row + row - block.first]
             label = int(index["labels"][row]) if known else UNKNOWN

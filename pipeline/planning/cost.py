@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.base.timm_models import autocast_type
@@ -32,7 +33,8 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import lanes_of
 from pipeline.views.draw import compile_kernels
-from pipeline.views.drawn import DrawnVisit, draw_visit
+from pipeline.views.drawn import DrawnVisit, draw_visit, pack_visit
+from pipeline.views.places import drawer
 from pipeline.views.recipe import Recipe
 
 ENOUGH = 1 << 60  # bytes: memory that a run would like to have, whatever this machine has
@@ -43,9 +45,9 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
     students that learn from its recipe, as plain JSON data. Raises UsageError where there is no such cache.
 
     Times are measured on this machine with ``probe`` samples and new models of the configured kind, not compiled: drawing
-    per core, bringing a drawn view into a batch, the teacher's forward pass on a block, and each student's training step
-    with its optimiser in the configured precision, without the weights' average. What codecs lose is measured on the
-    teacher's own answers, where ``work`` has its weights.
+    per core (packing where a GPU draws, whose drawing then counts into the step), bringing a drawn view into a batch, the
+    teacher's forward pass on a block, and each student's training step with its optimiser in the configured precision,
+    without the weights' average. What codecs lose is measured on the teacher's own answers, where ``work`` has its weights.
     """
     if not pieces.caches or name not in (None, *pieces.caches):
         there = ", ".join(pieces.caches) or "none"
@@ -57,14 +59,14 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
     device, layout = pick_device(), layout_of(shards, cache)
     views = shards.samples * cache.views
     # Drawing, and the teacher's forward pass at the constant shape of a block.
-    drawing, drawn = _draw(shards, recipe, views_per_visit(cache.group), probe)
+    drawing, drawn_there, drawn = _draw(shards, recipe, views_per_visit(cache.group), probe)
     drawn_at = drawing / max(1, workers)
     weights, logits = work.teacher_weights(cache.teacher), None
     if weights.is_file():
         teacher = Teacher.load(config, weights, layout.classes, recipe, layout.block, device)
         logits = label_visit(teacher, recipe, drawn).flatten(0, 1).numpy()
     images, forward, model = _teacher_probe(config, layout, recipe, device)
-    teaching = median_seconds(forward, device) / len(images)
+    teaching = median_seconds(forward, device) / len(images) + drawn_there
     # Each student's step; its hours with the targets from the cache and from the live teacher.
     students, memory = dict[str, dict[str, Any]](), ""
     for student, chosen in pieces.students.items():
@@ -74,7 +76,7 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
             rows = schedule.steps(training.epochs) * training.batch
             main = seconds_per_row(drawn, training.batch // world_size(), recipe, device)
             step, flops = _student(chosen, layout.classes, recipe, training, images)
-            cached = Speed(drawing, workers, main, step, device)
+            cached = Speed(drawing, workers, main, step + drawn_there, device)
             live = cached if chosen.supervision == "none" else replace(cached, step=step + teaching)
             entry = {"supervision": chosen.supervision, "gflops_per_row": flops, **hours(cached, live, rows)}
             students[student] = entry | {"hours_teacher_live": rows * teaching / 3600}
@@ -100,6 +102,7 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
             "gflops_per_view": gflops(lambda: model(images[:1])),
         },
         "drawing_milliseconds_per_view_and_core": 1e3 * drawing,
+        "drawing_milliseconds_per_view_on_device": 1e3 * drawn_there,
         "memory": memory,
         "students": students,
         "break_even_students": _break_even(cache_hours, students),
@@ -109,12 +112,13 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
 def describe_cost(found: Mapping[str, Any]) -> str:
     """What ``plan`` found, for a person."""
     cache, teacher, least = found["cache"], found["teacher"], found["break_even_students"]
-    size = units.size(cache["bytes_estimated"])
+    size, on_device = units.size(cache["bytes_estimated"]), found["drawing_milliseconds_per_view_on_device"]
+    there = f" to decode and pack, {on_device:.3g} ms on {found['device']} to draw" if on_device else ""
     lines = [
         f"cache: {cache['parts']} parts, {cache['files']} files, about {size}, {cache['teacher_forward_passes']:,} views",
         f"       {units.duration(3600 * cache['hours'])} on this {found['device']}, bound by {cache['bound_by']}",
         f"teacher: {teacher['milliseconds_per_view']:.3g} ms and {teacher['gflops_per_view']:.3g} GFLOP per view",
-        f"drawing: {found['drawing_milliseconds_per_view_and_core']:.3g} ms per view and core; {found['memory']}",
+        f"drawing: {found['drawing_milliseconds_per_view_and_core']:.3g} ms per view and core{there}; {found['memory']}",
     ]
     lines += codec_lines(cache["codecs"], cache["codec"])
     for name, entry in found["students"].items():
@@ -189,11 +193,22 @@ def _student(
     return taken, 3 * gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
 
 
-def _draw(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> tuple[float, DrawnVisit]:
-    """CPU seconds per view of one core, each image decoded once for ``repeats`` views as the stage does, and the views."""
+def _draw(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> tuple[float, float, DrawnVisit]:
+    """Seconds per view of one core and of the device (0 where it does not draw), each image decoded once for ``repeats``
+    views as the stage does, and the views."""
     block = max(shards.blocks, key=lambda block: block.samples)
     few = replace(block, samples=min(probe, block.samples))
+    views, made = few.samples * repeats, drawer(recipe)
     compile_kernels()
     start = time.process_time()
     drawn = draw_visit(shards, recipe, few, 0, repeats)
-    return (time.process_time() - start) / (few.samples * repeats), drawn
+    drawing = (time.process_time() - start) / views
+    if made is None:
+        return drawing, 0.0, drawn
+    memory = np.empty(made.room(shards, repeats), np.uint8)
+    start = time.process_time()
+    _, packed = pack_visit(shards, recipe, few, 0, repeats, memory)
+    packing = (time.process_time() - start) / views
+    sent, out = torch.from_numpy(memory).to(made.device), drawn.pixels.to(made.device)
+    there = median_seconds(lambda: made.draw(sent, packed, out), made.device) / views
+    return packing, there, replace(drawn, pixels=out)

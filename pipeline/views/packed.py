@@ -41,7 +41,8 @@ LARGEST = 16  # times R: of a larger crop the view is drawn here, since a block 
 @dataclass(frozen=True)
 class Packed:
     """Where things lie in the first ``bytes`` bytes of packed memory. ``room``: bytes that a block needs to draw any of the
-    views; ``taps``: of the widest filter; ``drawn``: how many of the views are packed as pixels."""
+    views; ``taps``: of the widest filter; ``drawn``: how many of the views are packed as pixels, ``large``: those among them
+    whose image had no room."""
 
     views: int
     views_at: int
@@ -50,6 +51,7 @@ class Packed:
     room: int
     taps: int
     drawn: int
+    large: int
 
 
 def constants(recipe: Recipe) -> np.ndarray:
@@ -75,7 +77,7 @@ class Packer:
         self.pixels, self.most = 3 * recipe.size**2, room(recipe, LARGEST)
         self.end = len(memory) - table_bytes(recipe, views)
         assert self.end >= views * self.pixels, "there is room for all views as pixels"
-        self.at = 0
+        self.at = self.large = 0
         self.places: list[tuple[View | None, int, int, int, int]] = []  # view, source, pitch, top and left of the part
 
     def add(self, image: np.ndarray, views: Sequence[View]) -> None:
@@ -85,6 +87,7 @@ class Packer:
         top, left, height, width = _around(boxes)
         part, source = image[top : top + height, left : left + width], self.at
         if self.at + part.size + (self.missing - len(boxes)) * self.pixels > self.end:
+            self.large += len(boxes)
             sent, boxes = [False] * len(views), []
         if boxes:
             self.memory[source : source + part.size].reshape(part.shape)[:] = part
@@ -120,7 +123,7 @@ class Packer:
         end = ops_at + len(ops) * OP.itemsize
         self.memory[views_at:ops_at] = np.array(rows, VIEW).view(np.uint8)
         self.memory[ops_at:end] = np.array(ops, OP).view(np.uint8)
-        return Packed(len(rows), views_at, ops_at, end, _room(self.recipe.size, taps, side), taps, drawn)
+        return Packed(len(rows), views_at, ops_at, end, _room(self.recipe.size, taps, side), taps, drawn, self.large)
 
 
 def _row(view: View, size: int, place: tuple[int, int, int, int], first_op: int) -> tuple[int, ...]:

@@ -41,9 +41,9 @@ def pair(recipe: Recipe, block: str, view: int, n: int) -> Pairs:
     partner = np.arange(n)
     partner[pairs[:, 0]], partner[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
     lam, box = np.ones(n, np.float32), np.zeros((n, 4), np.int32)
-    if recipe.mix.on:
-        for both in pairs:
-            lam[both], box[both] = _mix(draws, recipe)
+    if recipe.mix.on and len(pairs):
+        mixed = [_mix(draws, recipe) for _ in pairs]
+        lam[pairs.T], box[pairs.T] = [own for own, _ in mixed], [pasted for _, pasted in mixed]
     return Pairs(partner, lam, box, pairs)
 
 

@@ -16,6 +16,7 @@ from pipeline.base.engine import Unavailable
 from pipeline.runtime.errors import RetryError, first_line
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.memory import free_memory
+from pipeline.runtime.progress import say
 from pipeline.views.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Places:
         self.pinned = False
         self.free: deque[tuple[int, Any]] = deque((place, None) for place in range(count))
         self.last: Any = None
+        self.views = self.drawn_by_workers = self.large = 0
         drawer.stream.wait_stream(self.of_device.current_stream(drawer.device))  # which may still use this memory
 
     def read_from(self, ring: torch.Tensor) -> None:
@@ -113,7 +115,21 @@ class Places:
         """Gives the place back; what is queued on the current stream may still read it."""
         self.free.append((place, self._event(self.of_device.current_stream(self.drawer.device))))
 
+    def count(self, views: int, what: "Packed | None") -> None:
+        """Counts the views of a visit that has come, for what ``close`` says; None: its worker drew all of them."""
+        self.views += views
+        self.drawn_by_workers += views if what is None else what.drawn
+        self.large += what.large if what is not None else 0
+
     def close(self) -> None:
+        if self.drawn_by_workers:
+            share = f"{self.drawn_by_workers:,} of {self.views:,} views ({self.drawn_by_workers / self.views:.1%})"
+            why = (
+                f"; {self.large:,} of them because an image much larger than its views is not sent"
+                if self.large
+                else ""
+            )
+            say(f"loader processes drew {share}, {self.drawer.device} the others{why}")
         if self.last is not None:
             self.last.synchronize()
         if self.pinned:

@@ -66,7 +66,6 @@ class VisitReader(Iterator[DrawnVisit]):
         self._ring = Ring(size)
         self._given: deque[int] = deque()  # slots whose visits have not come yet
         self._come: deque[Callable[[], DrawnVisit]] = deque()
-        self._views = self._drawn_here = 0
         loader = DataLoader(
             Visits(shards, recipe, self._ring, lookup),
             batch_size=None,
@@ -149,15 +148,14 @@ class VisitReader(Iterator[DrawnVisit]):
             return partial(_refuse, content)
         block, size = self.shards.blocks[visit.block], self.recipe.size
         drawn, arrival = content.visit(block, visit.first_view), None
-        self._views += visit.repeats * block.samples
+        if self._places is not None:
+            self._places.count(visit.repeats * block.samples, content.packed)
         if self._places is not None and content.packed is not None:
             arrival = self._places.bring(torch.from_numpy(self._ring.packed(slot)), content.packed, visit.repeats)
             self._ring.free_after(slot, arrival.copied)
-            self._drawn_here += content.packed.drawn
             drawn = replace(drawn, pixels=arrival.pixels, place=arrival.place)
         else:
             pixels = torch.from_numpy(self._ring.pixels(slot, visit.repeats, block.samples, size))
-            self._drawn_here += visit.repeats * block.samples
             drawn = replace(drawn, pixels=pixels, slot=slot)
         return partial(self._hand_out, drawn, content.expected, arrival)
 
@@ -215,9 +213,6 @@ class VisitReader(Iterator[DrawnVisit]):
         self._stream = iter(())
         if self._places is not None:
             self._places.close()
-            if self._drawn_here:
-                share = f"{self._drawn_here:,} of {self._views:,} views ({self._drawn_here / self._views:.1%})"
-                say(f"loader processes drew {share}, {self._places.drawer.device} the others")
             self._places = None
         atexit.unregister(self.close)
 

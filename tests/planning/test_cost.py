@@ -1,10 +1,14 @@
 """What a run would cost, before it is made."""
 
+import re
 from pathlib import Path
+
+import pytest
 
 from pipeline.planning.cost import describe_cost, plan
 from pipeline.planning.params import compose
 from pipeline.planning.pieces import parse_pieces
+from pipeline.runtime.machine import device
 from tests.support.world import make_world
 
 
@@ -18,3 +22,12 @@ def test_plan_says_what_a_person_can_read_and_what_later_changes_cost(tmp_path: 
     assert "teacher is fitted here: an added image or a changed fit makes another teacher" in text
     costs["teacher"]["fitted_here"] = False
     assert "the teacher is fixed: it stays as it is when images are added" in describe_cost(costs)
+
+
+def test_plan_measures_packing_and_the_device_where_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTIL_ENGINE", "cuda" if device().type == "cuda" else "cuda-on-cpu")
+    world = make_world(tmp_path, samples=160)
+    text = describe_cost(plan(world.work, parse_pieces(compose(Path("configs"), ["student=plain"])), None, 1, probe=4))
+    assert re.search(
+        rf"drawing: \S+ ms per view and core to decode and pack, \S+ ms on {device()} to draw; ring of", text
+    )

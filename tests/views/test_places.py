@@ -6,10 +6,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline.cache.reader import open_cache
+from pipeline.data.listing import Entry, Split
+from pipeline.data.pack import pack_splits
+from pipeline.data.shards import Shards
+from pipeline.data.sources import DataConfig
+from pipeline.runtime.config import validate
 from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.machine import device
 from pipeline.student import train
@@ -18,9 +24,11 @@ from pipeline.training.batches import Batch, Loader
 from pipeline.views import places, ring
 from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_visit
+from pipeline.views.recipe import Recipe
 from pipeline.views.ring import ring_size
 from pipeline.views.tasks import AlsoOnCpu
 from pipeline.views.workers import VisitReader, read_visits
+from tests.support.pictures import jpeg, procedural
 from tests.support.world import World, make_world, named, student, training
 
 ENGINE = "cuda" if device().type == "cuda" else "cuda-on-cpu"
@@ -107,6 +115,20 @@ def test_places_are_none_where_the_cpu_draws(world: World, monkeypatch: pytest.M
     assert places.drawer(world.recipe) is not None
     monkeypatch.delenv("DISTIL_ENGINE")
     assert places.drawer(world.recipe) is None
+
+
+@pytest.mark.parametrize(("size", "large"), [(16, True), (96, False)])
+def test_it_is_said_how_many_views_the_loader_processes_draw_and_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int, large: bool
+) -> None:
+    data = jpeg(procedural(np.random.default_rng(0), 200, 150))
+    split = Split([Entry(f"{i}", f"p{i}", 0, "jpg", len(data), data=data) for i in range(4)])
+    config = validate(DataConfig, {"source": "folder", "shard_size": 4, "block": 4}, "data")
+    pack_splits(config, ("a",), {"val": split}, tmp_path, 1)
+    assert len(list(read_visits(Shards.open(tmp_path / "val"), Recipe(seed=0, size=size), [Visit(0, 0, 3, 0)], 3, 0)))
+    told = "loader processes drew 12 of 12 views (100.0%), "
+    said = "".join(capsys.readouterr())
+    assert (told in said and "; 12 of them because an image much larger than its views is not sent" in said) == large
 
 
 def losses(world: World, run: Path) -> list[str]:
