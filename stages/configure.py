@@ -41,6 +41,9 @@ def main(
             say(f"warning: {told}")
         if weights is not None:
             write_weights(pieces, weights)
+        counts = [f"{len(getattr(pieces, kind))} {kind}" for kind in ("students", "teachers", "caches")]
+        sizes = sorted({of.size for of in pieces.recipes.values()})
+        say(f"ok: {', '.join(counts)}, views of {' and '.join(map(str, sizes))} px")
         return
     composed = compose(configs, list(choices))
     pieces = check(composed, os.environ, files=False)

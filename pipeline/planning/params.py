@@ -10,6 +10,7 @@ from pipeline.planning.pieces import Pieces, parse_pieces
 from pipeline.planning.studies import SECTION, compose_study, read_choice
 from pipeline.runtime.config import NONE, is_hub, parse_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
+from pipeline.runtime.progress import say
 
 CHOICES = ("study", "scale", "data", *SECTION)
 
@@ -38,9 +39,11 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     else:
         params = _compose_pieces(configs, named)
     _link(params)
-    for name, value in pairs:
-        if name not in CHOICES:
-            _override(params, name, value)
+    overrides = [(name, value) for name, value in pairs if name not in CHOICES]
+    for name, value in overrides:
+        _drop_old_model(params, name, value)
+    for name, value in overrides:
+        _override(params, name, value)
     parse_pieces(params)
     return params
 
@@ -128,6 +131,24 @@ def _override(params: dict[str, Any], name: str, value: str) -> None:
     if not isinstance(place, dict):
         raise UsageError(f"{name}: {'.'.join(path)} is no section but the value {place!r}")
     place[last] = parse_yaml(value, f"{name}={value}")
+
+
+def _drop_old_model(params: dict[str, Any], name: str, value: str) -> None:
+    """Where an override gives a piece another model, drops what a preset said of the old one, and says so."""
+    group, *path = name.split(".")
+    section = SECTION.get(group, group)
+    of = list(params.get(section, ())) if group in SECTION else path[:1]
+    if path[-1:] != ["arch"] or len(path) != (1 if group in SECTION else 2):
+        return
+    for piece in of:
+        entry = params[section].get(piece)
+        if isinstance(entry, dict) and entry.get("arch") != value:
+            gone = {key: entry.pop(key) for key in ("arch_args", "drop_path") if key in entry}
+            if gone:
+                told = ", ".join(f"{key} {found}" for key, found in gone.items())
+                say(f"{section}.{piece}: {value} takes the place of {entry.get('arch')}, whose {told} are dropped")
+            if "arch_args" in gone:
+                entry["arch_args"] = {}
 
 
 def _has_section(entry: Any, path: str) -> bool:

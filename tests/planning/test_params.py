@@ -178,3 +178,19 @@ def test_every_shipped_config_fits_1_2_4_and_8_ranks(world_size: int) -> None:
         for key, entry in loops.items():
             owned = [lane for rank in range(world_size) for lane in lanes_of(rank, world_size, entry["lanes"], key)]
             assert owned == list(range(entry["lanes"])), (chosen, key)
+
+
+def test_another_model_drops_what_the_preset_said_of_the_old_one_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = compose(CONFIGS, ["students.soft.arch=resnet18", "teacher.arch=resnet18"])
+    assert "drop_path" not in found["students"]["soft"]
+    assert found["students"]["soft"]["arch"] == "resnet18" and found["students"]["soft"]["arch_args"] == {}
+    assert found["students"]["plain"]["arch_args"] != {}
+    told = capsys.readouterr().out
+    assert "students.soft: resnet18 takes the place of deit_tiny_patch16_224, whose arch_args {" in told
+    assert "students.plain" not in told
+    kept = compose(CONFIGS, ["students.soft.arch_args.depth=2", "students.soft.arch=vit_tiny_patch16_224"])
+    assert kept["students"]["soft"]["arch_args"] == {"depth": 2}
+    same = compose(CONFIGS, ["students.soft.arch=deit_tiny_patch16_224"])
+    assert same == compose(CONFIGS, [])
