@@ -3,9 +3,13 @@
 A stage imports what it needs inside its function, so that --help and light stages start without torch.
 """
 
-from pathlib import Path
+from pipeline.runtime.interrupt import end_quietly_at_once
 
-import click
+end_quietly_at_once()
+
+from pathlib import Path  # noqa: E402 - an import takes a while, and Ctrl-C may come meanwhile
+
+import click  # noqa: E402
 
 FOLDER = click.Path(path_type=Path)
 params_option = click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True)

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from pipeline.runtime.errors import PipelineError
 from pipeline.runtime.libraries import require_libraries
 from pipeline.runtime.machine import cores, home_expanded, rank, require_linux
+from pipeline.runtime.memory import enough_memory
 from pipeline.runtime.system_errors import explain
 from pipeline.runtime.text import show
 
@@ -34,7 +35,8 @@ def stage(command: Callable[P, T]) -> Callable[P, T]:
                 name: home_expanded(f"--{name.replace('_', '-')}", value) if isinstance(value, Path) else value
                 for name, value in kwargs.items()
             }
-            return command(*args, **options)
+            with enough_memory():
+                return command(*args, **options)
         except PipelineError as error:
             text, code = str(error), error.exit_code
         except (OSError, RuntimeError) as error:

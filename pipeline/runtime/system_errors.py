@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.config import read_yaml
 from pipeline.runtime.errors import IntegrityError, PipelineError, RetryError, UsageError, first_line
 from pipeline.runtime.machine import pool_root
 from pipeline.runtime.text import printable, shortened
@@ -68,6 +67,8 @@ def explain(error: BaseException, options: Mapping[str, object]) -> PipelineErro
 
 def _origin(name: str, options: Mapping[str, object]) -> str:
     """Which option, variable or key names a path: the one whose value is its longest beginning."""
+    from pipeline.runtime.config import read_yaml  # here, since it takes a while
+
     paths = {key: str(value) for key, value in options.items() if isinstance(value, Path) and key != _ARGUMENT}
     given = {f"--{key.replace('_', '-')}": value for key, value in paths.items()}
     given |= {variable: os.environ[variable] for variable in _VARIABLES if os.environ.get(variable)}

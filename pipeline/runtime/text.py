@@ -1,5 +1,7 @@
 """Any text made safe to print: a name can neither drive a terminal nor pass for another one."""
 
+import os
+import signal
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -24,11 +26,16 @@ def _harmless(character: str) -> bool:
 
 
 def show(text: str, stream: TextIO | None = None) -> None:
-    """Prints ``text`` to ``stream`` (standard output), safe and in what the stream can encode."""
+    """Prints ``text`` to ``stream`` (standard output), safe and in what the stream can encode. Ends the process quietly, with
+    the code of SIGPIPE, where nobody reads on, as after ``| head``."""
     stream = stream or sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     safe = printable(text, lines=True).encode(encoding, "backslashreplace").decode(encoding)
-    print(safe, file=stream, flush=True)
+    try:
+        print(safe, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what Python flushes at its end
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def whole_number(text: str) -> int | None:

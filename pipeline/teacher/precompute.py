@@ -27,6 +27,7 @@ from pipeline.runtime.config import load
 from pipeline.runtime.errors import Interrupted, RetryError, UsageError
 from pipeline.runtime.machine import GRACE, StopSignal, device_name, rank, world_size
 from pipeline.runtime.machine import device as pick_device
+from pipeline.runtime.memory import enough_memory
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.text import clipped, whole_number
 from pipeline.runtime.work import Work
@@ -169,6 +170,7 @@ def fill(
     left = 0  # visits that ``current`` still lacks
     pending: Future[float] | None = None
     with (
+        enough_memory(block=shards.block_size, group=layout.group, workers=workers),
         ThreadPoolExecutor(1) as writer,
         closing(read_visits(shards, recipe, visits(), repeats, workers, also)) as drawn_visits,  # ends if a write fails
         progress("precompute", len(todo), "parts") as tick,

@@ -25,6 +25,7 @@ from pipeline.base.files import sha256_file
 from pipeline.runtime.code import ROOT
 from pipeline.runtime.errors import Interrupted, RetryError
 from pipeline.runtime.machine import StopSignal, rank, sum_over_ranks, world_size
+from pipeline.runtime.memory import enough_memory
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.units import number
 from pipeline.training import run_libraries
@@ -95,7 +96,9 @@ def run(title: str, model: nn.Module, task: Task, config: LoopConfig, loader: Lo
 
     model.train()
     loading = closing(loader.batches(start, steps))
+    held = {"lanes": schedule.lanes, "window": schedule.window, "block": max(schedule.blocks)}
     with (
+        enough_memory(batch=config.batch, accumulate=config.accumulate, **held),
         loading as stream,
         progress(title, steps, "steps", done=start) as tick,
         tensor_float32(config.tf32),

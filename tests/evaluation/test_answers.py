@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from pipeline.evaluation.answering import answers_of
 from pipeline.evaluation.answers import HEADS, read_answers, require_answers_of, require_same_images, write_answers
-from pipeline.runtime.errors import IdentityError, IntegrityError, UsageError
+from pipeline.runtime.errors import IdentityError, IntegrityError, RetryError, UsageError
 from tests.support.answers import answered
+from tests.support.world import make_world
 
 
 def test_answers_come_back_whole_and_the_same_answers_are_the_same_bytes(tmp_path: Path) -> None:
@@ -56,3 +59,9 @@ def test_answers_of_another_model_or_other_images_are_not_compared(tmp_path: Pat
         require_same_images(one, other, ("a", "b"))
     sized = replace(other, identity=one.identity | {"recipe": {"size": 16}})  # another size: other pixels are right
     require_same_images(one, sized, ("a", "b"))
+
+
+def test_answers_without_memory_name_the_block(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    with pytest.raises(RetryError, match=r"out of memory .*\(block = 32\)"):
+        answers_of(lambda images: {"class": torch.empty(1 << 60)}, "m", "t", world.val, world.recipe, 0)

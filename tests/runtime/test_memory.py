@@ -1,10 +1,16 @@
-"""Memory that is free: what machine and control groups leave."""
+"""Memory that is free: what machine and control groups leave; and the sentence where it lacks."""
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from pipeline.runtime.memory import free_memory
+from pipeline.runtime.errors import RetryError
+from pipeline.runtime.memory import enough_memory, free_memory
+from pipeline.runtime.stage import stage
 
 GB = 1 << 30
 
@@ -53,3 +59,43 @@ def test_free_memory_is_what_machine_and_control_groups_leave(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert free_memory(root) == expected * GB // 4
     assert 0 < free_memory() < 1 << 50  # of this very machine
+
+
+def refused_by_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 8 GiB")
+
+
+def refused_by_the_system() -> None:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+@pytest.mark.parametrize(
+    "greedy",
+    [
+        lambda: torch.empty(1 << 60),
+        lambda: np.empty(1 << 45),
+        lambda: bytearray(1 << 60),
+        refused_by_a_gpu,
+        refused_by_the_system,
+    ],
+)
+def test_a_lack_of_memory_of_every_kind_is_one_sentence_and_75(
+    greedy: Callable[[], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        pytest.raises(RetryError, match=r"B of memory are free; nothing saved is lost: .* \(lanes = 4\)$"),
+        enough_memory(lanes=4),
+    ):
+        greedy()
+    with pytest.raises(SystemExit) as left:
+        stage(greedy)()
+    said = capsys.readouterr().err
+    assert (
+        left.value.code == 75 and said.startswith("error: out of memory (") and "or give it less to do at once" in said
+    )
+
+
+def test_other_errors_are_no_lack_of_memory() -> None:
+    for error in (RuntimeError("shapes differ"), OSError(errno.EIO, "Input/output error")):
+        with pytest.raises(type(error), match=r"differ|Input"), enough_memory():
+            raise error

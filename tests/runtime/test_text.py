@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 
 import pytest
 
@@ -46,3 +47,11 @@ def test_a_stream_of_another_coding_gets_escapes_and_no_error() -> None:
     stream = io.TextIOWrapper(raw, encoding="ascii")
     show("猫 \x1b ü", stream)
     assert raw.getvalue() == rb"\u732b \x1b \xfc" + b"\n"
+
+
+def test_nobody_who_reads_on_ends_the_process_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream, pytest.raises(SystemExit) as left:
+        show("a line", stream)
+    assert left.value.code == 141

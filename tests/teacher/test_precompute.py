@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import CacheConfig, Layout, committed, layout_of
@@ -80,6 +81,26 @@ def test_told_to_stop_it_stops_at_a_parts_boundary_with_whole_parts_only(world: 
         fill(pool, parts, world.shards, world.recipe, world.teacher, 0, stop)
     assert committed(pool) == set()
     assert fill(pool, parts, world.shards, world.recipe, world.teacher, 0).parts == 6
+
+
+def test_a_teacher_without_memory_keeps_its_whole_parts_and_names_block_and_group(world: World, tmp_path: Path) -> None:
+    here, asked = at(world, tmp_path / "short"), list[int]()
+    config = CacheConfig(recipe="r", teacher="t", views=6, group=3, codec="none")
+    layout = layout_of(world.shards, config)
+    identity = cache_identity(world.shards, world.recipe, layout, world.teacher.identity(), device())
+    pool, parts = open_pool(here.pool, identity), select(layout, 6, Share())
+
+    def greedy(*_: object) -> None:
+        asked.append(1)
+        if len(asked) == 20:  # a part of 128 samples asks 12 times
+            torch.empty(1 << 60)
+
+    hook = world.teacher.model.register_forward_hook(greedy)
+    with pytest.raises(RetryError, match=r"out of memory .*\(block = 32, group = 3\)"):
+        fill(pool, parts, world.shards, world.recipe, world.teacher, 0)
+    hook.remove()
+    kept = len(committed(pool))
+    assert kept == 1 and fill(pool, parts, world.shards, world.recipe, world.teacher, 0).parts == 6 - kept
 
 
 @pytest.mark.parametrize(("grace", "whole"), [(60.0, 1), (0.0, 0)])
