@@ -1,10 +1,9 @@
 """The model card of a student: who taught it, from which cache, under which recipe, how good it is, how it is loaded."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from pipeline.cache.reader import find_store
+from pipeline.evaluation.write_scores import read_scores
 from pipeline.runtime.config import write_yaml
 from pipeline.runtime.errors import PipelineError
 from pipeline.runtime.work import Work
@@ -58,7 +57,7 @@ def _identity(path: Path) -> str:
 def _scores(path: Path) -> str:
     if not path.is_file():
         return "Not evaluated."
-    sets: dict[str, Any] = json.loads(path.read_text())["sets"]
+    sets = read_scores(path, "python -m stages.evaluate --student NAME")["sets"]
     lines = ["| test set | head | top-1 % | 95 % interval |", "|---|---|---|---|"]
     for label, of in sets.items():
         for head, found in of["heads"].items():

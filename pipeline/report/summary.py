@@ -10,8 +10,10 @@ import numpy as np
 from pipeline.base.files import parse_json
 from pipeline.base.sums import require_unchanged
 from pipeline.base.weights import read_state, state_hash
+from pipeline.data.test_sets import VAL
 from pipeline.evaluation import disagreement, scores
 from pipeline.evaluation.answers import Answers, read_answers, require_answers_of, require_same_images
+from pipeline.evaluation.write_scores import read_scores
 from pipeline.report.study import Study
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import say
@@ -86,22 +88,22 @@ def _student(work: Work, study: Study, name: str, teachers: Named, students: Nam
     """A student's row of the result table."""
     path, again = work.scores(name) / "metrics.json", f"python -m stages.evaluate --student {name}"
     chosen, own, twin = study.students[name], students[name], study.twin_of(name)
-    scored = read_json(path, again)
-    try:
-        sets = scored["sets"]
-        found = {
-            "arch": chosen.arch,
-            "distillation": chosen.distillation,
-            "supervision": chosen.supervision,
-            "teacher": study.teacher_of(name),
-            "best": own.best,
-            **sets["val"]["heads"][own.best],
-            **{key: scored[key] for key in ("parameters", "gflops", "live_fraction")},
-            "beside": next((name for name in BESIDE if name in sets["val"]), None),
-            "sets": sets,
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"{path}: not the scores of a student ({error!r}); write it again with: {again}") from None
+    scored = read_scores(path, again)
+    sets = {name: of for name, of in scored["sets"].items() if name == VAL or name in study.test_sets}
+    missing = [name for name in (VAL, *study.test_sets) if own.best not in sets.get(name, {"heads": {}})["heads"]]
+    if missing:
+        raise IntegrityError(f"{path}: no scores of head {own.best} on {missing[0]}; write it again with: {again}")
+    found = {
+        "arch": chosen.arch,
+        "distillation": chosen.distillation,
+        "supervision": chosen.supervision,
+        "teacher": study.teacher_of(name),
+        "best": own.best,
+        **sets["val"]["heads"][own.best],
+        **{key: scored[key] for key in ("parameters", "gflops", "live_fraction")},
+        "beside": next((name for name in BESIDE if name in sets["val"]), None),
+        "sets": sets,
+    }
     found |= {"tokens": scored["tokens"]} if "tokens" in scored else {}
     found |= {"reference": chosen.reference, "note": chosen.note}
     found["agreement"] = {

@@ -127,6 +127,7 @@ def trained_elsewhere(teacher: NamedTeacher, work: Work) -> Fitted:
 
     Raises UsageError if they are missing, do not fit, or have another number or order of classes, IntegrityError if damaged.
     """
+    require_sums(work.split("val") / "manifest.json")
     config, recipe, val = teacher.config, teacher.recipe, Shards.open(work.split("val"))
     classes, given = val.classes, config.student == NONE
     model: Any = create_teacher(config, len(classes), pretrained=given, size=recipe.size)

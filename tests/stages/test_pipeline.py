@@ -359,8 +359,8 @@ def replaced(path: Path, content: bytes, command: click.Command, *arguments: str
 
 def test_damaged_scores_answers_of_another_student_and_a_pool_to_audit_are_refused(work: Path) -> None:
     for name, content, code, sentence in [
-        ("metrics.json", b"{}", 3, "not the scores of a student (KeyError('sets'))"),
-        ("metrics.json", b"{", 3, "metrics.json: damaged"),
+        ("metrics.json", b"{}", 3, "not the scores of a student (scores.sets: Field required)"),
+        ("metrics.json", b"{", 3, "not the scores of a student (Expecting"),
         ("val.npz", (work / "eval/photos_hard_token/val.npz").read_bytes(), 4, "val.npz: answers of another model"),
         ("val.npz", (work / "eval/photos_plain/val.npz").read_bytes()[:-100], 3, "not whole answers"),
     ]:
