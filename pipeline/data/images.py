@@ -26,6 +26,7 @@ PACKED_SUFFIXES = ("bmp", "dib", "tif", "tiff", "gif")
 UNREAD_SUFFIXES = ("heic", "heif", "avif", "jxl", "jp2", "psd", "svg", "ico", "tga", "ppm", "pgm", "pbm", "pnm", "dng")
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 1 << 29  # of a file: 50 Mpx of 8 bytes and more
+MAX_SCANS = 200  # of a JPEG: usual are 1 to 20, and each costs a pass over all pixels for some 30 bytes
 _MODES = {"1", "L", "P", "RGB", "CMYK"}
 _BITS = 258  # TIFF's BitsPerSample
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -128,6 +129,8 @@ def _decode(data: bytes, rule: Rule, formats: tuple[str, ...], look: bool) -> tu
     if image.width * image.height > rule.max_pixels:  # known from the header, before a pixel is decoded
         size = f"{image.width}x{image.height} is {image.width * image.height / 1e6:.1f} Mpx"
         raise ValueError(f"{size}, data.max_pixels allows {rule.max_pixels / 1e6:.6g} Mpx")
+    if look and kind == "JPEG" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise ValueError(f"{scans} scans, a JPEG has at most {MAX_SCANS}")
     if (kind == "PNG" and data[24] == 16) or (kind == "TIFF" and _bits(image) > 8):
         raise ValueError("16 bits per channel")  # by the header; Pillow would drop the low bytes silently
     if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:

@@ -19,7 +19,7 @@ import xxhash
 from pipeline.base import files
 from pipeline.base.sums import summed_directory
 from pipeline.data import tars
-from pipeline.data.images import Rule, Undecodable, compile_resize, prepare
+from pipeline.data.images import MAX_BYTES, Rule, Undecodable, compile_resize, prepare
 from pipeline.data.listing import Entry, Problems, Split, difference_in, keyed_rank
 from pipeline.data.manifest import Manifest, Quarantined, ShardRecord, index_path, shard_name
 from pipeline.data.pack_notes import NO_NOTES, PackNotes, say_notes, say_twins
@@ -198,6 +198,8 @@ def read_entry(entry: Entry) -> bytes:
     """The image's bytes. Raises Undecodable if its file was changed or replaced after the listing, OSError."""
     if entry.data is not None:
         return entry.data
+    if entry.size > MAX_BYTES:
+        raise Undecodable(f"{entry.size} bytes, an image file has at most {MAX_BYTES}")
     with Path(entry.file).open("rb") as file:
         status = os.fstat(file.fileno())
         size = status.st_size if entry.offset else entry.size  # of a tar only the time is known, and its own headers

@@ -43,8 +43,8 @@ def check(params: Mapping[str, Any], environment: Mapping[str, str], files: bool
             problems.append(error)
     known = classes or (pieces.data.classes if pieces.data is not None else None)
     problems += [UsageError(problem) for problem in _unfit_codecs(pieces, known)]
-    mark = pool_root() / "checked" / _key(params, pieces, classes, files)
-    if problems or not mark.is_file():
+    mark = None if problems else pool_root() / "checked" / _key(params, pieces, classes, files)
+    if mark is None or not mark.is_file():
         from pipeline.planning.models import misfits
 
         problems += misfits(pieces, classes, files)
@@ -52,7 +52,7 @@ def check(params: Mapping[str, Any], environment: Mapping[str, str], files: bool
         kind = IntegrityError if all(isinstance(problem, IntegrityError) for problem in problems) else UsageError
         raise kind("\n".join(map(str, problems)))
     with suppress(OSError):  # a pool that can't be written costs seconds at the next check, and no more
-        if not mark.is_file():
+        if mark is not None and not mark.is_file():
             mark.parent.mkdir(parents=True, exist_ok=True)
             write_durably(mark, b"")
     for warning in _lacking_here(pieces):

@@ -6,16 +6,17 @@ key. Each model stands in the room that it configures.
 
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from pipeline.runtime.errors import UsageError, first_line
@@ -23,6 +24,7 @@ from pipeline.runtime.text import clipped
 
 NONE = "none"  # the name of what a piece does not use
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # of a piece: it names a directory and a DVC stage
+_MOST = 1_000_000  # values in a file; a study of dozens of students has some thousands
 _WIDTH = 4096  # no line is wrapped here: ruamel.yaml would break a key of several words, which no parser reads back
 
 
@@ -43,23 +45,76 @@ ArchArgs = Mapping[
 ]  # of a timm model; read-only for the type checker, a plain dict that pickles
 
 
+class _Constructor(SafeConstructor):
+    """Marks numbers with an underscore, which YAML 1.2 has not: ruamel.yaml would take ``1_0.5`` for 10.5."""
+
+
+def _marked(construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda self, node: _Underscored(node.value) if "_" in node.value else construct(self, node)
+
+
+@dataclass(frozen=True)
+class _Underscored:
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:int", _marked(SafeConstructor.construct_yaml_int))
+_Constructor.add_constructor("tag:yaml.org,2002:float", _marked(SafeConstructor.construct_yaml_float))
+
+
 def parse_yaml(text: str, where: object) -> Any:
     """Plain data from YAML 1.2 text: ``1e-3`` is a number, ``no`` is text. ``where`` is for messages.
 
-    Raises UsageError for what is no YAML, a key that is given twice, and a key that YAML reads as something else than
-    text, which DVC would pass over silently.
+    Raises UsageError for what is no YAML, a key that is given twice, a key that YAML reads as something else than text,
+    which DVC would pass over silently, and every value that JSON does not have: dates, bytes, sets, infinite numbers.
     """
+    reader = YAML(typ="safe", pure=True)
+    reader.Constructor = _Constructor
     try:
-        value = YAML(typ="safe", pure=True).load(text)
+        value = reader.load(text)
     except RecursionError:
         raise UsageError(f"{where}: not valid YAML: nested too deeply") from None
-    except (YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits, a date that is none
+    except Exception as error:  # YAMLError, and whatever tags and dates that are none raise inside the library
         raise UsageError(f"{where}: not valid YAML: {_without_advice(error)}") from None
     for path, key, _ in _entries(value):
         if not isinstance(key, str):
             kind = type(key).__name__
             raise UsageError(f"{where}: YAML reads the key {path} as {kind} and not as text; write it in quotes")
+    places = [("", value), *((f" {path}:", entry) for path, _, entry in _entries(value))]
+    problems = [f"{where}:{path} {problem}" for path, entry in places if (problem := _foreign(entry))]
+    if problems:
+        raise UsageError("\n".join(problems))
+    if _written_out(value, {}) > _MOST:
+        raise UsageError(f"{where}: its anchors stand for more than {_MOST} values, or for themselves; write them out")
     return value
+
+
+def _written_out(value: Any, known: dict[int, float]) -> float:
+    """How many values there are without anchors; infinitely many where one contains itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(entry, known) for entry in inner)
+    return known[id(value)]
+
+
+def _foreign(value: Any) -> str:
+    """What keeps ``value`` from being plain data; "" if nothing does."""
+    if isinstance(value, _Underscored):
+        return (
+            f"{value} has an underscore, which YAML 1.2 has in no number; write the number without, or a text in quotes"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"expected a finite number, found {value}; correct it, or write a text in quotes"
+    if value is None or isinstance(value, str | bool | int | float | dict | list):
+        return ""
+    shown = clipped(repr(value), 80)
+    return f"YAML reads {type(value).__name__} {shown}; write a text in quotes, else a number, a list or a mapping"
 
 
 def _without_advice(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.data.images import Rule, Undecodable, prepare
+from pipeline.data.images import MAX_BYTES, Rule, Undecodable, prepare
 from pipeline.data.listing import named_as_image
 from pipeline.data.shards import Sample
 from pipeline.runtime.errors import UsageError
@@ -63,6 +63,8 @@ def predict(student: Student, directory: Path, files: list[Path], rule: Rule, mo
 def _view(path: Path, recipe: Recipe, rule: Rule) -> Tensor | str:
     """The finished evaluation view of a file, float32 (3, R, R); else why there is none."""
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            return f"{size} bytes, an image file has at most {MAX_BYTES}"
         data = prepare(path.read_bytes(), path.name, rule).data
         return evaluation_views([Sample(path.name, 0, data)], recipe, rule)[0]
     except Undecodable as error:

@@ -143,3 +143,13 @@ def test_prepare_makes_the_shorter_side_as_asked_and_leaves_small_images_alone()
     wide = saved(Image.new("RGB", (300, 100), (10, 200, 30)))
     assert decode_image(prepare(wide, "x", shorter=50).data, "x").size == (150, 50)
     assert prepare(wide, "x", shorter=100).data is wide
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (400, 400)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    decode_image(data, "ten scans")
+    at = data.rindex(b"\xff\xda")
+    with pytest.raises(Undecodable, match="scans, a JPEG has at most 200"):
+        prepare(data[:-2] + data[at:-2] * 2000 + data[-2:], "many")

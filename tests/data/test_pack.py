@@ -11,9 +11,9 @@ import webdataset
 from click.testing import CliRunner
 
 from pipeline.base.files import sha256_file
-from pipeline.data.images import decode_image
+from pipeline.data.images import Undecodable, decode_image
 from pipeline.data.listing import Entry, Split
-from pipeline.data.pack import order, pack_splits
+from pipeline.data.pack import order, pack_splits, read_entry
 from pipeline.data.shards import Shards
 from pipeline.data.sources import DataConfig, read_splits, scan
 from pipeline.runtime.errors import IntegrityError, UsageError
@@ -205,3 +205,11 @@ def test_the_stages_pack_a_folder_of_photographs(tmp_path: Path, monkeypatch: py
     result = CliRunner().invoke(shard.main, arguments)
     assert result.exit_code == 3 and "cat_000.JPEG" in result.output and "truncated" in result.output
     assert Shards.open(out / "train").samples == 20
+
+
+def test_an_image_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.jpg").open("wb") as file:
+        file.truncate(2 << 30)
+    entry = Entry("x.jpg", "x", 0, "jpg", 2 << 30, str(tmp_path / "x.jpg"))
+    with pytest.raises(Undecodable, match="an image file has at most"):
+        read_entry(entry)

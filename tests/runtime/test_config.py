@@ -1,5 +1,6 @@
 """params.yaml is YAML 1.2, read and written as DVC reads it; what DVC would pass over is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_what_configure_writes_dvc_reads_back_with_equal_values_and_types(value:
         assert repr(found) == repr(value), text
 
 
-@pytest.mark.parametrize("key", ["224", "1e3", "007", "2001-01-01", "12_000", "true", "null"])
+@pytest.mark.parametrize("key", ["224", "1e3", "007", "2001-01-01", "12_000", "1_0.5", "true", "null"])
 def test_a_key_that_yaml_reads_as_something_else_than_text_is_refused(tmp_path: Path, key: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(f"students:\n  {key}: {{}}\n")
@@ -103,3 +104,27 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         read_yaml(path)
     assert not (tmp_path / "made").exists()
+
+
+LEAVES = [at for at, line in enumerate(Path("params.yaml").read_text().splitlines()) if re.match(r" +\w+: [^{]", line)]
+
+
+def test_every_leaf_of_params_is_refused_by_its_key(tmp_path: Path) -> None:
+    lines = Path("params.yaml").read_text().splitlines()
+    for at in LEAVES:
+        lines[at] = f"{lines[at].split(': ')[0]}: .nan"
+    (tmp_path / "params.yaml").write_text("\n".join(lines))
+    with pytest.raises(UsageError) as found:
+        read_yaml(tmp_path / "params.yaml")
+    assert len(str(found.value).splitlines()) == len(LEAVES) > 60
+
+
+def test_a_number_with_an_underscore_and_an_infinite_one_are_named_with_their_keys_and_quoted_ones_are_text() -> None:
+    with pytest.raises(UsageError) as found:
+        parse_yaml("a: {b: 1_0.5, c: [1, .inf], d: 2001-01-01, e: '1_0', f: 1_0a}", "p.yaml")
+    lines = str(found.value).splitlines()
+    assert len(lines) == 3
+    for start in ("a.b: 1_0.5 has an underscore", "a.c.[1]: expected a finite", "a.d: YAML reads date datetime.date(2001"):
+        assert any(line.startswith(f"p.yaml: {start}") for line in lines)
+    with pytest.raises(UsageError, match="x=1_000: 1_000 has an underscore"):
+        parse_yaml("1_000", "x=1_000")
