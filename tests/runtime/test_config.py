@@ -124,7 +124,11 @@ def test_a_number_with_an_underscore_and_an_infinite_one_are_named_with_their_ke
         parse_yaml("a: {b: 1_0.5, c: [1, .inf], d: 2001-01-01, e: '1_0', f: 1_0a}", "p.yaml")
     lines = str(found.value).splitlines()
     assert len(lines) == 3
-    for start in ("a.b: 1_0.5 has an underscore", "a.c.[1]: expected a finite", "a.d: YAML reads date datetime.date(2001"):
+    for start in (
+        "a.b: 1_0.5 has an underscore",
+        "a.c.[1]: expected a finite",
+        "a.d: YAML reads date datetime.date(2001",
+    ):
         assert any(line.startswith(f"p.yaml: {start}") for line in lines)
     with pytest.raises(UsageError, match="x=1_000: 1_000 has an underscore"):
         parse_yaml("1_000", "x=1_000")
