@@ -7,6 +7,7 @@ It runs with a codec of a byte per class, and with one that packs bits. Publishe
 reader has found a case if reading the whole cache raises IntegrityError at least once and returns nothing wrong.
 """
 
+import os
 import shutil
 import tempfile
 import time
@@ -133,6 +134,20 @@ def dangling_link_in_its_place(scene: Scene) -> None:
     path.symlink_to("nowhere")
 
 
+def endless_file_in_its_place(scene: Scene) -> None:
+    path = scene.file()
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def pipe_in_its_place(scene: Scene) -> None:
+    names = ["zarr.json", "hard/zarr.json"] if scene.published else ["identity.json"]
+    choices = [scene.file(), scene.cache / record_key(scene.part()), scene.cache / str(scene.chance.choice(names))]
+    path = choices[scene.chance.integers(3)]
+    path.unlink()
+    os.mkfifo(path)
+
+
 def swap(a: Path, b: Path) -> None:
     content = a.read_bytes()
     a.write_bytes(b.read_bytes())
@@ -229,6 +244,8 @@ DAMAGES: tuple[Callable[[Scene], None], ...] = (
     missing_file,
     directory_in_its_place,
     dangling_link_in_its_place,
+    endless_file_in_its_place,
+    pipe_in_its_place,
     swapped_files,
     swapped_parts_with_records,
     another_teachers_file,
@@ -317,7 +334,7 @@ def restore(cache: Path, clean: dict[Path, bytes | None]) -> None:
             continue
         if path.is_dir():
             path.rmdir()
-        if path.is_symlink():
+        if path.is_symlink() or (path.exists() and not path.is_file()):
             path.unlink()
         if not path.exists() or path.read_bytes() != content:
             path.write_bytes(content)

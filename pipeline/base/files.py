@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,7 @@ from pipeline.runtime.errors import IntegrityError, RetryError, UsageError
 from pipeline.runtime.progress import say
 
 _DEEPEST = 64
+_LARGEST_SMALL = 1 << 30  # bytes; ImageNet's receipt has 0.6 MB, its index 0.2 GB
 _TOO_DEEP = f"lists or objects nested more than {_DEEPEST} deep"
 
 
@@ -48,8 +51,27 @@ def parse_json(content: bytes | str) -> Any:
     raise ValueError(_TOO_DEEP)
 
 
+def require_regular(path: Path, most: float = math.inf) -> None:
+    """Raises IntegrityError, before a byte is read, for a device, pipe or socket, which may never end, and for a file of more
+    than ``most`` bytes. A folder and a missing file are its reader's to name."""
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise IntegrityError(
+            f"{path}: expected a file, found a device, pipe or socket; remove it, or copy the file again"
+        )
+    if status.st_size > most:
+        raise IntegrityError(f"{path}: {status.st_size} bytes, expected at most {most:.0f}; copy or write it again")
+
+
+def read_small(path: Path) -> bytes:
+    """The content of a file of metadata. Raises OSError, and what ``require_regular`` raises."""
+    require_regular(path, _LARGEST_SMALL)
+    return path.read_bytes()
+
+
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's content, 64 hex digits. Raises OSError."""
+    """The SHA-256 of a file's content, 64 hex digits. Raises OSError, and what ``require_regular`` raises."""
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -67,7 +67,7 @@ def _home(path: Path) -> Path | None:
 
 def _read(home: Path) -> dict[str, str]:
     try:
-        content = (home / SUMS).read_bytes()
+        content = files.read_small(home / SUMS)
         sums = files.parse_json(content)
         if not isinstance(sums, dict) or files.canonical_json(sums) != content:
             raise ValueError("not what a stage writes")

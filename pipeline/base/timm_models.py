@@ -10,14 +10,16 @@ from typing import Any, Literal
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.models import is_model
+from timm.models import is_model, load_model_config_from_hf
 from torch import nn
 
-from pipeline.base.files import parse_json
+from pipeline.base.files import parse_json, read_small
 from pipeline.runtime.config import ArchArgs
 from pipeline.runtime.errors import IntegrityError, UsageError, first_line
+from pipeline.runtime.text import clipped
 
 _OURS = ("num_classes", "drop_path_rate", "pretrained", "pretrained_cfg", "checkpoint_path", "in_chans")
+_MOST, _MOST_BLOCKS = 1 << 16, 1000  # of the numbers of a model, and of those that say how many blocks it has
 
 
 def require_known(arch: str, arch_args: ArchArgs, weights: str | None = None) -> None:
@@ -157,11 +159,13 @@ def from_directory(directory: Path) -> nn.Module:
         if not (directory / name).is_file():
             raise UsageError(f"{directory / name}: no such file; write it with: python -m stages.train --student NAME")
     try:
-        parse_json((directory / "config.json").read_bytes())
+        config = parse_json(read_small(directory / "config.json"))
     except ValueError as error:
         raise IntegrityError(
             f"{directory / 'config.json'}: damaged ({error}); write it again with stages.train"
         ) from None
+    own = config.get("model_args") if isinstance(config, dict) else None
+    _require_bounded(own if isinstance(own, dict) else {}, f"{directory / 'config.json'}: model_args")
     try:
         return _create(f"local-dir:{directory}", {"pretrained": True})
     except SafetensorError as error:
@@ -170,12 +174,25 @@ def from_directory(directory: Path) -> nn.Module:
 
 def _create(name: str, arguments: Mapping[str, object]) -> Any:
     try:
+        if name.startswith("hf-hub:"):
+            own = load_model_config_from_hf(name.removeprefix("hf-hub:"))[2]
+            _require_bounded(own or {}, f"{name}: model_args of its config.json")
+        _require_bounded(arguments, name)
         return timm.create_model(name, **arguments)
-    except (OSError, json.JSONDecodeError, SafetensorError):  # the hub's, a damaged config or file: the caller's
+    except (OSError, json.JSONDecodeError, SafetensorError, UsageError):  # a damaged config or file: the caller's
         raise
     except Exception as error:  # arguments of any kind meet code of any kind
         shown = {key: value for key, value in arguments.items() if value is not None}
         raise UsageError(f"{name}: timm can't build it with {shown}: {_reason(error)}; correct arch_args") from None
+
+
+def _require_bounded(arguments: Mapping[str, Any], where: str) -> None:
+    """Raises UsageError for a number that no model has: timm would build 10^9 blocks until it is killed."""
+    for key, value in arguments.items():
+        most = _MOST_BLOCKS if any(word in key for word in ("depth", "layer", "blocks")) else _MOST
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int | float) and not -most <= number <= most:
+                raise UsageError(f"{where}: {key}: {clipped(repr(number), 40)}, the largest number allowed is {most}")
 
 
 def _reason(error: Exception) -> str:

@@ -29,6 +29,7 @@ from pipeline.cache.records import (
     parse_record,
     read_record,
     record_bytes,
+    require_bytes,
     require_file,
     row_digests,
 )
@@ -145,7 +146,7 @@ def _take(store: Store, record: Record, array: str) -> bool:
 def _staged_record(directory: Path) -> str:
     """The checksum of the record that an attempt has staged, "" if it has none."""
     try:
-        return str(files.parse_json((directory / "record.json").read_bytes())["checksum"])
+        return str(files.parse_json(files.read_small(directory / "record.json"))["checksum"])
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return ""
 
@@ -184,10 +185,11 @@ def _stage(store: Store, answers: PartRows, staging: Path, reach: Reach) -> Reco
 def _stage_copy(store: Store, record: Record, source: Store, staging: Path) -> Record:
     """Copies the part's files and its record durably; the copies are what the record says."""
     for array, expected in record.files.items():
+        require_bytes(source.file_path(array, record.part), expected[0])
         files.copy_file(source.file_path(array, record.part), staging / array)
         require_file(source.file_path(array, record.part), expected, file_sum(staging / array))
         files.fsync(staging / array)
-    content = source.record_path(record.part).read_bytes()
+    content = files.read_small(source.record_path(record.part))
     staged_record = parse_record(content, store, record.part)
     files.write_durably(staging / "record.json", content)
     files.fsync(staging.parent)

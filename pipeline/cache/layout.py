@@ -195,7 +195,7 @@ def read_identity(cache: Path) -> dict[str, Any]:
     """The identity of a cache in a pool. Raises UsageError (there is none), IntegrityError (damaged)."""
     path = cache / "identity.json"
     try:
-        content = path.read_bytes()
+        content = files.read_small(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{cache}: no teacher cache (no identity.json)") from None
     try:

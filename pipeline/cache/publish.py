@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.base import difference, files
 from pipeline.cache.arrays import ATTRIBUTES, metadata
 from pipeline.cache.layout import RECEIPT, Store, committed, file_key, record_key
-from pipeline.cache.records import Record, file_sum, receipt_bytes, require_file, require_record
+from pipeline.cache.records import Record, file_sum, receipt_bytes, require_bytes, require_file, require_record
 from pipeline.cache.teacher_answers_canary import CANARIES, canaries
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.text import few
@@ -48,9 +48,9 @@ def require_same_cache(out: Path, pool: Store) -> None:
     files.require_own(out, _MARKS)
     with suppress(OSError, ValueError, KeyError, TypeError):  # what cannot be read is damaged, and replaced
         if (out / RECEIPT).exists():
-            found = files.parse_json((out / RECEIPT).read_bytes())["identity"]
+            found = files.parse_json(files.read_small(out / RECEIPT))["identity"]
         else:
-            found = files.parse_json((out / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]["identity"]
+            found = files.parse_json(files.read_small(out / "zarr.json"))["attributes"][ATTRIBUTES]["identity"]
         difference.require_same(pool.identity, found, str(out), f"publish elsewhere, or first remove it: rm -r {out}")
 
 
@@ -62,6 +62,7 @@ def _copy_cache(pool: Store, fresh: Path, views: int, records: list[Record]) -> 
         files.copy_file(pool.record_path(record.part), fresh / record_key(record.part))
         for array, expected in record.files.items():
             source, copy = pool.file_path(array, record.part), fresh / file_key(array, record.part)
+            require_bytes(source, expected[0])
             files.copy_file(source, copy)
             require_file(source, expected, file_sum(copy))
     made_with = canaries(pool.path)

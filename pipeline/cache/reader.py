@@ -241,14 +241,14 @@ def find_store(path: Path, pool: Path | None) -> Store:
 def _published(path: Path) -> Store:
     """A published cache. Raises IntegrityError unless its metadata are those of its identity and V, byte for byte."""
     try:
-        attributes = files.parse_json((path / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]
+        attributes = files.parse_json(files.read_small(path / "zarr.json"))["attributes"][ATTRIBUTES]
         store = store_of(path, attributes["identity"], attributes["views"])
         expected = metadata(store.identity, store.layout, attributes["views"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{path / 'zarr.json'}: not a teacher cache's metadata: {error!r}; {_RESTORE}") from None
     for key, document in expected.items():
         try:
-            found = (path / key).read_bytes()
+            found = files.read_small(path / key)
         except OSError as error:
             raise IntegrityError(f"{path / key}: {error.strerror}; {_RESTORE}") from None
         if found != document:

@@ -147,7 +147,7 @@ def read_record(store: Store, part: Part) -> Record | None:
     """The record of a part, None if there is none. Raises IntegrityError, also if a receipt pins another record."""
     path = store.record_path(part)
     try:
-        record = parse_record(path.read_bytes(), store, part)
+        record = parse_record(files.read_small(path), store, part)
     except FileNotFoundError:
         return None
     except (IsADirectoryError, NotADirectoryError):
@@ -194,7 +194,7 @@ def receipt_bytes(store: Store, views: int, checksums: Sequence[str]) -> bytes:
 def read_receipt(path: Path) -> tuple[dict[str, Any], int, Pins]:
     """Identity, V and records of the receipt in a published directory. Raises IntegrityError if it is damaged."""
     try:
-        body = files.parse_json((path / RECEIPT).read_bytes())
+        body = files.parse_json(files.read_small(path / RECEIPT))
         checksum = body.pop("sha256")
         if files.digest(body) != checksum:
             raise ValueError("its checksum does not match its content")

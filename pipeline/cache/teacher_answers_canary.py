@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.base.files import canonical_json
+from pipeline.base.files import canonical_json, read_small
 from pipeline.cache.layout import Store
 
 CANARIES = "canary.json"
@@ -23,7 +23,7 @@ def canaries(cache: Path) -> list[Canary]:
     found = {}
     for name in (CANARIES, _LOG):
         try:
-            lines = (cache / name).read_bytes().splitlines()
+            lines = read_small(cache / name).splitlines()
         except OSError:
             continue
         for line in lines:

@@ -239,7 +239,7 @@ def read_listing(path: Path, source: str) -> list[File]:
     """Reads ``index.tsv``. Raises UsageError if it is missing or of another source, IntegrityError if damaged."""
     again = "write it with: python -m stages.index"
     try:
-        content = path.read_bytes()
+        content = files.read_small(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path}: {error.strerror}; {again}") from None
     start = content.rfind(b"\n", 0, -1) + 1  # of the last line

@@ -76,7 +76,7 @@ class Shards:
         path = root / "manifest.json"
         require_unchanged(path)
         try:
-            content = path.read_bytes()
+            content = files.read_small(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UsageError(f"{path}: {error.strerror}; write the shards with: python -m stages.shard") from None
         return cls(root, read_manifest(content, path), hashlib.sha256(content).hexdigest())
@@ -181,7 +181,7 @@ class Shards:
         record = self.manifest.shards[shard]
         path = index_path(self.root, record.name)
         try:
-            content = path.read_bytes()
+            content = files.read_small(path)
         except OSError as error:
             raise IntegrityError(f"{path}: {error.strerror}; {REPAIR}") from None
         if (found := hashlib.sha256(content).hexdigest()) != record.index_sha256:

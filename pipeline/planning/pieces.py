@@ -17,6 +17,7 @@ from pipeline.data.sources import DataConfig
 from pipeline.data.test_sets import VAL, WITHOUT_REAL, SetConfig, no_real_labels
 from pipeline.runtime.config import NAME, NONE, Config, validate
 from pipeline.runtime.errors import UsageError
+from pipeline.runtime.text import clipped
 from pipeline.student.config import StudentConfig
 from pipeline.teacher.config import TeacherConfig
 from pipeline.training.config import FitConfig, LoopConfig, TrainConfig
@@ -112,7 +113,9 @@ def _section(params: Mapping[str, Any], section: str, problems: list[str]) -> di
     may_be_empty = section in ("teachers", "caches", "test_sets")  # undistilled students need neither
     if not isinstance(entries, dict) or not (entries or may_be_empty):
         if section in params:
-            problems.append(f"{section}: expected a mapping with at least one entry, found {entries!r}")
+            problems.append(
+                f"{section}: expected a mapping with at least one entry, found {clipped(repr(entries), 80)}"
+            )
         return {}
     for name, entry in entries.items():
         if not re.fullmatch(NAME, name) or name == NONE or len(name) > _LONGEST:
@@ -141,7 +144,9 @@ def _unknown_names(pieces: Pieces, params: Mapping[str, Any]) -> list[str]:
         there = there if isinstance(there, dict) else {}  # an unsound piece is named elsewhere
         if name not in there and not (optional and name == NONE):
             known = ", ".join([*there, *([NONE] if optional else [])])
-            problems.append(f"{key}: there is no {name!r} under {section} (there is {known or 'nothing'})")
+            problems.append(
+                f"{key}: there is no {clipped(repr(name), 80)} under {section} (there is {known or 'nothing'})"
+            )
     return problems
 
 

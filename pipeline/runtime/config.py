@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
@@ -43,10 +43,20 @@ WeightsKey = Literal["model", "model_ema", "state_dict", "state_dict_ema"]  # of
 ArchArgs = Mapping[
     str, Scalar | list[int]
 ]  # of a timm model; read-only for the type checker, a plain dict that pickles
+_HUB = re.compile(r"hf-hub:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w./-]*)?", re.ASCII)
+
+
+def _weights(name: str) -> str:
+    if name.startswith("hf-hub:") and (".." in name or not _HUB.fullmatch(name)):
+        raise ValueError("expected hf-hub:owner/name or hf-hub:owner/name@revision")
+    return name
+
+
+Weights = Annotated[str, Field(min_length=1), AfterValidator(_weights)]  # a name of weights: see ``is_hub``
 
 
 class _Constructor(SafeConstructor):
-    """Marks numbers with an underscore, which YAML 1.2 has not: ruamel.yaml would take ``1_0.5`` for 10.5."""
+    """Marks numbers with an underscore, which YAML 1.2 has not: ruamel.yaml would take "1_0.5" for 10.5."""
 
 
 def _marked(construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -215,7 +225,7 @@ def validate(model: type[C], value: object, where: str) -> C:
 def _sentence(where: str, item: Any) -> str:
     path = ".".join([where, *(str(part) for part in item["loc"])])
     if item["type"] == "extra_forbidden":
-        return f"{path}: unknown key (value {item['input']!r}); remove it or correct its spelling"
+        return f"{path}: unknown key (value {clipped(repr(item['input']), 80)}); remove it or correct its spelling"
     message = item["msg"].removeprefix("Value error, ")
     found = (
         "" if isinstance(item["input"], dict) else f", found {clipped(repr(item['input']), 80)}"

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipeline.cache.codec import CodecName
-from pipeline.runtime.config import NONE, ArchArgs, Config, WeightsKey
+from pipeline.runtime.config import NONE, ArchArgs, Config, Weights, WeightsKey
 from pipeline.runtime.text import printable
 
 Supervision = Literal["none", "cached", "live", "auto"]
@@ -50,7 +50,7 @@ class StudentConfig(Config):
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Stochastic depth: share of the residual branches that are dropped in the last block, rising linearly from 0. A model
     that has none, as timm says, needs 0."""
-    initial: str | None = None
+    initial: Weights | None = None
     """Trained weights to start from: ``timm``, ``hf-hub:owner/name`` or a local file. Heads that they lack, or that are for
     other classes, start at zero. Null: all weights start untrained."""
     initial_key: WeightsKey | None = None

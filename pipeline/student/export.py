@@ -69,7 +69,7 @@ def _description(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     require_unchanged(path)
     try:
-        found = files.parse_json(path.read_bytes())
+        found = files.parse_json(files.read_small(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path}: {error.strerror}; {_WRITE}") from None
     except ValueError as error:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.runtime.config import NONE, ArchArgs, Config, WeightsKey, load
+from pipeline.runtime.config import NONE, ArchArgs, Config, Weights, WeightsKey, load
 from pipeline.views.recipe import Recipe, Triple
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -26,7 +26,7 @@ class TeacherConfig(Config):
     """timm's name of the model, with the tag of its weights where ``weights`` is ``timm``."""
     arch_args: ArchArgs = Field(default_factory=dict)
     """timm's arguments of the model; ``img_size`` follows the recipe's size unless it is set."""
-    weights: str | None = None
+    weights: Weights | None = None
     """Trained weights: ``timm`` (the hub's weights of ``arch``), ``hf-hub:owner/name`` or a local file. Null: they are the
     student's, or are fitted here."""
     weights_key: WeightsKey | None = None
@@ -34,7 +34,7 @@ class TeacherConfig(Config):
     class_order: ClassOrder = "checked"
     """``checked``: weights whose outputs stand for the data's classes in another order are refused, by the names beside them
     and by their answers on validation images. ``given``: that is a warning. It changes no logit."""
-    initial: str | None = None
+    initial: Weights | None = None
     """Trained weights that the fit starts from, named like ``weights``; a classifier for another number of classes starts
     at zero. Null: all weights start untrained."""
     initial_key: WeightsKey | None = None

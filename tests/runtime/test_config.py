@@ -9,8 +9,9 @@ from dvc.utils.serialize import parse_yaml as dvc_parse_yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.runtime.config import load, parse_yaml, read_yaml, write_yaml
+from pipeline.runtime.config import load, parse_yaml, read_yaml, validate, write_yaml
 from pipeline.runtime.errors import UsageError
+from pipeline.teacher.config import TeacherConfig
 from pipeline.views.recipe import Recipe
 from stages import index
 from stages.configure import main
@@ -132,3 +133,14 @@ def test_a_number_with_an_underscore_and_an_infinite_one_are_named_with_their_ke
         assert any(line.startswith(f"p.yaml: {start}") for line in lines)
     with pytest.raises(UsageError, match="x=1_000: 1_000 has an underscore"):
         parse_yaml("1_000", "x=1_000")
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:../../x", "hf-hub: a/b", "hf-hub:a", "hf-hub:a/b/c", "hf-hub:a/b@../x", "hf-hub:/", ""]
+)
+def test_a_name_of_weights_that_no_hub_has_is_refused(name: str) -> None:
+    entry = {"recipe": "r", "arch": "resnet18"}
+    with pytest.raises(UsageError, match=r"teachers.t.weights: "):
+        validate(TeacherConfig, entry | {"weights": name}, "teachers.t")
+    for fine in ("hf-hub:timm/vit_tiny.augreg", "hf-hub:a/b@refs/pr/1", "timm", "../w.safetensors"):
+        assert validate(TeacherConfig, entry | {"weights": fine}, "teachers.t").weights == fine

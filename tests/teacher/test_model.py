@@ -275,6 +275,10 @@ def test_any_hub_repository_may_be_named_if_it_holds_the_architecture(hub, file)
     assert weights.state_hash(found.state_dict()) == weights.state_hash(weights.read_state(file))
     with pytest.raises(UsageError, match="expected weights of test_resnet, found test_byobnet"):
         create_teacher(config(arch="test_resnet", weights="hf-hub:me/mine"), 10, pretrained=True)
+    endless = described | {"model_args": {"depth": 10**9}}
+    put(hub, "me/endless", {"model.safetensors": file.read_bytes(), "config.json": json.dumps(endless).encode()})
+    with pytest.raises(UsageError, match=r"hf-hub:me/endless: .*depth: 1000000000, the largest number allowed is 1000"):
+        create_teacher(config(weights="hf-hub:me/endless"), 10, pretrained=True)
 
 
 def test_a_fit_starts_from_hub_weights_with_a_classifier_of_its_own(hub, capsys):
