@@ -53,7 +53,7 @@ def _takes(kind: dict[str, Any]) -> str:
     if kind.get("type") == "boolean":
         return "`true`, `false`"
     if kind.get("type") == "array":
-        return f"{kind['maxItems']} numbers"
+        return f"{kind['maxItems']} numbers" if "maxItems" in kind else "numbers"
     limits = ", ".join(f"{sign} {_limit(kind[key])}" for key, sign in _LIMITS.items() if key in kind)
     return f"{_TYPES[kind.get('type', 'object')]} {limits}".rstrip()
 

@@ -40,7 +40,7 @@ def check_class_order(
     """
     classes, who = val.classes, f"teacher {teacher.name}"
     _judge(teacher, other_names(names, classes), classes, "the class names beside its weights are")
-    apart = [(name, own) for name, own in zip(_listed(names, len(classes)), classes) if name not in classes]
+    apart = [(name, own) for name, own in zip(listed_names(names, len(classes)), classes) if name not in classes]
     if apart:
         of = f"{len(apart)} of its {len(classes)} class names are not the data's, first {apart[0][0]!r} for {apart[0][1]!r}"
         say(f"warning: {who}: {of}; so its answers alone tell whether its classes are these")
@@ -73,12 +73,12 @@ def names_beside(weights: Path) -> object:
 
 def other_names(names: Any, classes: Sequence[str]) -> Pairs:
     """The outputs whose names, each given once, are those of another class."""
-    listed, place = _listed(names, len(classes)), {name: i for i, name in enumerate(classes)}
+    listed, place = listed_names(names, len(classes)), {name: i for i, name in enumerate(classes)}
     count = Counter(listed)
     return [(i, place[name]) for i, name in enumerate(listed) if count[name] == 1 and place.get(name, i) != i]
 
 
-def _listed(names: Any, count: int) -> list[str]:
+def listed_names(names: Any, count: int) -> list[str]:
     """``names`` of ``count`` outputs, of which timm takes ``number: name`` as well; none where they are anything else."""
     if isinstance(names, dict):
         names = [names.get(str(i), names.get(i)) for i in range(count)]

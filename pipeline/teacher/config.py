@@ -31,6 +31,9 @@ class TeacherConfig(Config):
     student's, or are fitted here."""
     weights_key: WeightsKey | None = None
     """Which weights to take from a training checkpoint; null takes the first that is there, in this order."""
+    outputs: Literal["by_name"] | list[int] | None = None
+    """Which outputs of ``weights`` are the data's classes, where they have more: ``by_name`` (the data's class names are
+    ImageNet's wnids, or names beside the weights), or their numbers, in the order of the classes. Null: all of them."""
     class_order: ClassOrder = "checked"
     """``checked``: weights whose outputs stand for the data's classes in another order are refused, by the names beside them
     and by their answers on validation images. ``given``: that is a warning. It changes no logit."""
@@ -71,6 +74,8 @@ class TeacherConfig(Config):
         for key, of in (("weights_key", self.weights), ("initial_key", self.initial)):
             if getattr(self, key) is not None and of is None:
                 raise ValueError(f"{key}: {getattr(self, key)} picks weights where {key[:-4]} names none; remove it")
+        if self.outputs is not None and self.weights is None:
+            raise ValueError("outputs: picks classes of given weights, and weights is null; remove it")
         if self.fitted_here and self.fit is None:
             raise ValueError("weights: null needs a section fit, which says how to train the teacher")
         return self

@@ -22,15 +22,17 @@ from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import device_name, rank, world_size
 from pipeline.runtime.progress import say
 from pipeline.runtime.work import Work
-from pipeline.teacher.class_order import check_class_order, names_beside
+from pipeline.teacher.class_order import check_class_order, listed_names, names_beside
 from pipeline.teacher.config import NamedTeacher
 from pipeline.teacher.model import Teacher, affine_of, create_teacher, read_teacher_initial, start_from
+from pipeline.teacher.outputs import chosen_outputs, narrowed
 from pipeline.training import loop
 from pipeline.training.batches import Batch, Loader
 from pipeline.training.config import FitConfig
 from pipeline.training.labelled import with_labels_of
 from pipeline.training.run_libraries import place_of
 from pipeline.training.schedule import Schedule, lanes_of
+from pipeline.training.step import share_buffers
 from pipeline.views.recipe import in_timms_words
 from pipeline.views.validation import top1, validation
 
@@ -104,9 +106,7 @@ def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: FitInputs, direct
         trained = loop.run("fit_teacher", model, loop.Task(compute), fit, loader, directory)
     if trained.average is not None:
         model.load_state_dict(trained.average)
-    if world_size() > 1:  # each rank has batch-norm statistics of its own; those of rank 0 are kept, and scored
-        for buffer in model.buffers():
-            torch.distributed.broadcast(buffer, 0)
+    share_buffers(model)
     model.eval()
     share = top1(lambda images: model(normalised(images)), validation(inputs.val, recipe, device, workers), device)
     say(f"teacher {teacher.name}: {100 * share:.2f} % top-1 on the validation split")
@@ -116,7 +116,8 @@ def fit_teacher(teacher: NamedTeacher, fit: FitConfig, inputs: FitInputs, direct
 
 def fit_key(teacher: NamedTeacher, fit: FitConfig, inputs: FitInputs, code: list[str]) -> str:
     """Hash of all that decides a fit's result; names its checkpoints."""
-    chosen = teacher.config.model_dump(exclude={"recipe", "student", "fit", "initial", "initial_key", "class_order"})
+    others = {"recipe", "student", "fit", "initial", "initial_key", "class_order", "outputs"}
+    chosen = teacher.config.model_dump(exclude=others)
     start = state_hash(inputs.initial) if inputs.initial is not None else None
     hashes = loop.code_hashes(code)
     return digest([chosen, fit.model_dump(), teacher.recipe.model_dump(), inputs.train.manifest_hash, start, hashes])
@@ -134,6 +135,10 @@ def trained_elsewhere(teacher: NamedTeacher, work: Work) -> Fitted:
     if given:
         hub = is_hub(str(config.weights))
         names = model.pretrained_cfg.get("label_names") if hub else names_beside(Path(str(config.weights)))
+        if config.outputs is not None:
+            rows = chosen_outputs(config, model, listed_names(names, model.num_classes), classes)
+            model, names = narrowed(config, model, rows, recipe.size), classes if config.outputs == "by_name" else None
+            say(f"teacher {teacher.name}: {len(rows)} of its outputs are the data's classes")
     else:
         file = work.student(config.student) / "model.safetensors"
         require_sums(file)
@@ -150,7 +155,8 @@ def write_teacher(fitted: Fitted, teacher: NamedTeacher, out: Path) -> None:
     config, recipe, model = teacher.config, teacher.recipe, fitted.model
     report = {
         "weights": fitted.weights,
-        "computes": config.model_dump(mode="json", exclude={"recipe", "fit", "class_order"}),
+        "computes": config.model_dump(mode="json", exclude={"recipe", "fit", "class_order", "outputs"}),
+        **({"outputs": config.outputs} if config.outputs is not None else {}),
     }
     state, own = model.state_dict(), dict(model.pretrained_cfg)
     views = {

@@ -24,8 +24,9 @@ from pipeline.views.recipe import Recipe
 
 
 def create_teacher(config: TeacherConfig, classes: int, pretrained: bool, size: int | None = None) -> nn.Module:
-    """The bare timm model with C = ``classes`` outputs, on the CPU, in train mode: for ``fit_teacher``, and to bring
-    ``pretrained`` weights into ``work/teachers``. ``size``: of its views in px, which its ``img_size`` follows.
+    """The bare timm model with C = ``classes`` outputs (where the config picks ``outputs``: all of its weights'), on the CPU, in
+    train mode: for ``fit_teacher``, and to bring ``pretrained`` weights into ``work/teachers``. ``size``: of its views in px,
+    which its ``img_size`` follows.
 
     Raises UsageError if the weights are missing, do not fit, or have another number of classes, or if the model does not
     take this size; IntegrityError if they are damaged.
@@ -42,11 +43,14 @@ def create_teacher(config: TeacherConfig, classes: int, pretrained: bool, size: 
         )
     if is_hub(config.weights):
         model = timm_models.from_hub(config.arch, arch_args, config.weights)
-        _require_classes(config, classes, model.num_classes)
+        if config.outputs is None:
+            _require_classes(config, classes, model.num_classes)
         weights.require_finite(model.state_dict(), config.weights)
     else:
-        model = timm_models.create_model(config.arch, arch_args, classes)
-        weights.load_strict(model, weights.read_state(config.weights, config.weights_key), config.weights)
+        state = weights.read_state(config.weights, config.weights_key)
+        own = classes if config.outputs is None else timm_models.classes_of(config.arch, state)
+        model = timm_models.create_model(config.arch, arch_args, own)
+        weights.load_strict(model, state, config.weights)
     if size is not None:
         timm_models.require_size(model, config.arch, arch_args, size)
     return model
@@ -86,7 +90,7 @@ def require_fit(config: TeacherConfig, classes: int | None, size: int) -> None:
     if not is_hub(config.weights):
         known = classes or timm_models.classes_of(config.arch, weights.read_state(config.weights, config.weights_key))
         create_teacher(config, known, pretrained=True, size=size)
-    elif classes is not None:
+    elif classes is not None and config.outputs is None:
         found = timm_models.hub_classes(config.arch, config.weights)
         _require_classes(config, classes, classes if found is None else found)
 
