@@ -1,11 +1,12 @@
 """Pillow's affine ops with bicubic (a = -1) or bilinear interpolation, on uint8 planes (3, H, W), in place.
 
-libImaging/Geometry.c: places and weights are float64, one operation at a time; outside of the picture the row or column
-at its edge is repeated; results are cut off, not rounded; pixels whose place lies outside get ``fill``.
+As in libImaging/Geometry.c, source coordinates and weights are float64, computed one operation at a time. Neighbours
+outside of the picture are those at its edge. Results are truncated, not rounded. A pixel whose source lies outside of the
+picture gets ``fill``.
 
-The four neighbours of a place stand together in one uint32, so that one look-up fetches them. A picture that is moved
-or sheared along one axis needs one such look-up per pixel and channel, because its place along the other axis falls on
-a pixel and Pillow's second interpolation gives the value back unchanged. A rotation needs four.
+First, every four neighbouring pixels are packed into one uint32, so that one look-up fetches them. A shift or a shear along
+one axis then needs one look-up per pixel and channel: along the other axis the source falls on a pixel, and Pillow's second
+interpolation does not change its value. A rotation needs four.
 """
 
 import math
@@ -57,7 +58,8 @@ def _pack_columns(planes: np.ndarray, packed: np.ndarray) -> None:
 
 @inlined
 def _between(four: np.uint32, part: float, cubic: bool) -> float:
-    """The value at ``part`` (0 to 1) between the second and the third of four pixels; the sums of pixels are exact."""
+    """The value at ``part`` (0 to 1) of the way from the second to the third of four pixels. Sums of pixels are integers, and
+    so exact."""
     v1 = np.int32(four & _BYTE)
     v2 = np.int32(four >> np.uint32(8) & _BYTE)
     v3 = np.int32(four >> np.uint32(16) & _BYTE)
@@ -79,13 +81,14 @@ def _cut_off(value: float) -> np.uint8:
 def _slide(
     planes: np.ndarray, packed: np.ndarray, along_rows: bool, slope: float, shift: float, fill: np.ndarray, cubic: bool
 ) -> None:
-    """Every pixel comes from ``slope`` * (its place on the other axis) + ``shift`` further along its own axis."""
+    """Moves pixels along one axis: the source of a pixel lies ``slope`` * (its coordinate on the other axis) + ``shift`` further
+    along."""
     height, width = planes.shape[1:]
     side = width if along_rows else height
     place, part = np.empty(width, np.float64), np.empty(width, np.float64)
     index, four = np.empty(width, np.uint32), np.empty(width, np.uint32)
     for y in range(height):
-        # where the pixels of this row come from, along the axis
+        # sources of the pixels of this row
         if along_rows:
             across = slope * (y + 0.5)
             for x in range(width):
@@ -93,13 +96,13 @@ def _slide(
         else:
             for x in range(width):
                 place[x] = slope * (x + 0.5) + (y + 0.5) + shift
-        # places rise or fall along a row, so those inside are neighbours
+        # sources rise or fall monotonically along a row, so those inside of the picture form one range
         first, end = 0, width
         while first < width and not 0.0 <= place[first] < side:
             first += 1
         while end > first and not 0.0 <= place[end - 1] < side:
             end -= 1
-        # the four neighbours of each place, and where it lies between them
+        # the index of each source's four neighbours, and its position between them
         n = end - first
         inside, parts, where, found = place[first:end], part[:n], index[:n], four[:n]
         for x in range(n):
@@ -124,24 +127,24 @@ def _slide(
 
 @kernel
 def _turn(planes: np.ndarray, packed: np.ndarray, matrix: np.ndarray, fill: np.ndarray, cubic: bool) -> None:
-    """Any affine op; ``matrix``: float64 (6,), from a pixel of the result to its place in the picture."""
+    """Any affine op; ``matrix``: float64 (6,), maps a pixel of the result to its source."""
     height, width = planes.shape[1:]
     a, b, c0, d, e, f0 = matrix[0], matrix[1], matrix[2], matrix[3], matrix[4], matrix[5]
     at_x, at_y = np.empty(width, np.float64), np.empty(width, np.float64)
     index, four = np.empty(width, np.uint32), np.empty(width, np.uint32)
     lines = np.empty((4, width), np.float64)
     for y in range(height):
-        # where the pixels of this row come from
+        # sources of the pixels of this row
         for x in range(width):
             at_x[x] = a * (x + 0.5) + b * (y + 0.5) + c0
             at_y[x] = d * (x + 0.5) + e * (y + 0.5) + f0
-        # places follow a straight line, so those inside are neighbours
+        # sources lie on a straight line, so those inside of the picture form one range
         first, end = 0, width
         while first < width and not (0.0 <= at_x[first] < width and 0.0 <= at_y[first] < height):
             first += 1
         while end > first and not (0.0 <= at_x[end - 1] < width and 0.0 <= at_y[end - 1] < height):
             end -= 1
-        # the four neighbours of each place in the first of four rows, and where it lies between them
+        # the index of each source's four neighbours in the first of four rows, and its position between them
         n = end - first
         parts_x, parts_y, where = at_x[first:end], at_y[first:end], index[:n]
         for x in range(n):
@@ -154,7 +157,7 @@ def _turn(planes: np.ndarray, packed: np.ndarray, matrix: np.ndarray, fill: np.n
             pixels, row = packed[c].reshape(packed[c].size), planes[c, y]
             row[:first] = fill[c]
             row[end:] = fill[c]
-            # along each of the four rows, then across them
+            # interpolate along each of the four rows, then between the rows
             for k in range(4):
                 offset, line, found = np.uint32(k * (width + 1)), lines[k], four[:n]
                 for x in range(n):

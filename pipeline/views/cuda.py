@@ -1,8 +1,8 @@
-"""The kernels of draw.cu and digest.cu, compiled and ready to be called.
+"""Compiles the kernels of draw.cu and digest.cu, and calls them.
 
-On a GPU NVRTC compiles them, which comes with torch's wheels for CUDA, and the driver loads and starts them; nothing else
-has to be installed. On a CPU a C++ compiler does, for tests: one thread then does what a grid of them does. Machine code is
-kept beside that of numba's kernels, one file per source, compiler and GPU.
+For a GPU, NVRTC compiles and the driver loads and launches them. NVRTC comes with torch's wheels for CUDA, so nothing else
+has to be installed. For tests on a CPU, a C++ compiler builds a library in which one thread does the work of a whole grid.
+Machine code is kept beside that of numba's kernels, in one file per source, compiler and architecture.
 """
 
 import ctypes
@@ -28,19 +28,19 @@ from pipeline.runtime.libraries import compiler_missing
 from pipeline.runtime.progress import say
 
 SOURCES = tuple(Path(__file__).with_name(f"{name}.cu") for name in ("parallel", "draw", "digest"))
-NVRTC_FLAGS = ("--fmad=false", "--std=c++17")  # no multiplication and addition may become one
+NVRTC_FLAGS = ("--fmad=false", "--std=c++17")  # fused multiply-adds would round differently
 COMPILER_FLAGS = ("-x", "c++", "-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared")
 
 
 class Kernels(Protocol):
     def __call__(self, name: str, blocks: int, threads: int, *arguments: torch.Tensor | int) -> None:
-        """Starts the kernel ``name`` on the current stream, with tensors of its device and 64-bit integers."""
+        """Launches the kernel ``name`` on the current stream. ``arguments``: tensors on its device, and 64-bit integers."""
 
     def pin(self, address: int, size: int) -> None:
-        """Locks memory that the device then reads without a copy. Raises Unavailable."""
+        """Page-locks memory, so that copies from it to the device are asynchronous. Raises Unavailable."""
 
     def unpin(self, address: int) -> None:
-        """Undoes ``pin``, before the memory goes."""
+        """Undoes ``pin``; call it before the memory is freed."""
 
 
 def source() -> bytes:
@@ -54,15 +54,13 @@ def open_kernels(device: torch.device) -> Kernels:
 
 
 class _OnGpu:
-    """By the driver's own interface, whose functions are those of every driver since CUDA 4."""
+    """Calls the driver's API directly; every driver since CUDA 4 has these functions."""
 
     def __init__(self, device: torch.device) -> None:
         major, minor = torch.cuda.get_device_capability(device)
         architecture = f"sm_{major}{minor}"
         path = _kept("cubin", f"{architecture} {torch.version.cuda}", lambda: compiled(architecture, "CUBIN"))
-        torch.empty(
-            1, device=device
-        )  # from here on the device has a context, which torch shares with the driver's users
+        torch.empty(1, device=device)  # creates torch's context, which the calls below use
         self.device, self.module, self.functions = device, ctypes.c_void_p(), {}
         with torch.cuda.device(device):
             self.driver = _loaded("libcuda.so.1")
@@ -115,7 +113,7 @@ def _address(of: torch.Tensor | int) -> int:
 
 
 def _kept(kind: str, made_by: str, make: Callable[[], bytes]) -> Path:
-    """The file that holds what ``make`` makes of these sources, made once on this machine."""
+    """The file with the result of ``make`` for these sources; it is made once on this machine."""
     name = hashlib.sha256(source() + made_by.encode()).hexdigest()[:32]
     path = Path(os.environ["NUMBA_CACHE_DIR"], f"draw-{name}.{kind}")
     if not path.exists():
@@ -132,14 +130,14 @@ def _loaded(library: str) -> ctypes.CDLL:
 
 
 def compiler() -> str:
-    """The name of the C++ compiler: CXX, or one of those that are common. Raises Unavailable."""
+    """The C++ compiler: CXX, else the first of the common ones that is installed. Raises Unavailable."""
     if missing := compiler_missing():
         raise Unavailable(f"here is {missing}")
     return os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")))
 
 
 def built(flags: tuple[str, ...]) -> bytes:
-    """The shared library that the C++ compiler makes of the sources. Raises Unavailable."""
+    """The sources as a shared library, built by the C++ compiler. Raises Unavailable."""
     with tempfile.TemporaryDirectory() as folder:
         command = [compiler(), *flags, "-o", f"{folder}/draw.so", "-"]
         made = subprocess.run(command, input=source(), capture_output=True, check=False)
@@ -149,7 +147,8 @@ def built(flags: tuple[str, ...]) -> bytes:
 
 
 def compiled(architecture: str, what: str) -> bytes:
-    """By NVRTC: "PTX" of ``compute_90``, or the machine code "CUBIN" of ``sm_90``. Needs no GPU. Raises Unavailable."""
+    """Compiles by NVRTC, which needs no GPU. ``what``: "PTX" for an architecture such as ``compute_90``, "CUBIN" (machine code)
+    for one such as ``sm_90``. Raises Unavailable."""
     library, program, size = _nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
     flags = [f"--gpu-architecture={architecture}".encode(), *(flag.encode() for flag in NVRTC_FLAGS)]
     code = library.nvrtcCreateProgram(ctypes.byref(program), source(), b"draw.cu", 0, None, None)
@@ -166,10 +165,10 @@ def compiled(architecture: str, what: str) -> bytes:
 
 @cache
 def _nvrtc() -> ctypes.CDLL:
-    """The library that came with torch, or that of the system. Raises Unavailable."""
+    """NVRTC as installed with torch, else the system's. Raises Unavailable."""
     package = importlib.util.find_spec("nvidia")
     places = [Path(place) for place in package.submodule_search_locations or ()] if package else []
     for builtins in sorted(path for place in places for path in place.rglob("libnvrtc-builtins.so.*")):
-        _loaded(str(builtins))  # which NVRTC looks for by name
+        _loaded(str(builtins))  # NVRTC looks it up by name, so it must be loaded first
     found = sorted(path for place in places for path in place.rglob("libnvrtc.so.*"))
     return _loaded(str(found[-1]) if found else f"libnvrtc.so.{str(torch.version.cuda).partition('.')[0]}")

@@ -1,7 +1,7 @@
-"""The half of drawing that a GPU does: packed bytes in, pixels of views and their digests out, on a stream of its own.
+"""The GPU's half of drawing: packed bytes in, pixels of views and their digests out, on a stream of its own.
 
-A drawer first draws what the pixel canary draws, and is only used where every view has the CPU's bits. On a CPU the same
-code runs with the kernels that a C++ compiler made, for tests.
+Before a drawer is used, it draws the views of the pixel canary. It is refused unless all of them have the CPU's bits. In tests
+the same code runs on a CPU, with kernels that a C++ compiler built.
 """
 
 from functools import cache
@@ -24,14 +24,14 @@ from pipeline.views.recipe import Recipe
 _BLOCKS, _THREADS = (
     4,
     256,
-)  # blocks on each multiprocessor at once, and threads in a block, as draw.cu's registers allow
-_ROOM = 4  # times R: a longer side of a crop leaves room for fewer blocks
-_LEAST = 241  # bytes: below, xxh3 computes otherwise
+)  # blocks on each multiprocessor, threads in a block: what __launch_bounds__ in draw.cu allows
+_ROOM = 4  # times R: crops whose longer side is longer need more memory per block, so fewer blocks run at once
+_LEAST = 241  # bytes: for shorter inputs xxh3 is another algorithm
 
 
 class Drawer:
-    """Draws views of ``recipe`` on ``device``, by kernels on the current stream. ``stream`` is one for all of this drawer's
-    work beside a model; its kernels share memory, so work on another stream has to wait for it."""
+    """Draws views of ``recipe`` on ``device``, by kernels on the current stream. All calls share scratch memory, so they must
+    not run at once: to draw while a model runs, use ``stream``."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         """Raises Unavailable."""
@@ -46,11 +46,11 @@ class Drawer:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else torch.cpu.Stream()
 
     def room(self, shards: Shards, repeats: int) -> int:
-        """Bytes of a slot for a packed block of r = ``repeats`` views of each image."""
+        """Bytes of a slot that holds a packed block in r = ``repeats`` views."""
         return packed.block_room(shards, self.recipe, repeats)
 
     def draw(self, sent: torch.Tensor, what: Packed, out: torch.Tensor) -> None:
-        """``sent``: uint8, the packed bytes on the device. ``out``: uint8 (V, 3, R, R), contiguous."""
+        """Draws all V views of ``sent``, uint8, the packed bytes on the device, into ``out``, uint8 (V, 3, R, R), contiguous."""
         blocks = min(what.views, self.blocks, self.rooms.numel() // what.room)
         arguments = (
             sent,
@@ -79,8 +79,8 @@ class Drawer:
 
 
 def sent(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> tuple[torch.Tensor, Packed, torch.Tensor]:
-    """What ``draw`` takes, for a view of each image, uint8 (H, W, 3): packed bytes, where things lie in them, and memory for
-    the views, uint8 (V, 3, R, R)."""
+    """The arguments of ``draw`` for one view of each image, uint8 (H, W, 3): packed bytes on the device, their layout, and memory
+    for the views, uint8 (V, 3, R, R)."""
     recipe = drawer.recipe
     pixels = sum(image.size for image, _ in images) + len(images) * 3 * recipe.size**2
     ops = sum(len(view.ops) for _, view in images) * packed.OP.itemsize
@@ -94,7 +94,7 @@ def sent(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> tuple[torch.T
 
 
 def draw_all(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> np.ndarray:
-    """A view of each image: uint8 (V, 3, R, R)."""
+    """Draws one view of each image, uint8 (H, W, 3): uint8 (V, 3, R, R)."""
     packed_bytes, what, out = sent(drawer, images)
     drawer.draw(packed_bytes, what, out)
     return out.cpu().numpy()
@@ -102,7 +102,8 @@ def draw_all(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> np.ndarra
 
 @cache
 def tested_drawer(recipe: Recipe, device: torch.device) -> Drawer | None:
-    """What draws on ``device``; None where it can't, or draws otherwise than the CPU, which is said once."""
+    """A drawer on ``device`` that has passed its test. None if the device can't draw or gives other pixels than the CPU; why is
+    said once."""
     try:
         made = Drawer(recipe, device)
         differ = _differ(made)
@@ -116,7 +117,7 @@ def tested_drawer(recipe: Recipe, device: torch.device) -> Drawer | None:
 
 
 def _differ(made: Drawer) -> int:
-    """How many views of the canary, crops and every op, the drawer draws otherwise than the CPU; their digests count."""
+    """The number of canary views (crops and every op) whose digest on the device differs from the CPU's."""
     images = canary.canary_views(made.recipe)
     expected = np.stack([draw.draw(image, view, made.recipe) for image, view in images])
     found = torch.from_numpy(draw_all(made, images)).to(made.device)

@@ -1,8 +1,8 @@
-// xxh3_64 of a visit's pixels, exactly, in parallel: the digests that caches already hold need not change.
+// Computes xxh3_64 of a visit's pixels in parallel, exactly, so that the digests in existing caches stay valid.
 //
-// XXH3 of a long input keeps eight 64-bit sums. Within a block of 1,024 bytes it only adds to them, and what it adds depends
-// on the data alone: so all blocks can be summed at once (``sum_blocks``). Between blocks it scrambles the sums; that chain is
-// sequential, but short, and the eight sums are independent (``chain``: one step per kilobyte, eight threads per digest).
+// XXH3 of a long input keeps eight 64-bit sums. Within a block of 1,024 bytes it only adds to them, and the addends depend on the
+// data alone, so ``sum_blocks`` sums all blocks at once. After each block it scrambles the sums. That chain is sequential, but
+// short: ``chain`` takes one step per kilobyte, in eight threads per digest, because the eight sums are independent.
 
 TABLE const u8 SECRET[192] = {  // of xxHash, kSecret
     0xb8, 0xfe, 0x6c, 0x39, 0x23, 0xa4, 0x4b, 0xbe, 0x7c, 0x01, 0x81, 0x2c, 0xf7, 0x21, 0xad, 0x1c, 0xde, 0xd4, 0x6d, 0xe9, 0x83, 0x90, 0x97, 0xdb,
@@ -24,7 +24,7 @@ DEVICE u64 word(const u8* p) {
     return value;
 }
 
-// What one stripe of 64 bytes adds to sum ``lane``.
+// The addend of one stripe of 64 bytes to the sum ``lane``.
 DEVICE u64 added(const u8* stripe, const u8* secret, int lane) {
     const u64 key = word(stripe + 8 * lane) ^ word(secret + 8 * lane);
     return word(stripe + 8 * (lane ^ 1)) + (key & 0xFFFFFFFFull) * (key >> 32);
@@ -59,7 +59,7 @@ DEVICE u64 lane_of(const u8* data, i64 bytes, const u64* sums, int lane) {
     const i64 blocks = (bytes - 1) / 1024;
     u64 value = first(lane);
     i64 b = 0;
-    for (; b + AHEAD <= blocks; b += AHEAD) {  // a sum from memory takes longer than a step: many are asked for at once
+    for (; b + AHEAD <= blocks; b += AHEAD) {  // loading a sum takes longer than a step, so AHEAD loads are in flight at once
         u64 ahead[AHEAD];
         UNROLL for (int k = 0; k < AHEAD; k++) ahead[k] = sums[8 * (b + k) + lane];
         UNROLL for (int k = 0; k < AHEAD; k++) value = scrambled(value + ahead[k], lane);

@@ -1,23 +1,23 @@
-// Views from decoded images, with the bits of kernels.py (Pillow 13's arithmetic). One block draws one view.
+// Draws views from decoded images, with the bits of kernels.py (Pillow 13's arithmetic). One block draws one view.
 //
-// Everything is IEEE arithmetic, one operation at a time: int32 for resize and grey, float32 for blends and smoothing,
-// float64 for weights and affine ops. Nothing here calls a function of a maths library; sines come from the host.
+// All arithmetic is IEEE, one operation at a time: int32 for resize and grey, float32 for blends and smoothing, float64 for
+// weights and affine ops. No function of a maths library is called; the host sends sines and cosines.
 
-// What pack.py sends: numpy.dtype(align=True) of the same fields.
+// Rows of the tables that packed.py writes; its numpy dtypes have the same fields and alignment.
 enum Kind { AUTOCONTRAST, EQUALIZE, POSTERIZE, SOLARIZE, SOLARIZE_ADD, BRIGHTNESS, CONTRAST,
             COLOR, SHARPNESS, ALONG_ROWS, ALONG_COLUMNS, ROTATE, QUARTERS };
 struct Op { int kind, whole; double real[6]; };  // whole: bits, threshold, quarter turns; real: factor, slope and shift, matrix
 struct View {
-    i64 source;                           // where its image begins in what was sent, uint8 (rows, columns, 3)
-    int pitch;                            // bytes from one row of the image to the next; 0: drawn already, (3, R, R)
+    i64 source;                           // offset of its image in what was sent, uint8 (rows, columns, 3)
+    int pitch;                            // bytes from one row of the image to the next; 0: pixels drawn by a worker, (3, R, R)
     int top, left, height, width;         // the crop
     int scaled_height, scaled_width;      // what it is resized to
-    int first_y, first_x, rows, columns;  // the part of that which lies in the view
-    int place_y, place_x;                 // and where in the view; the rest of the view is black
+    int first_y, first_x, rows, columns;  // the part of the resized crop that lies in the view
+    int place_y, place_x;                 // where that part begins in the view; the rest of the view is black
     int flip, first_op, ops;
 };
 struct Constants { int size, cubic; u8 fill[4]; };
-struct Shared { int counts[768]; u8 table[768]; u64 total; };  // of one block
+struct Shared { int counts[768]; u8 table[768]; u64 total; };  // shared by the threads of a block
 
 // ---- resize (libImaging/Resample.c) -------------------------------------------------------------------------------
 const int BITS = 22;  // 32 - 8 - 2: Pillow's PRECISION_BITS
@@ -34,7 +34,8 @@ DEVICE double filter(double x, bool cubic) {
     return x < 1.0 ? 1.0 - x : 0.0;
 }
 
-// Weights of m outputs from ``first`` on, of an axis that goes from n_in to n_out pixels (precompute_coeffs, normalize_coeffs_8bpc).
+// Weights of outputs ``first`` .. ``first`` + m - 1 of an axis resized from n_in to n_out pixels (precompute_coeffs,
+// normalize_coeffs_8bpc).
 DEVICE void weigh(int n_in, int n_out, int first, int m, bool cubic, Axis axis) {
     each(m, [&](int i) {
         const double scale = (double)(float)n_in / n_out, stretch = scale > 1.0 ? scale : 1.0;
@@ -67,7 +68,7 @@ DEVICE u8 weighted(const u8* source, i64 step, const Axis& axis, int i, int m) {
     return (u8)clip8(value >> BITS);
 }
 
-// The crop, resized, its window into ``out``, uint8 (3, R, R). ``between``: room for what lies between the two passes.
+// Resizes the crop and writes the part that lies in the view to ``out``, uint8 (3, R, R). ``between``: result of the first pass.
 DEVICE void resize(const u8* image, const View& v, const Constants& all, u8* between, Axis ys, Axis xs, u8* out) {
     const int R = all.size, rows = v.rows, columns = v.columns;
     if (rows < R || columns < R) each(3 * R * R, [&](int i) { out[i] = 0; });
@@ -80,7 +81,7 @@ DEVICE void resize(const u8* image, const View& v, const Constants& all, u8* bet
     const int width = xs.starts[columns - 1] + xs.counts[columns - 1] - x0;
     const u8* source = image + (i64)(v.top + y0) * v.pitch + 3 * (v.left + x0);
     if (v.height - v.scaled_height > 0 && v.height - v.scaled_height > 2 * (v.width - v.scaled_width)) {
-        const int n = 3 * width;  // down the columns first: Pillow 13 does so where the height shrinks by much more
+        const int n = 3 * width;  // vertical pass first: Pillow 13 does so where the height shrinks much more than the width
         each(rows * n, [&](int i) {
             const int y = i / n, x = i % n;
             between[i] = weighted(source + (i64)(ys.starts[y] - y0) * v.pitch + x, v.pitch, ys, y, rows);
@@ -209,9 +210,9 @@ DEVICE double between_four(double v1, double v2, double v3, double v4, double pa
 
 DEVICE u8 cut_off(double value) { return (u8)(int)(value < 0.0 ? 0.0 : value > 255.0 ? 255.0 : value); }
 
-DEVICE int held(int at, int R) { return at < 0 ? 0 : at >= R ? R - 1 : at; }  // beyond an edge its pixels are repeated
+DEVICE int held(int at, int R) { return at < 0 ? 0 : at >= R ? R - 1 : at; }  // the nearest row or column of the picture
 
-// timm's shear and translate: every pixel comes from slope * (its place on the other axis) + shift further along its own.
+// timm's shear and translate: the source of a pixel lies slope * (its coordinate on the other axis) + shift further along.
 DEVICE void slide(const u8* old, u8* out, const Constants& all, bool along_rows, double slope, double shift) {
     const int R = all.size;
     each(R * R, [&](int i) {
@@ -266,7 +267,7 @@ DEVICE void quarters(const u8* old, u8* out, int R, int times) {  // numpy.rot90
 // ---- a whole view -------------------------------------------------------------------------------------------------
 DEVICE bool moves(int kind) { return kind >= SHARPNESS; }
 
-// ``room``: this block's own. ``taps``: of the widest filter among all views.
+// ``room``: scratch memory of this block. ``taps``: of the widest filter among all views.
 DEVICE void draw(const u8* images, const View& v, const Op* ops, const Constants& all, u8* room, int taps, Shared& s, u8* out) {
     const int R = all.size, area = R * R;
     if (!v.pitch) {
@@ -297,8 +298,8 @@ DEVICE void draw(const u8* images, const View& v, const Op* ops, const Constants
     }
 }
 
-// ``packed``: images, then rows of View from ``views_at`` on, and of Op from ``ops_at`` on. ``rooms``: ``room`` bytes for each
-// block. ``taps``: of the widest filter among all views. ``out``: (n, 3, R, R).
+// ``packed``: images, the rows of View at offset ``views_at``, those of Op at ``ops_at``. ``rooms``: ``room`` bytes of scratch
+// memory for each block. ``out``: (n, 3, R, R).
 KERNEL(256, 4) draw_views(const u8* packed, i64 views_at, i64 ops_at, const Constants* all, u8* rooms, i64 room, i64 taps,
                           u8* out, i64 n) {
     SHARED Shared s;

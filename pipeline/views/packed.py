@@ -1,8 +1,8 @@
-"""The half of drawing that a worker does for a GPU: decode, choose, and pack what draw.cu needs into one piece of memory.
+"""A worker's half of drawing for a GPU: it decodes, chooses, and packs what draw.cu needs into one piece of memory.
 
-Of each image the rectangle around its views' crops is packed, then come two tables: a row of ``VIEW`` per view, and a row of
-``OP`` per op. What draw.cu can't draw, or what has no room, is drawn here and packed as pixels, which is allowed anywhere
-and at any time, because the bits are the same.
+Of each image, the rectangle around its views' crops is packed. Behind the images are two tables: one row of ``VIEW`` per view,
+one row of ``OP`` per op. A view that draw.cu can't draw, or whose image has no room, is drawn here and packed as pixels. Any
+view may be, because the bits are the same.
 """
 
 import io
@@ -35,14 +35,14 @@ _KINDS = (
     "AutoContrast Equalize Posterize Solarize SolarizeAdd Brightness Contrast Color Sharpness along_rows along_columns Rotate "
     "quarters"
 ).split()  # draw.cu's enum Kind
-LARGEST = 16  # times R: of a larger crop the view is drawn here, since a block on the GPU has little memory of its own
+LARGEST = 16  # times R: a view of a larger crop is drawn here, since it would need too much of the GPU's memory
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Where things lie in the first ``bytes`` bytes of packed memory. ``room``: bytes that a block needs to draw any of the
-    views; ``taps``: of the widest filter; ``drawn``: how many of the views are packed as pixels, ``large``: those among them
-    whose image had no room."""
+    """The layout of ``bytes`` bytes of packed memory: the tables of views and ops begin at ``views_at`` and ``ops_at``. ``room``:
+    bytes of scratch memory with which a block can draw any of the views. ``taps``: of the widest filter. ``drawn``: number of
+    views that are packed as pixels; ``large``: those among them whose image had no room."""
 
     views: int
     views_at: int
@@ -55,7 +55,7 @@ class Packed:
 
 
 def constants(recipe: Recipe) -> np.ndarray:
-    """The row of ``CONSTANTS`` that all views of ``recipe`` have."""
+    """The row of ``CONSTANTS`` for all views of ``recipe``."""
     row = np.zeros(1, CONSTANTS)
     row["size"], row["cubic"] = recipe.size, recipe.interpolation == "bicubic"
     row["fill"][0, :3] = recipe.fill
@@ -63,14 +63,14 @@ def constants(recipe: Recipe) -> np.ndarray:
 
 
 def table_bytes(recipe: Recipe, views: int) -> int:
-    """The most that the tables of ``views`` views take."""
+    """Upper bound of the bytes of the tables of ``views`` views."""
     policy = parse(recipe.policy)
     ops = (policy.layers * max(map(len, policy.groups)) if policy else 0) + (3 if recipe.color_jitter else 0)
     return views * (VIEW.itemsize + OP.itemsize * ops) + VIEW.itemsize
 
 
 class Packer:
-    """Fills ``memory``, uint8 and contiguous, with the views of one image after the other, ``views`` of them in all."""
+    """Packs images and their views, ``views`` views in all, into ``memory``, uint8 and contiguous."""
 
     def __init__(self, recipe: Recipe, memory: np.ndarray, views: int) -> None:
         self.recipe, self.memory, self.missing = recipe, memory, views
@@ -78,10 +78,11 @@ class Packer:
         self.end = len(memory) - table_bytes(recipe, views)
         assert self.end >= views * self.pixels, "there is room for all views as pixels"
         self.at = self.large = 0
-        self.places: list[tuple[View | None, int, int, int, int]] = []  # view, source, pitch, top and left of the part
+        # of each view: itself (None: packed as pixels), then source, pitch, top and left of the packed part of its image
+        self.places: list[tuple[View | None, int, int, int, int]] = []
 
     def add(self, image: np.ndarray, views: Sequence[View]) -> None:
-        """The next image, uint8 (H, W, 3) and contiguous, and its views, in this order."""
+        """Packs the next image, uint8 (H, W, 3) and contiguous, for its ``views``."""
         sent = [drawable(view, self.recipe, self.most) for view in views]
         boxes = [_needed(view, self.recipe) for view, fits in zip(views, sent) if fits]
         top, left, height, width = _around(boxes)
@@ -103,8 +104,9 @@ class Packer:
         return None, at, 0, 0, 0
 
     def finish(self, order: Sequence[int]) -> Packed:
-        """Writes the tables behind the pixels; ``order``: of the views, by their numbers as they were added. At the end, all
-        at once: right after decoding, which fills the CPU's caches, Python takes twice as long."""
+        """Writes the tables behind the pixels. ``order``: for each row of the table, the number of its view in the order of
+        ``add``. All rows are written at the end, because Python takes twice as long right after decoding, which evicts its data
+        from the CPU's caches."""
         rows: list[tuple[int, ...]] = []
         ops: list[tuple[int, int, tuple[float, ...]]] = []
         taps = side = drawn = 0
@@ -127,7 +129,7 @@ class Packer:
 
 
 def _row(view: View, size: int, place: tuple[int, int, int, int], first_op: int) -> tuple[int, ...]:
-    """``view`` as a row of ``VIEW``; ``place``: source, pitch, top and left of the part of its image."""
+    """``view`` as a row of ``VIEW``. ``place``: source, pitch, top and left of the packed part of its image."""
     source, pitch, top, left = place
     (place_y, first_y, rows), (place_x, first_x, columns) = (
         overlap(view.window[axis], size, view.scaled[axis]) for axis in range(2)
@@ -144,8 +146,8 @@ def _row(view: View, size: int, place: tuple[int, int, int, int], first_op: int)
 def pack_block(
     samples: Sequence[Sample], recipe: Recipe, first_view: int, repeats: int, memory: np.ndarray, rule: Rule = STORED
 ) -> tuple[list[list[View]], Packed]:
-    """Packs r = ``repeats`` views of n samples into ``memory``, view by view, as ``draw_block`` draws them; their decisions,
-    r lists of n. Each image is decoded once. Raises Undecodable."""
+    """Packs r = ``repeats`` views of n samples into ``memory`` in the order of ``draw_block``. Returns their decisions, r lists
+    of n, and the layout. Each image is decoded once. Raises Undecodable."""
     packer, chosen = Packer(recipe, memory, repeats * len(samples)), []
     for image, views in draw.decoded(samples, recipe, first_view, repeats, rule):
         packer.add(image, views)
@@ -155,8 +157,8 @@ def pack_block(
 
 
 def block_room(shards: Shards, recipe: Recipe, repeats: int) -> int:
-    """Bytes that hold a packed block of r = ``repeats`` views of each image. The images of a block share 1.3 times what those
-    of the first blocks need, at least the bytes of the drawn views and at most twice as many."""
+    """Bytes for a packed block in r = ``repeats`` views. Measured on the first two blocks, the images of a block get 1.3 times
+    the mean of what they need; at least the bytes of the drawn views, at most twice as many."""
     sizes = []
     for block in shards.blocks[:2]:
         for sample in shards.read(block):
@@ -181,7 +183,7 @@ def _around(boxes: Sequence[Box]) -> Box:
 
 
 def _needed(view: View, recipe: Recipe) -> Box:
-    """The part of a view's crop that its pixels depend on: all of it, unless it is scaled to more than the view."""
+    """The part of a view's crop on which its pixels depend: less than the crop where the view shows only a window of it."""
     size, (top, left, height, width) = recipe.size, view.box
     if view.scaled == (size, size) and view.window == (0, 0):
         return view.box
@@ -198,30 +200,31 @@ def _needed(view: View, recipe: Recipe) -> Box:
 
 
 def drawable(view: View, recipe: Recipe, most: int) -> bool:
-    """Whether draw.cu draws ``view``: it has all of its ops, and a block has ``most`` bytes, which do for its crop."""
+    """Whether draw.cu can draw ``view``: it has all the ops, and ``most`` bytes of scratch memory are enough for the crop."""
     return _room(recipe.size, *_needs(view, recipe)) <= most and "GaussianBlur" not in dict(view.ops)
 
 
 def room(recipe: Recipe, times: int) -> int:
-    """Bytes that a block needs to draw a crop whose sides are ``times`` R."""
+    """Bytes of scratch memory with which a block can draw a crop of sides ``times`` R."""
     side = times * recipe.size
     return _room(recipe.size, *_needs(View((0, 0, side, side), (recipe.size,) * 2, (0, 0), False, (), (), 0), recipe))
 
 
 def _needs(view: View, recipe: Recipe) -> tuple[int, int]:
-    """Taps of the wider of a view's two filters, and the longer side of its crop."""
+    """The taps of the wider of a view's two filters, and the longer side of its crop."""
     (_, _, height, width), (high, wide) = view.box, view.scaled
     ratio = max(1.0, float(np.float32(height)) / high, float(np.float32(width)) / wide)
     return math.ceil((2.0 if recipe.interpolation == "bicubic" else 1.0) * ratio) * 2 + 1, max(height, width)
 
 
 def _room(size: int, taps: int, side: int) -> int:
-    """The sum of what draw.cu's ``draw`` lays out: numbers, a second copy of the view, what lies between two passes."""
+    """Bytes of scratch memory as ``draw`` in draw.cu divides it: numbers, a second copy of the view, the result of the first
+    pass of a resize."""
     return -(-(4 * (4 + 2 * taps) * size + -(-3 * size**2 // 16) * 16 + 3 * size * side) // 256) * 256
 
 
 def _coded(op: Op, recipe: Recipe) -> tuple[int, int, tuple[float, ...]]:
-    """``op`` as a row of ``OP``: kind, whole number, six real ones."""
+    """``op`` as a row of ``OP``: kind, an integer, six floats."""
     name, arguments = op
     short, whole, real = name.removesuffix("Increasing").removesuffix("Original"), 0, (0.0,) * 6
     match short:

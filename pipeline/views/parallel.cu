@@ -1,11 +1,11 @@
-// How the work of draw.cu and digest.cu is shared out: on a GPU among the threads of a block, on a CPU in a loop.
+// Divides the work of draw.cu and digest.cu: on a GPU among the threads of a block, on a CPU by a loop.
 //
-// The three files are one source, compiled twice: by NVRTC for a GPU (--fmad=false: no operation may be fused), and by a
-// C++ compiler for a CPU (-ffp-contract=off), so that the bits can be tested without a GPU. On a CPU one block of one thread
-// does everything, so kernels are written for any number of blocks.
+// The three files are one source. NVRTC compiles it for a GPU (--fmad=false: operations must not be fused), and a C++ compiler for
+// a CPU (-ffp-contract=off), so that the bits can be tested without a GPU. On a CPU one block of one thread does everything, so
+// kernels must work with any number of blocks.
 //
-// A kernel works in phases. In a phase every item is worked on by one thread, writes only its own bytes, and reads only
-// what earlier phases wrote. Sums and histograms are sums of integers, which have no order.
+// A kernel works in phases. In a phase, one thread handles each item; it writes only that item's bytes and reads only what
+// earlier phases wrote. Sums and histograms add integers, so their order does not matter.
 
 #ifdef __CUDACC__
 #define DEVICE __device__ __forceinline__
@@ -44,7 +44,7 @@ template <class F> DEVICE u64 sum(u64& total, int n, F f) {
 }
 DEVICE void count(int* place) { atomicAdd(place, 1); }
 #else
-static i64 stride_of_each = 1;  // items of a phase in another order, as threads would take them
+static i64 stride_of_each = 1;  // tests set it, to handle the items of a phase in another order
 extern "C" void set_stride(i64 stride) { stride_of_each = stride; }
 template <class F> DEVICE void each(int n, F f) {
     i64 a = n, b = stride_of_each;

@@ -1,7 +1,7 @@
-"""Visits on the device: packed bytes leave a slot of the ring, and pixels of views lie in a place on the device.
+"""Visits on the device: packed bytes are copied from a slot of the ring, and drawn into a place on the device.
 
-A visit is copied and drawn on the drawer's own stream, beside what the model does. The slot is free as soon as it is copied,
-the place as soon as the work that was queued before its release is done.
+Both happen on the drawer's own stream, while the model runs. The slot is free when the copy is done. The place is free when
+the work that was queued before its release is done.
 """
 
 from collections import deque
@@ -27,8 +27,8 @@ _SHARE = 0.25  # of the device's memory, for visits; the rest is for models, gra
 
 
 def drawer(recipe: Recipe) -> "Drawer | None":
-    """What draws on this process's device, None where a CPU draws. Raises UsageError where DISTIL_ENGINE asks for a GPU and
-    the device is none."""
+    """The drawer on this process's device, None where the CPU draws. Raises UsageError if DISTIL_ENGINE asks for a GPU and the
+    device is none."""
     where = pick_device()
     if not engine.on_device(where.type):
         return None
@@ -38,7 +38,7 @@ def drawer(recipe: Recipe) -> "Drawer | None":
 
 
 def memory(device: torch.device) -> int:
-    """Bytes of the device for visits."""
+    """Bytes of the device that visits may take."""
     if device.type == "cpu":
         return int(_SHARE * free_memory())
     return int(_SHARE * torch.cuda.get_device_properties(device).total_memory)
@@ -46,8 +46,8 @@ def memory(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A visit in place ``place``, whose pixels and digests are there when ``done`` is reached. ``copied``: the packed bytes
-    are no longer needed."""
+    """A visit that is being drawn into ``place``. ``copied``: the event after which its packed bytes may be overwritten.
+    ``done``: the event after which pixels and digests are there."""
 
     place: int
     pixels: torch.Tensor
@@ -56,7 +56,7 @@ class Arrival:
     done: Any
 
     def digests(self) -> tuple[str, ...]:
-        """Waits for the visit."""
+        """xxh3_64 of each view, 16 hex digits. Waits until they are there."""
         self.done.synchronize()
         return tuple(f"{value:016x}" for value in self.found.numpy().view(np.uint64).tolist())
 
@@ -75,11 +75,12 @@ class Places:
         self.free: deque[tuple[int, Any]] = deque((place, None) for place in range(count))
         self.last: Any = None
         self.views = self.drawn_by_workers = self.large = 0
-        drawer.stream.wait_stream(self.of_device.current_stream(drawer.device))  # which may still use this memory
+        # Work queued on the current stream may still use the memory that torch has just handed out.
+        drawer.stream.wait_stream(self.of_device.current_stream(drawer.device))
 
     def read_from(self, ring: torch.Tensor) -> None:
-        """``ring``: all of its memory, uint8, which is locked for the device; where that is refused, each visit is copied
-        into a piece of locked memory first."""
+        """Page-locks ``ring``, all of the ring's memory, uint8, for copies to the device. If the driver refuses, each visit is
+        first copied into a buffer that is page-locked."""
         self.ring = ring
         try:
             self.drawer.kernels.pin(ring.data_ptr(), ring.numel())
@@ -88,7 +89,7 @@ class Places:
             self.standing = torch.empty(0, dtype=torch.uint8, pin_memory=True)
 
     def bring(self, packed: torch.Tensor, what: "Packed", repeats: int) -> Arrival:
-        """Copies the visit in ``packed``, uint8 on the CPU, and draws it, without a wait. Raises RetryError."""
+        """Queues the copy of ``packed``, uint8 on the CPU, and its drawing; waits for neither. Raises RetryError."""
         place, released = self.free.popleft()
         size, stream = self.drawer.recipe.size, self.drawer.stream
         pixels = self.places[place, : what.views * 3 * size**2].view(repeats, -1, 3, size, size)
@@ -112,11 +113,11 @@ class Places:
         return Arrival(place, pixels, found, copied, self.last)
 
     def release(self, place: int) -> None:
-        """Gives the place back; what is queued on the current stream may still read it."""
+        """Gives the place back. Work that is already queued on the current stream may still read it."""
         self.free.append((place, self._event(self.of_device.current_stream(self.drawer.device))))
 
     def count(self, views: int, what: "Packed | None") -> None:
-        """Counts the views of a visit that has come, for what ``close`` says; None: its worker drew all of them."""
+        """Adds the views of a visit to the counts that ``close`` reports. ``what``: None if a worker drew all of them."""
         self.views += views
         self.drawn_by_workers += views if what is None else what.drawn
         self.large += what.large if what is not None else 0

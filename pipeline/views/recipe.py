@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.runtime.config import Config
 from pipeline.views.policies import parse
 
-VIEWS_VERSION = 1  # raise it with every change that moves a pixel or a decision; tests/golden.json watches
+VIEWS_VERSION = 1  # raise it with every change of a pixel or a decision; tests/golden.json notices such a change
 ARITHMETIC = "pil"  # the arithmetic that defines the pixels: Pillow 13's, whichever engine computes them
 Triple = tuple[float, float, float]
 
@@ -62,11 +62,11 @@ class Mix(Config):
 
 
 class Recipe(Config):
-    """How views are made; the defaults are DeiT's (facebookresearch/deit main.py), except that mixing is off. All that the
-    crop uses is part of a cache's identity: a change labels everything anew."""
+    """How views are made; the defaults are DeiT's (facebookresearch/deit main.py), except that mixing is off. Every key that
+    the chosen crop uses is part of a cache's identity: after a change the teacher labels everything again."""
 
     seed: int = Field(ge=0, lt=2**63)
-    """Seed of all chance in the views; another seed draws other views."""
+    """Seed of all random decisions; another seed gives other views."""
     size: int = Field(ge=8, le=1024)
     """Side of a view in px (R)."""
     crop: Literal["random_resized", "random_padded", "center"] = "random_resized"
@@ -98,8 +98,8 @@ class Recipe(Config):
     mix: Mix = Mix()
     """Mixup and CutMix."""
     shared_pairing: int = Field(default=1, ge=1, le=64)
-    """So many consecutive views have the same mixing partners, each with its own share and box. Where it equals a training's
-    ``repeats``, the views of an image stand in one step, as DeiT's do (3). 1: each view has its own partners."""
+    """Number of consecutive views in which an image keeps its mixing partner; share and box are drawn for each view. If it
+    equals a training's ``repeats``, all views of an image are in one step, as in DeiT (3). 1: each view has its own partner."""
 
     @field_validator("policy")
     @classmethod
@@ -127,17 +127,17 @@ class Recipe(Config):
 
     @property
     def fill(self) -> tuple[int, ...]:
-        """What ops bring in from outside of a view: the mean colour, 0 to 255."""
+        """The colour of pixels that ops move in from outside of a view: the mean, 0 to 255."""
         return tuple(min(255, round(255 * mean)) for mean in self.mean)
 
 
 def of_split(recipe: Recipe, split: str) -> Recipe:
-    """``recipe`` as ``split`` is drawn with: "val" without any chance."""
+    """The recipe with which ``split`` is drawn: for "val" ``evaluation(recipe)``, else ``recipe``."""
     return evaluation(recipe) if split == "val" else recipe
 
 
 def evaluation(recipe: Recipe) -> Recipe:
-    """``recipe`` without any chance: DeiT's evaluation transform at the same size, mean, std and interpolation."""
+    """``recipe`` without randomness: DeiT's evaluation transform at the same size, mean, std and interpolation."""
     return Recipe(
         seed=0,
         size=recipe.size,
@@ -153,7 +153,7 @@ def evaluation(recipe: Recipe) -> Recipe:
 
 
 def in_timms_words(recipe: Recipe) -> dict[str, Any]:
-    """What decides the evaluation views of ``recipe``, in the words of timm's pretrained_cfg."""
+    """The settings of ``evaluation(recipe)`` under the names that timm's pretrained_cfg uses."""
     return {
         "input_size": [3, recipe.size, recipe.size],
         "interpolation": recipe.interpolation,

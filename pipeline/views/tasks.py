@@ -1,6 +1,6 @@
-"""What a loader process does with a visit: it reads and draws, or packs for the device, into its slot of the ring.
+"""What a loader process does with a visit: it reads it, and draws it or packs it for the device, into its slot of the ring.
 
-All that a worker raises becomes one sentence that is sent in the place of the visit.
+If that raises, one sentence is sent in place of the visit.
 """
 
 import ctypes
@@ -33,18 +33,20 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Lookup(Protocol):
-    """What is known of a visit beforehand; picklable. The call is a worker's, the refusal this process's."""
+    """Looks up what is known of a visit beforehand. Workers call it, so it must be picklable; ``refuse`` is called in the process
+    that takes the visits."""
 
     def __call__(self, visit: Visit, block: Block) -> tuple[Targets | None, tuple[str, ...]]:
-        """Its targets, if there are any, and the digests that its views must have, none where they are not compared."""
+        """The visit's targets, or None, and the digests that its views must have; () if they are not compared."""
 
     def refuse(self, drawn: DrawnVisit) -> None:
-        """Raises the refusal of a visit that has other digests."""
+        """Raises the error for a visit whose digests differ."""
 
 
 @dataclass(frozen=True)
 class AlsoOnCpu:
-    """A ``Lookup`` for views that a device draws: one visit in ``every`` is drawn by the worker as well, and compared."""
+    """A ``Lookup`` for visits that a device draws: of one visit in ``every``, chosen by its number, a worker draws the views as
+    well, so that the digests are compared."""
 
     shards: Shards
     recipe: Recipe
@@ -64,14 +66,14 @@ class AlsoOnCpu:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a worker raised, as plain data, which any process can read."""
+    """An error of a worker as plain data, which any process can unpickle."""
 
     kind: type[PipelineError]
     text: str
 
 
 class Visits(Dataset[Any]):
-    """Draws a visit into its slot: (slot, visit, bytes written behind the pixels)."""
+    """Draws or packs a visit into its slot, and gives (slot, visit, number of bytes written behind the pixels)."""
 
     def __init__(self, shards: Shards, recipe: Recipe, ring: Ring, lookup: Lookup | None) -> None:
         self.shards, self.recipe, self.ring, self.lookup = shards, recipe, ring, lookup
@@ -85,7 +87,7 @@ class Visits(Dataset[Any]):
             failure = Failure(_base(type(error)), str(error))
         except MemoryError:
             failure = Failure(RetryError, f"{self._place(visit)}: out of memory; set DISTIL_WORKERS lower")
-        except Exception as error:  # whatever it is: one sentence instead of another process's traceback
+        except Exception as error:  # any error becomes one sentence; a traceback of another process helps nobody
             last = traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__}: {first_line(error)} ({last.filename}:{last.lineno})"
             failure = Failure(RetryError, f"{self._place(visit)}: drawing failed: {what}")
@@ -109,8 +111,8 @@ class Visits(Dataset[Any]):
 
 @dataclass(frozen=True)
 class Content:
-    """A visit without its pixels, as arrays, which are sent faster than tensors. ``expected``: digests that it must have, if
-    any. ``packed``: how it lies in the slot, None where the slot holds its pixels."""
+    """All of a visit but its pixels, as arrays, because they pickle faster than tensors. ``expected``: the digests that it must
+    have, () if they are not compared. ``packed``: the layout of its slot, None if the slot holds pixels."""
 
     plan: tuple[np.ndarray, ...]
     pairs: np.ndarray
@@ -134,16 +136,16 @@ class Content:
 
 
 def _base(kind: type[PipelineError]) -> type[PipelineError]:
-    """The nearest class of runtime.errors, which any process can unpickle."""
+    """The nearest base class that runtime.errors defines, which any process can unpickle."""
     return next(base for base in kind.__mro__ if base.__module__ == PipelineError.__module__)
 
 
 def leave_all_to_the_parent(worker: int) -> None:
-    """Ignores the signals that Slurm sends to the whole process group, so that the parent can save. PDEATHSIG kills the
-    worker when its parent dies, even where it is stopped or waits for a disk."""
+    """Ignores the signals that Slurm sends to the whole process group, so that the parent can save. PDEATHSIG kills the worker
+    when its parent dies, even if the worker is stopped or waits for a disk."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # it died before the line above
+    if parent is not None and not parent.is_alive():  # it died before PDEATHSIG was set
         os._exit(1)
