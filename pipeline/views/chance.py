@@ -50,11 +50,7 @@ class Draws:
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """A double in [low, high) with 53 random bits."""
-        start = self._next
-        if start > _WORDS - 2:
-            return low + (high - low) * ((self._double_word() >> 11) * 2.0**-53)
-        self._next = start + 2
-        return low + (high - low) * ((self._words[start] << 21 | self._words[start + 1] >> 11) * 2.0**-53)
+        return low + (high - low) * ((self._double_word() >> 11) * 2.0**-53)
 
     def below(self, n: int) -> int:
         """A whole number in [0, n), n <= 2**32; the bias of the multiply-shift is below n / 2**64."""
