@@ -211,9 +211,9 @@ def compile_resize() -> None:
     """Compiles the kernel of ``prepare``'s resize, or loads it, before workers start."""
     if engine.kernels():
         from pipeline.base import compiled
-        from pipeline.data.resize import resize_whole
+        from pipeline.data.resize import KNOWN_RESIZED, known_resized
 
-        compiled.compile_ahead(lambda: resize_whole(np.zeros((2, 2, 3), np.uint8), 1, 1))
+        compiled.compile_ahead(known_resized, KNOWN_RESIZED)
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.base.compiled import inlined, kernel
+from pipeline.base.compiled import inlined, kernel, known_picture
 
 _BITS = 22  # 32 - 8 - 2: Pillow's PRECISION_BITS
 _HALF = np.int32(1 << (_BITS - 1))
@@ -244,6 +244,16 @@ def resize_whole(image: np.ndarray, height: int, width: int) -> np.ndarray:
     box = (0, 0, image.shape[0], image.shape[1])
     resize(image, Scaling(box, (height, width), (0, 0, height, width), True, False), out, (0, 0), Room())
     return np.ascontiguousarray(out.transpose(1, 2, 0))
+
+
+KNOWN_RESIZED = (
+    "e4e99e3523503ce0dd3a967db7903efcfc11bff4736c9997c2ac5d6858919617"  # SHA-256 of ``known_resized`` by Pillow 13
+)
+
+
+def known_resized() -> bytes:
+    """The pixels of a small picture, reduced in one direction and enlarged in the other."""
+    return resize_whole(known_picture(41, 23), 17, 90).tobytes()
 
 
 def _needed(n_in: int, n_out: int, count: int, cubic: bool) -> int:

@@ -102,7 +102,7 @@ def _load_kernels() -> _Implementation:
     from pipeline.base import compiled
     from pipeline.views import kernels
 
-    compiled.compile_ahead(kernels.warm_up)
+    compiled.compile_ahead(kernels.known_view, kernels.KNOWN_VIEW)
     return kernels
 
 

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 from PIL import Image
 
+from pipeline.base.compiled import known_picture
 from pipeline.data.resize import Room, Scaling, resize
 from pipeline.views import affine, colour
 from pipeline.views.choose import View
@@ -15,6 +16,11 @@ from pipeline.views.decode import decode as decode  # the door takes ``decode`` 
 from pipeline.views.pillow import RESAMPLE
 from pipeline.views.policies import Op, apply
 from pipeline.views.recipe import Recipe
+
+_KNOWN_RECIPE = Recipe(seed=0, size=40)
+KNOWN_VIEW = (
+    "6750ce0f1745af947a9711ce8eb6630884bb4b37016db32d5b902833c9f2eac4"  # SHA-256 of ``known_view`` by Pillow 13
+)
 
 
 class _Scratch(threading.local):
@@ -104,10 +110,21 @@ def _move(name: str, amount: float, recipe: Recipe, planes: np.ndarray) -> None:
         affine.slide(planes, name == "TranslateXRel", 0.0, amount * recipe.size, fill, cubic, room)
 
 
-def warm_up() -> None:
-    """Draws one small view with every kernel, so that all are compiled or loaded."""
-    recipe = Recipe(seed=0, size=8)
-    names = ("AutoContrast", "Equalize", "Contrast", "Color", "Sharpness", "ShearX", "ShearY", "Rotate")
-    ops = tuple((name, (0.5,)) for name in names)
-    view = View((0, 0, 9, 9), (8, 8), (0, 0), False, ops, (), 0)
-    draw(np.zeros((9, 9, 3), np.uint8), view, recipe, np.empty((3, 8, 8), np.uint8))
+def known_view() -> bytes:
+    """The pixels of a small picture under every kernel, so that all are compiled or loaded: enlarged, reduced, and after each
+    op."""
+    ops: list[Op] = [
+        ("AutoContrast", ()),
+        ("Equalize", ()),
+        ("Contrast", (0.4,)),
+        ("Color", (0.4,)),
+        ("Sharpness", (1.6,)),
+    ]
+    ops += [("Rotate", (17.0,)), ("ShearX", (0.2,)), ("ShearY", (-0.3,)), ("TranslateXRel", (0.1,))]
+    pixels, drawn = known_picture(61, 53), []
+    for scaled in ((120, 90), (40, 35)):
+        for op in ops:
+            view = View((2, 3, 57, 49), scaled, (1, -2), True, (op,), (), 0)
+            drawn.append(np.empty((3, 40, 40), np.uint8))
+            draw(pixels, view, _KNOWN_RECIPE, drawn[-1])
+    return b"".join(planes.tobytes() for planes in drawn)

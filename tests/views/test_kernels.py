@@ -1,5 +1,6 @@
 """Two implementations of a view, the same bits: kernels beside Pillow, decoding, memory, numba's cache."""
 
+import hashlib
 import io
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.base.compiled import known_picture
+from pipeline.data.resize import KNOWN_RESIZED, known_resized
 from pipeline.views import decode as fast
 from pipeline.views import kernels, pillow
 from pipeline.views.chance import Draws
@@ -79,7 +82,7 @@ from pipeline.views import kernels
 from pipeline.views.choose import choose
 from pipeline.views.recipe import Recipe, evaluation
 recipe, out = evaluation(Recipe(seed=0, size=224)), np.empty((3, 224, 224), np.uint8)
-kernels.warm_up()
+kernels.known_view()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for shape in ((1, 8000, 3), (8000, 1, 3)):
     kernels.draw(np.full(shape, 9, np.uint8), choose(recipe, "a", 0, *shape[:2]), recipe, out)
@@ -95,3 +98,13 @@ def test_the_smallest_images_are_their_colour_everywhere() -> None:
     for shape in ((1, 1), (3, 1), (1, 50)):
         one, two = both(np.full((*shape, 3), 200, np.uint8), choose(recipe, "a", 0, *shape), recipe)
         assert np.array_equal(one, two) and (two == 200).all()
+
+
+@pillow_13
+def test_the_known_pixels_are_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    resized = Image.fromarray(known_picture(41, 23)).resize((90, 17), Image.Resampling.BICUBIC)
+    assert np.asarray(resized).tobytes() == known_resized()
+    assert hashlib.sha256(known_resized()).hexdigest() == KNOWN_RESIZED
+    mine = kernels.known_view()
+    monkeypatch.setattr(kernels, "draw", pillow.draw)
+    assert kernels.known_view() == mine and hashlib.sha256(mine).hexdigest() == kernels.KNOWN_VIEW
