@@ -91,8 +91,8 @@ def _classes_in(root: Path, split: str) -> str:
 
 
 def _check_classes(below: str, directories: set[str], found: list[File], imagenet: bool, problems: Problems) -> None:
-    usable = [file.path.removeprefix(below).split("/") for file in found if quarantine_reason(file) is None]
-    empty = directories - {parts[0] for parts in usable if len(parts) > 1}
+    usable = [file.path.removeprefix(below) for file in found if quarantine_reason(file) is None]
+    empty = directories - {path.partition("/")[0] for path in usable if "/" in path}
     for name in sorted(empty) if below != "val/" else ():  # a class without validation images is only said
         problems.usage(f"{below + name!r}: class without images; add some or remove the directory")
     forms: dict[str, str] = {}
@@ -104,9 +104,9 @@ def _check_classes(below: str, directories: set[str], found: list[File], imagene
             problems.usage(
                 f"{below + name!r}: one name in two Unicode forms, {twins}; move all images into one of them"
             )
-    for parts in usable:
-        if len(parts) == 1:
-            problems.usage(f"{below + parts[0]!r}: an image outside any class directory")
+    for path in usable:
+        if "/" not in path:
+            problems.usage(f"{below + path!r}: an image outside any class directory")
     if not directories:
         problems.usage(f"{below or 'the root'} has no class directories")
 
@@ -154,8 +154,7 @@ def read(
     for split, found in images.items():
         entries = splits[split].entries
         for file, path in zip(found, stems[split]):
-            name = path.split("/")[0]
-            stem = path.removesuffix(Path(path).suffix)
+            name, stem = path.partition("/")[0], path.rpartition(".")[0]
             if flat and split == "val":
                 if stem not in labelled:
                     problems.usage(f"{file.path!r}: no label in the label list")
@@ -164,7 +163,7 @@ def read(
             if name not in labels:
                 problems.usage(f"{file.path!r}: {_no_class(name, alike)}")
                 continue
-            where, kind = str(root / file.path), suffix(file.path)
+            where, kind = f"{root}/{file.path}", suffix(file.path)
             entry = Entry(file.path, content_key(stem), labels[name], kind, file.size, where, stamp=file.stamp)
             entries.append(entry)
         entries[:] = _told_apart(entries)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ _HEADER = "#offline-deit index 1"
 HIDDEN = "._@"  # how names of hidden and system directories begin (.git, __MACOSX, _cache, @eaDir)
 _SHOWN = 1000  # problems printed; a wrong root of ImageNet's size would fill the disk with its log
 _KEY_LIMIT = 90  # with its suffix a key must fit the 100 bytes that every tar reader knows
-_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-/")
+_IMAGES = frozenset((*SUFFIXES, *PACKED_SUFFIXES, *UNREAD_SUFFIXES))
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_/-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def content_key(stem: str) -> str:
     is escaped as well (WebDataset drops such members). Long keys end in a hash. Different stems give different keys.
     """
     raw = os.fsencode(stem)
-    key = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)
+    key = _UNSAFE.sub(lambda found: f"%{found[0][0]:02X}".encode(), raw).decode("ascii")
     if key.startswith("__"):
         key = "%5F" + key[1:]
     if len(key) > _KEY_LIMIT:
@@ -124,13 +126,14 @@ def keyed_rank(key: str, seed: int, person: bytes = b"") -> bytes:
 
 def suffix(name: str) -> str:
     """The lower-case last suffix without its dot, jpeg as jpg; "" where there is none."""
-    last = Path(name).suffix.lower().removeprefix(".")
+    stem, _, last = name[name.rfind("/") + 1 :].rpartition(".")
+    last = last.lower() if stem else ""
     return "jpg" if last in ("jpeg", "jpe", "jfif") else last
 
 
 def named_as_image(name: str) -> bool:
     """Whether a file's name says that it is an image, of whatever format. ``._1.jpg`` is macOS's note about an image."""
-    return not name.startswith(".") and suffix(name) in (*SUFFIXES, *PACKED_SUFFIXES, *UNREAD_SUFFIXES)
+    return suffix(name) in _IMAGES and not name.startswith(".")
 
 
 def quarantine_reason(file: File) -> str | None:
@@ -187,7 +190,8 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
     def visit(relative: str) -> Iterator[File]:
         try:
             status = (root / relative).stat()
-            names = sorted(path.name for path in (root / relative).iterdir())
+            with os.scandir(root / relative) as opened:
+                entries = sorted(opened, key=lambda entry: entry.name)
         except OSError as error:
             problems.damage(f"{relative or '.'!r}: unreadable directory: {error.strerror}")
             return
@@ -196,11 +200,13 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
         if first != (relative or "."):
             problems.usage(f"{relative!r}: the same directory as {first!r} (a link, perhaps a loop); remove the link")
             return
-        for name in names:
+        for entry in entries:
+            name = entry.name
             path = f"{relative}/{name}" if relative else name
             # Names that a text file of one name a line can't hold.
-            odd = any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in name)
-            if odd and not named_as_image(name) and (root / path).is_file():
+            plain = name.isascii() and name.isprintable()
+            odd = not plain and any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in name)
+            if odd and not named_as_image(name) and entry.is_file():
                 problems.aside(path)  # such as macOS's "Icon\r"
                 continue
             if odd:
@@ -208,19 +214,20 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
                 continue
             # A directory, an image, or something else.
             try:
-                status = (root / path).stat()
+                status = entry.stat()
             except OSError as error:
                 problems.damage(f"{path!r}: can't be opened: {error.strerror} (a dangling or looping link?)")
                 continue
-            if stat.S_ISDIR(status.st_mode) and name[0] in HIDDEN:
+            folder, regular = stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode)
+            if folder and name[0] in HIDDEN:
                 problems.usage(f"{path!r}: a hidden or system directory would become a class; remove it")
-            elif stat.S_ISDIR(status.st_mode):
+            elif folder:
                 yield from visit(path)
-            elif stat.S_ISREG(status.st_mode) and not named_as_image(name):
+            elif regular and not named_as_image(name):
                 problems.aside(path)
-            elif not stat.S_ISREG(status.st_mode):
+            elif not regular:
                 problems.usage(f"{path!r}: not a regular file (a fifo, socket or device); remove it")
-            elif not os.access(root / path, os.R_OK):
+            elif not status.st_mode & stat.S_IROTH and not os.access(entry, os.R_OK):
                 problems.damage(f"{path!r}: unreadable file: permission denied")
             else:
                 yield File(path, status.st_size, str(status.st_mtime_ns))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -149,7 +150,7 @@ def fill(
     todo = [part for part in parts if part not in done]
     if len(todo) < len(parts):
         say(f"{len(parts) - len(todo)} of {len(parts)} parts are already committed")
-    blocks = {s: [block for block in shards.blocks if block.shard == s] for s in {s for _, s in todo}}
+    blocks = {s: list(of) for s, of in groupby(shards.blocks, lambda block: block.shard)}
     coming: deque[Part] = deque()
 
     def visits() -> Iterator[Visit]:

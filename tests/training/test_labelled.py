@@ -14,10 +14,16 @@ from pipeline.runtime.machine import device
 from pipeline.student import train
 from pipeline.student.inputs import Inputs
 from pipeline.student.losses import smoothed_mixed_target
+from pipeline.training import labelled
 from pipeline.training.batches import Loader
 from pipeline.training.labelled import choose_labelled, with_labels_of
 from pipeline.views.drawn import draw_visit
 from tests.support.world import World, make_world, named, student, training
+
+
+@pytest.fixture(autouse=True)
+def own_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTIL_POOL", str(tmp_path / "pool"))
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +102,20 @@ def test_batches_hold_unknown_labels_and_the_target_leaves_them_out(world: World
 
 def test_without_the_key_nothing_changes(world: World) -> None:
     assert with_labels_of(world.shards, training(world, 1), only=True) is world.shards
+
+
+def test_the_choice_is_kept_in_the_pool_and_made_again_where_that_is_damaged(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = training(world, 3, labelled_per_class=5)
+    first = with_labels_of(world.shards, config, only=False).labelled
+    (kept,) = (tmp_path / "pool" / "labelled").iterdir()
+    content, asked = kept.read_bytes(), []
+    monkeypatch.setattr(labelled, "choose_labelled", lambda *of: asked.append(of) or choose_labelled(*of))
+    assert np.array_equal(with_labels_of(world.shards, config, only=False).labelled, first) and not asked
+    for damage in (content[:-1], content[:9] + bytes([content[9] ^ 1]) + content[10:], b""):
+        kept.write_bytes(damage)
+        assert np.array_equal(with_labels_of(world.shards, config, only=False).labelled, first)
+    assert len(asked) == 3 and kept.read_bytes() == content
+    with_labels_of(world.val, config, only=False)
+    assert len(asked) == 4
