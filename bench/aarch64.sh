@@ -5,7 +5,7 @@
 #   LIMIT=36000 sudo -E sh bench/aarch64.sh FOLDER 20000  hours: a CPU that is emulated is 10 to 30 times as slow
 #
 # It ends after LIMIT seconds, 900 if it is unset, and a step that is cut counts as failed. 2,000 views take about so long on one
-# core; the first run in a folder takes 5 minutes more, to compile the kernels.
+# core. The first run in a folder needs 10 minutes more, because it compiles the kernels, with NEON and with SVE.
 #
 # Compared: decoded pictures and drawn views by both engines, every op, whole levels (bench.proofs.engines); finished views
 # under torch, with NEON and with SVE of 256 bits (bench.proofs.replay); the pixel canary with tests/golden.json; the CUDA source
