@@ -14,6 +14,7 @@ torchrun. Here an epoch shows a third of the images as well, three epochs show e
 process trains as many do.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -100,9 +101,6 @@ class Schedule:
         first = number * self.window
         return tuple(self.visit(lane + self.lanes * (first + i)) for i in range(self.window))
 
-    def window_pairs(self, lane: int, number: int) -> int:
-        return self.repeats * sum(self.blocks[visit.block] // 2 for visit in self._visits(lane, number))
-
     def make_window(self, lane: int, number: int) -> Window:
         """Window ``number`` of ``lane`` with the order of its pairs, keyed by (seed, lane, number)."""
         visits, rows = self._visits(lane, number), []
@@ -132,7 +130,7 @@ def windows(schedule: Schedule, lanes: range, start: int, stop: int) -> Iterator
     """The windows that steps ``start .. stop - 1`` of these lanes need, in the order of need; a lane's first one without the
     pairs of earlier steps."""
     step_pairs = schedule.pairs_per_step
-    place = {lane: _locate(schedule, lane, start * step_pairs) for lane in lanes}
+    place = _places(schedule, lanes, start * step_pairs)
     have = dict.fromkeys(lanes, 0)  # pairs of earlier windows not yet given
     for _ in range(start, stop):
         for lane in lanes:
@@ -145,13 +143,28 @@ def windows(schedule: Schedule, lanes: range, start: int, stop: int) -> Iterator
             have[lane] -= step_pairs
 
 
-def _locate(schedule: Schedule, lane: int, pairs: int) -> tuple[int, int]:
-    """(window, pairs into it) after ``pairs`` pairs of ``lane``: one walk over the visits' sizes, no data is read."""
-    number = 0
-    while pairs >= (size := schedule.window_pairs(lane, number)):
-        pairs -= size
-        number += 1
-    return number, pairs
+def _places(schedule: Schedule, lanes: range, pairs: int) -> dict[int, tuple[int, int]]:
+    """By lane (window, pairs into it) after ``pairs`` of its pairs: one walk over the cycles' sizes, no data is read.
+
+    Visit i of a lane stands at position lane + L i of the stream, so L W positions in a row are one window of each lane.
+    """
+    count, halves = schedule.lanes * schedule.window, np.array(schedule.blocks, np.int64) // 2
+    found: dict[int, tuple[int, int]] = {}
+    given, number, rest = np.zeros(schedule.lanes, np.int64), 0, np.empty(0, np.int64)
+    for cycle in itertools.count():
+        order = _cycle_order(schedule.seed, cycle, len(halves))
+        rest = np.concatenate([rest, schedule.repeats * halves[order]])
+        rounds = len(rest) // count
+        sizes = rest[: rounds * count].reshape(rounds, schedule.window, schedule.lanes).sum(1)
+        ends = given + sizes.cumsum(0)  # (rounds, L): a lane's pairs up to the end of each window
+        for lane in (lane for lane in lanes if lane not in found):
+            window = int(np.searchsorted(ends[:, lane], pairs, side="right"))
+            if window < rounds:
+                found[lane] = number + window, pairs - int(ends[window, lane] - sizes[window, lane])
+        if len(found) == len(lanes):
+            break
+        given, number, rest = given + sizes.sum(0), number + rounds, rest[rounds * count :]
+    return found
 
 
 def period(wanted: int | None, coverage: int, cycles: int, repeats: int) -> int:

@@ -1,5 +1,6 @@
 """The order of training is a function of (seed, step): any world, any resume, every sample r times per cycle."""
 
+import random
 from collections import Counter
 
 import numpy as np
@@ -158,3 +159,27 @@ def test_the_period_is_what_is_asked_for_else_what_the_cache_promises_else_all_d
     assert period(6, 12, 4, 3) == 6
     assert period(None, 15, 4, 3) == 15
     assert period(None, 0, 4, 3) == 12  # no cache: four cycles of three views
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_place_after_some_pairs_is_that_of_a_walk_over_the_windows(seed: int) -> None:
+    """Odd and single blocks, windows that span cycles, more lanes than blocks."""
+    chance = random.Random(seed)
+    lanes = chance.choice([1, 2, 4, 8])
+    made = Schedule(
+        seed=seed,
+        blocks=(*(chance.choice([1, 2, 3, 8, 9, 16]) for _ in range(chance.randint(1, 20))), 16),
+        repeats=chance.choice([1, 3]),
+        period=9,
+        lanes=lanes,
+        window=chance.randint(1, 6),
+        batch=2 * lanes * chance.randint(1, 8),
+    )
+    start = chance.randint(0, 200)
+    for lane in range(lanes):
+        pairs, number = start * made.pairs_per_step, 0
+        while pairs >= (size := len(made.make_window(lane, number).order)):
+            pairs, number = pairs - size, number + 1
+        first = next(windows(made, range(lane, lane + 1), start, start + 1))
+        assert np.array_equal(first.order, made.make_window(lane, number).order[pairs:])
+        assert first.visits == made.make_window(lane, number).visits
