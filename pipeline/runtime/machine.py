@@ -196,6 +196,12 @@ def distributed() -> Iterator[None]:
     except PipelineError as error:
         ranks.refused(error)
         raise
+    except OSError as error:
+        from pipeline.runtime.system_errors import explain  # here, since that module reads this one's pool
+
+        if refusal := explain(error, {}):
+            ranks.refused(refusal)
+        raise
     except RuntimeError as error:
         end = ranks.explain(error)
         if end is None:

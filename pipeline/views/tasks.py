@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from pipeline.data.shards import Block, Shards
 from pipeline.runtime.errors import IntegrityError, PipelineError, RetryError, first_line
+from pipeline.runtime.system_errors import explain
 from pipeline.views.chance import Draws
 from pipeline.views.choose import Targets, Visit
 from pipeline.views.drawn import DrawnVisit, draw_visit, pack_visit
@@ -89,8 +90,9 @@ class Visits(Dataset[Any]):
             failure = Failure(RetryError, f"{self._place(visit)}: out of memory; set DISTIL_WORKERS lower")
         except Exception as error:  # any error becomes one sentence; a traceback of another process helps nobody
             last = traceback.extract_tb(error.__traceback__)[-1]
-            what = f"{type(error).__name__}: {first_line(error)} ({last.filename}:{last.lineno})"
-            failure = Failure(RetryError, f"{self._place(visit)}: drawing failed: {what}")
+            what = f"drawing failed: {type(error).__name__}: {first_line(error)} ({last.filename}:{last.lineno})"
+            refusal = explain(error, {}) or RetryError(what)
+            failure = Failure(type(refusal), f"{self._place(visit)}: {refusal}")
         return slot, visit, self.ring.write(slot, pickle.dumps(failure))
 
     def _place(self, visit: Visit) -> str:

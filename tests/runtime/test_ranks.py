@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +31,10 @@ def stopped() -> None:
 
 def refused() -> None:
     raise IntegrityError("shard 000003.tar: its bytes have changed")
+
+
+def refused_by_the_system() -> None:
+    Path("/dev/null/runs").mkdir()
 
 
 def work(rank: int, port: int, ending: int, end: Callable[[], None], answer: Connection) -> None:
@@ -68,7 +73,7 @@ def ends(ending: int, end: Callable[[], None]) -> dict[int, tuple[int, str]]:
     for process in ranks:
         process.start()
     for rank, (receiver, _) in enumerate(pipes):
-        if rank != ending or end is refused:
+        if rank != ending or end in (refused, refused_by_the_system):
             assert receiver.poll(600), f"rank {rank} hangs"
             found[rank] = receiver.recv()
     for process in ranks:
@@ -93,3 +98,9 @@ def test_a_rank_that_refuses_ends_the_others_with_its_own_refusal(ending: int) -
     assert found[ending] == (3, "error: shard 000003.tar: its bytes have changed\nexit code 3\n")
     code, printed = found[1 - ending]
     assert code == 3 and f"because rank {ending} refused: shard 000003.tar: its bytes have changed" in printed
+
+
+def test_what_the_system_refuses_to_a_rank_is_no_lost_rank_for_the_others() -> None:
+    found = ends(0, refused_by_the_system)
+    assert found[0][0] == found[1][0] == 2
+    assert "because rank 0 refused: /dev/null/runs: Not a directory" in found[1][1]

@@ -1,6 +1,7 @@
 """Loader processes that are killed, stopped, run out of memory or fail in any way end a run with one sentence and 75;
 nobody is left behind, and a signal to the run itself ends its wait for views. Real processes and real signals."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.evaluation.students import student_answers
-from pipeline.runtime.errors import IdentityError, Interrupted, PipelineError, RetryError
+from pipeline.runtime.errors import IdentityError, Interrupted, PipelineError, RetryError, UsageError
 from pipeline.runtime.machine import StopSignal
 from pipeline.student import train
 from pipeline.teacher import fit
@@ -54,6 +55,10 @@ def out_of_memory(*arguments: Any) -> Any:
 
 def failing(*arguments: Any) -> Any:
     raise Odd(os.getpid())
+
+
+def out_of_files(*_: Any) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def refusing(*arguments: Any) -> Any:
@@ -117,6 +122,7 @@ def test_readers_are_opened_and_closed_in_one_process_as_often_as_it_likes(world
             RetryError,
             r"000000.tar, block \d+, views from 0 on: drawing failed: Odd: odd \(.*test_workers.py:\d+\)",
         ),
+        (out_of_files, UsageError, r"views from 0 on: Too many open files: .* raise ulimit -n"),
         (refusing, IdentityError, "^of another kind$"),
         (leaving, RetryError, r"loader process \d+ ended with exit code 0"),
     ],
