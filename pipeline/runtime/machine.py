@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, TypeVar
 from pipeline.runtime.control_groups import ROOT, cpu_quota
 from pipeline.runtime.errors import PipelineError, RetryError, UsageError, first_line
 from pipeline.runtime.ranks import Ranks
+from pipeline.runtime.system_errors import explain
 from pipeline.runtime.text import clipped, whole_number
+from pipeline.runtime.work import POOL
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +113,7 @@ def workers() -> int:
 
 def pool_root() -> Path:
     """Root of the work pool, shared by clones and cluster jobs: DISTIL_POOL, else ``work/pool``."""
-    return home_expanded("DISTIL_POOL", os.environ.get("DISTIL_POOL") or "work/pool")
+    return home_expanded("DISTIL_POOL", os.environ.get("DISTIL_POOL") or POOL)
 
 
 def home_expanded(what: str, path: str | Path) -> Path:
@@ -197,8 +199,6 @@ def distributed() -> Iterator[None]:
         ranks.refused(error)
         raise
     except OSError as error:
-        from pipeline.runtime.system_errors import explain  # here, since that module reads this one's pool
-
         if refusal := explain(error, {}):
             ranks.refused(refusal)
         raise

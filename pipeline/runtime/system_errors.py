@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import IntegrityError, PipelineError, RetryError, UsageError, first_line
-from pipeline.runtime.machine import pool_root
 from pipeline.runtime.text import printable, shortened
+from pipeline.runtime.work import POOL
 
 _MEANING = {
     errno.ELOOP: "; it is a link that leads back to itself",
@@ -72,9 +72,9 @@ def _origin(name: str, options: Mapping[str, object]) -> str:
     paths = {key: str(value) for key, value in options.items() if isinstance(value, Path) and key != _ARGUMENT}
     given = {f"--{key.replace('_', '-')}": value for key, value in paths.items()}
     given |= {variable: os.environ[variable] for variable in _VARIABLES if os.environ.get(variable)}
+    given["DISTIL_POOL"] = os.environ.get("DISTIL_POOL") or POOL
     params, path, lengths = options.get("params"), Path(name).absolute(), dict[str, int]()
     with suppress(PipelineError, OSError, RuntimeError):  # whatever else is wrong is not what this is about
-        given["DISTIL_POOL"] = str(pool_root())
         texts = _texts(read_yaml(params)) if isinstance(params, Path) else ()
         given |= {f"{key} in {params}": value for key, value in texts if "/" in value or value == name}
     for what, value in given.items():

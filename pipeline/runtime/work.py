@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+POOL = "work/pool"  # the work pool, where DISTIL_POOL names none
+
 
 @dataclass(frozen=True)
 class Work:
