@@ -45,9 +45,10 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
     students that learn from its recipe, as plain JSON data. Raises UsageError where there is no such cache.
 
     Times are measured on this machine with ``probe`` samples and new models of the configured kind, not compiled: drawing
-    per core (packing where a GPU draws, whose drawing then counts into the step), bringing a drawn view into a batch, the
-    teacher's forward pass on a block, and each student's training step with its optimiser in the configured precision,
-    without the weights' average. What codecs lose is measured on the teacher's own answers, where ``work`` has its weights.
+    per core (packing where a GPU draws; its drawing is added to the step's time and the teacher's), bringing a drawn view
+    into a batch, the teacher's forward pass on a block, and each student's training step with its optimiser in the configured
+    precision, without the weights' average. What codecs lose is measured on the teacher's own answers, where ``work`` has its
+    weights.
     """
     if not pieces.caches or name not in (None, *pieces.caches):
         there = ", ".join(pieces.caches) or "none"
@@ -66,7 +67,7 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
         teacher = Teacher.load(config, weights, layout.classes, recipe, layout.block, device)
         logits = label_visit(teacher, recipe, drawn).flatten(0, 1).numpy()
     images, forward, model = _teacher_probe(config, layout, recipe, device)
-    teaching = median_seconds(forward, device) / len(images) + drawn_there
+    teaching = median_seconds(forward, device) / len(images)
     # Each student's step; its hours with the targets from the cache and from the live teacher.
     students, memory = dict[str, dict[str, Any]](), ""
     for student, chosen in pieces.students.items():
@@ -82,7 +83,7 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
             students[student] = entry | {"hours_teacher_live": rows * teaching / 3600}
             lanes = lanes_of(0, world_size(), training.lanes)
             memory = memory or str(Loader(schedule, lanes, shards, recipe, device, workers).ring(ENOUGH))
-    cache_hours = views * max(drawn_at, teaching) / 3600
+    cache_hours = views * max(drawn_at, teaching + drawn_there) / 3600
     parts = layout.groups(cache.views) * layout.shards
     return {
         "device": str(device),
@@ -94,7 +95,7 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
             "codecs": codec_costs(layout, views, logits, temperatures(pieces, name)),
             "teacher_forward_passes": views,
             "hours": cache_hours,
-            "bound_by": "drawing" if drawn_at > teaching else "teacher",
+            "bound_by": "drawing" if drawn_at > teaching + drawn_there else "teacher",
         },
         "teacher": {
             "fitted_here": config.fitted_here,
