@@ -25,7 +25,7 @@ def main(path: Path, name: str, work: Path, as_text: bool) -> None:
     from pipeline.student.export import load_student
 
     directory, val = Work(work).student(name), Work(work).split("val")
-    files, student = predict.files_of(path), load_student(directory)
+    (files, aside), student = predict.files_of(path), load_student(directory)
     rule = Shards.open(val).rule if val.is_dir() else STORED  # images are decoded as those that it was trained on
     said = []
     for of in predict.predict(student, directory, files, rule):
@@ -35,7 +35,9 @@ def main(path: Path, name: str, work: Path, as_text: bool) -> None:
             for head, best in of.heads.items():
                 say(f"  {head:<13}" + "  ".join(f"{label} {share:.3f}" for label, share in best))
     if as_text:
-        say(json.dumps(predict.as_json(name, said), indent=1))
+        say(json.dumps(predict.as_json(name, said, aside), indent=1))
+    elif aside:
+        say(f"{path}: {len(files)} images{predict.told(aside)}")
     unusable = [of for of in said if not of.heads]
     if unusable:
         first = f"{unusable[0].path}: {unusable[0].reason}"

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from pipeline.data.label_lists import Lookalikes, difference_of, lookalikes, read_lines, read_pairs
 from pipeline.data.listing import (
-    HIDDEN,
     Entry,
     File,
     Problems,
     Split,
     changed,
     content_key,
+    is_clutter,
     list_files,
     named_as_image,
     quarantine_reason,
@@ -119,7 +119,7 @@ def _no_class(name: str, alike: Lookalikes) -> str:
 def class_names(path: Path) -> set[str]:
     """The class directories in ``path``; none where it can't be read, which ``scan`` reports."""
     try:
-        return {child.name for child in path.iterdir() if child.is_dir() and child.name[0] not in HIDDEN}
+        return {child.name for child in path.iterdir() if child.is_dir() and not is_clutter(child.name)}
     except OSError:
         return set()
 

@@ -27,6 +27,8 @@ UNREAD_SUFFIXES = ("heic", "heif", "avif", "jxl", "jp2", "psd", "svg", "ico", "t
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 1 << 29  # of a file: 50 Mpx of 8 bytes and more
 MAX_SCANS = 200  # of a JPEG: usual are 1 to 20, and each costs a pass over all pixels for some 30 bytes
+# "Corrupt EXIF data", without a file's name, from every process that decodes; packing counts them.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 _MODES = {"1", "L", "P", "RGB", "CMYK"}
 _BITS = 258  # TIFF's BitsPerSample
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -61,12 +63,13 @@ STORED = Rule()
 @dataclass(frozen=True)
 class Prepared:
     """An image as it is packed. ``kind``: its member's suffix, "" for that of the file's name; ``rotated``: its EXIF has a
-    rotation; ``converted``: from BMP, TIFF or GIF to exact PNG."""
+    rotation; ``converted``: from BMP, TIFF or GIF to exact PNG; ``broken``: Pillow warned of its EXIF or other metadata."""
 
     data: bytes
     kind: str
     rotated: bool
     converted: bool
+    broken: bool
 
 
 class Undecodable(Exception):
@@ -92,19 +95,22 @@ def prepare(data: bytes, name: str, rule: Rule = STORED, shorter: int | None = N
 
     Only the bytes of a resized image depend on Pillow's JPEG encoder.
     """
-    image, kind, rotated = _decoded(data, name, rule, (*FORMATS, *PACKED_FORMATS), look=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        image, kind, rotated = _decoded(data, name, rule, (*FORMATS, *PACKED_FORMATS), look=True)
+    broken = any(warning.category is UserWarning for warning in caught)
     converted = kind in PACKED_FORMATS
     if shorter is not None and min(image.size) > shorter:
         scale = shorter / min(image.size)
         size = (max(shorter, round(image.width * scale)), max(shorter, round(image.height * scale)))
         buffer = io.BytesIO()
         _resized(image, size).save(buffer, "JPEG", quality=95, subsampling=0)
-        return Prepared(buffer.getvalue(), "jpg", rotated, False)
+        return Prepared(buffer.getvalue(), "jpg", rotated, False, broken)
     if converted:
         pixels = np.asarray(image)
         grey = (pixels == pixels[..., :1]).all()  # a third of the bytes, and the same pixels when decoded
-        return Prepared(encode_png(pixels[..., 0] if grey else pixels), "png", rotated, True)
-    return Prepared(data, "", rotated, False)
+        return Prepared(encode_png(pixels[..., 0] if grey else pixels), "png", rotated, True, broken)
+    return Prepared(data, "", rotated, False, broken)
 
 
 def _decoded(data: bytes, name: str, rule: Rule, formats: tuple[str, ...], look: bool) -> tuple[Image.Image, str, bool]:
@@ -159,10 +165,8 @@ def _bits(image: Image.Image) -> int:
 def _orientation(image: Image.Image) -> Any:
     """The EXIF orientation that Pillow has not applied (it applies TIFF's own); 1 if there is none or EXIF is damaged."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "Corrupt EXIF data", without a file's name
-            found = image.getexif().get(_ORIENTATION)
-            return found if isinstance(found, int) else 1
+        found = image.getexif().get(_ORIENTATION)
+        return found if isinstance(found, int) else 1
     except Exception:  # whatever Pillow's parser raises; the pixels are whole
         return 1
 

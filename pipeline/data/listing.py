@@ -15,7 +15,7 @@ from pipeline.runtime.progress import say
 from pipeline.runtime.text import few, few_names
 
 _HEADER = "#offline-deit index 1"
-HIDDEN = "._@"  # how names of hidden and system directories begin (.git, __MACOSX, _cache, @eaDir)
+_CLUTTER = ("__MACOSX", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found")
 _SHOWN = 1000  # problems printed; a wrong root of ImageNet's size would fill the disk with its log
 _KEY_LIMIT = 90  # with its suffix a key must fit the 100 bytes that every tar reader knows
 _IMAGES = frozenset((*SUFFIXES, *PACKED_SUFFIXES, *UNREAD_SUFFIXES))
@@ -80,7 +80,7 @@ class Problems:
         self._warnings.append(text)
 
     def aside(self, path: str) -> None:
-        """A file among the images whose name is not an image's."""
+        """A file among the images whose name is not an image's, or a hidden directory."""
         self._aside.append(path)
 
     @property
@@ -165,6 +165,11 @@ def difference_in(status: os.stat_result, size: int, stamp: str) -> str | None:
     return None
 
 
+def is_clutter(name: str) -> bool:
+    """Whether a directory is hidden, or one that systems make beside a user's, and so no class."""
+    return name.startswith(".") or name in _CLUTTER
+
+
 def list_files(root: Path, paths: Iterable[str], problems: Problems) -> list[File]:
     """The files ``paths``, relative to ``root``, as they are now; directories are passed over, unreadable files reported."""
     listed = []
@@ -182,8 +187,8 @@ def list_files(root: Path, paths: Iterable[str], problems: Problems) -> list[Fil
 def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
     """Every image under ``root/below`` ("" is the root itself), sorted by path; links are followed.
 
-    Reports directories that are found twice (loops), hidden or unreadable ones, unreadable files, dangling links, fifos and
-    odd names; leaves files aside whose names are not an image's.
+    Reports directories that are found twice (loops) or are unreadable, unreadable files, dangling links, fifos and odd names;
+    leaves hidden and the systems' own directories aside, and files whose names are not an image's.
     """
     visited: dict[tuple[int, int], str] = {}
 
@@ -219,8 +224,8 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
                 problems.damage(f"{path!r}: can't be opened: {error.strerror} (a dangling or looping link?)")
                 continue
             folder, regular = stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode)
-            if folder and name[0] in HIDDEN:
-                problems.usage(f"{path!r}: a hidden or system directory would become a class; remove it")
+            if folder and is_clutter(name):
+                problems.aside(f"{path}/")
             elif folder:
                 yield from visit(path)
             elif regular and not named_as_image(name):

@@ -168,7 +168,7 @@ def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]]
     """Writes one tar and its index; if an image is unusable, there is no record, but reasons."""
     bad: list[tuple[str, str]] = []
     digests: list[int] = []
-    rotated = 0
+    rotated = broken = 0
     sizes: list[tuple[int, int]] = []  # of converted images, before and after
     with task.tar.open("wb") as file, tars.TarWriter(file, encoder=False, mtime=0) as writer:
         for entry in task.entries:
@@ -182,6 +182,7 @@ def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]]
             else:
                 digests.append(xxhash.xxh3_64_intdigest(original))
                 rotated += image.rotated
+                broken += image.broken
                 if image.converted:
                     sizes.append((len(original), len(image.data)))
                 if not bad:  # else the tar is going to be written again without the bad ones
@@ -191,7 +192,7 @@ def _write_shard(task: _Task) -> tuple[ShardRecord | None, list[tuple[str, str]]
         task.tar.unlink()
         return None, bad, NO_NOTES
     found, packed = (sum(size) for size in zip(*sizes)) if sizes else (0, 0)
-    return _index(task), [], PackNotes(np.array(digests, np.uint64), rotated, len(sizes), found, packed)
+    return _index(task), [], PackNotes(np.array(digests, np.uint64), rotated, len(sizes), found, packed, broken)
 
 
 def read_entry(entry: Entry) -> bytes:

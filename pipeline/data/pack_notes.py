@@ -12,18 +12,19 @@ from pipeline.runtime.progress import say
 @dataclass(frozen=True)
 class PackNotes:
     """Counts over the images of one shard or several. ``digests`` uint64 (n,): xxh3_64 of each image's original bytes;
-    ``found``, ``packed``: bytes of the ``converted`` images before and after."""
+    ``found``, ``packed``: bytes of the ``converted`` images before and after; ``broken``: with damaged metadata."""
 
     digests: np.ndarray
     rotated: int = 0
     converted: int = 0
     found: int = 0
     packed: int = 0
+    broken: int = 0
 
     def __add__(self, other: "PackNotes") -> "PackNotes":
         sums = (self.rotated + other.rotated, self.converted + other.converted)
         sizes = (self.found + other.found, self.packed + other.packed)
-        return PackNotes(np.concatenate([self.digests, other.digests]), *sums, *sizes)
+        return PackNotes(np.concatenate([self.digests, other.digests]), *sums, *sizes, self.broken + other.broken)
 
 
 NO_NOTES = PackNotes(np.empty(0, np.uint64))
@@ -34,6 +35,8 @@ def say_notes(name: str, notes: PackNotes, orientation: str) -> None:
     if notes.converted:
         sizes = f"{notes.found / 1e6:.1f} MB became {notes.packed / 1e6:.1f} MB"
         say(f"{name}: {notes.converted} BMP, TIFF or GIF images are packed as exact PNG: {sizes}")
+    if notes.broken:
+        say(f"{name}: {notes.broken} images have damaged EXIF or other metadata; their pixels are whole")
     if notes.rotated:
         done = "data.orientation: stored leaves their pixels as they are, as DeiT does; upright would turn them"
         if orientation == "upright":

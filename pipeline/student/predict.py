@@ -1,6 +1,10 @@
 """What a trained student says of a person's own images, by the very views that it was evaluated on."""
 
+import os
+import re
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +13,12 @@ import torch
 from torch import Tensor
 
 from pipeline.data.images import MAX_BYTES, Rule, Undecodable, prepare
-from pipeline.data.listing import named_as_image
+from pipeline.data.listing import File, is_clutter, named_as_image, quarantine_reason
 from pipeline.data.shards import Sample
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.progress import progress
+from pipeline.runtime.text import few
 from pipeline.student.export import label_names, recipe_of
 from pipeline.student.model import Student
 from pipeline.views.recipe import Recipe
@@ -31,17 +36,62 @@ class Said:
     reason: str = ""
 
 
-def files_of(path: Path) -> list[Path]:
-    """The images that ``path`` names: the file itself, or those of a folder and of the folders in it, sorted, as their
-    names say. Raises UsageError where there are none."""
+def files_of(path: Path) -> tuple[list[Path], list[Said]]:
+    """The images that ``path`` names, and what is passed over with the reason: the file itself, or what stands in a folder and
+    in the folders in it, sorted, by its name. Raises UsageError where there are no images."""
     if path.is_file():
-        return [path]
-    found = sorted(file for file in path.rglob("*") if named_as_image(file.name) and file.is_file())
+        return [path], []
+    if re.match(r"[a-z][a-z0-9+.-]*:/", str(path), re.IGNORECASE) and not path.exists():
+        raise UsageError(f"{path}: a URL; download the image, and name the file")
+    found, aside = list[Path](), list[Said]()
+    for folder, inner, names in os.walk(path):
+        here = Path(folder)
+        aside += [
+            Said(here / name, {}, "a hidden folder, or a link to one") for name in sorted(inner) if _left(here, name)
+        ]
+        inner[:] = sorted(name for name in inner if not _left(here, name))
+        found += [here / name for name in sorted(names) if named_as_image(name)]
+        aside += [Said(here / name, {}, _not_named(here / name)) for name in sorted(names) if not named_as_image(name)]
     if not found:
         raise UsageError(
             f"{path}: no such image, and no folder with images; expected a file or a folder of JPEG, PNG or WebP"
+            f"{told(aside)}"
         )
-    return found
+    return sorted(found), aside
+
+
+def _left(folder: Path, name: str) -> bool:
+    return is_clutter(name) or (folder / name).is_symlink()
+
+
+def _not_named(path: Path) -> str:
+    if _unfit(path):
+        return _unfit(path)
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(3)
+        kind = {b"\xff\xd8\xff": "jpg", b"\x89PN": "png"}.get(start)
+        if kind is not None:
+            return f"an image without its suffix; rename it to {path.name}.{kind}"
+    return "not named as an image"
+
+
+def _unfit(path: Path) -> str:
+    """Why a file is not read, as far as its name, kind and size tell; "" if nothing does."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return "a link that leads nowhere" if path.is_symlink() else str(error.strerror)
+    if not stat.S_ISREG(status.st_mode):
+        return "a pipe, socket or device"
+    if status.st_size > MAX_BYTES:
+        return f"{status.st_size} bytes, an image file has at most {MAX_BYTES}"
+    return quarantine_reason(File(path.name, status.st_size, "")) or ""
+
+
+def told(aside: list[Said]) -> str:
+    """What was passed over, in one line after a sentence; "" if nothing was."""
+    shown = few([f"{of.path} ({of.reason})" for of in aside], 20)
+    return f"; {len(aside)} passed over: {shown}" if aside else ""
 
 
 def predict(student: Student, directory: Path, files: list[Path], rule: Rule, most: int = 5) -> Iterator[Said]:
@@ -63,8 +113,8 @@ def predict(student: Student, directory: Path, files: list[Path], rule: Rule, mo
 def _view(path: Path, recipe: Recipe, rule: Rule) -> Tensor | str:
     """The finished evaluation view of a file, float32 (3, R, R); else why there is none."""
     try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            return f"{size} bytes, an image file has at most {MAX_BYTES}"
+        if reason := _unfit(path):
+            return reason
         data = prepare(path.read_bytes(), path.name, rule).data
         return evaluation_views([Sample(path.name, 0, data)], recipe, rule)[0]
     except Undecodable as error:
@@ -91,8 +141,8 @@ def _answers(
     return found
 
 
-def as_json(name: str, said: list[Said]) -> dict[str, Any]:
-    """``images`` with their answers by head, and ``unusable`` files with their reasons."""
+def as_json(name: str, said: list[Said], aside: list[Said]) -> dict[str, Any]:
+    """``images`` with their answers by head, and ``unusable`` and ``passed_over`` files with their reasons."""
     return {
         "student": name,
         "images": [
@@ -104,4 +154,5 @@ def as_json(name: str, said: list[Said]) -> dict[str, Any]:
             if of.heads
         ],
         "unusable": [{"path": str(of.path), "reason": of.reason} for of in said if not of.heads],
+        "passed_over": [{"path": str(of.path), "reason": of.reason} for of in aside],
     }

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from tests.support.inputs import (
     tar_samples,
     write_tar,
 )
+
+CUT_EXIF = b"Exif\0\0II*\0\x08\0\0\0\x05\0"  # five tags, and no byte of them
 
 
 def coded(kind: str, image: Image.Image | None = None, **options: object) -> bytes:
@@ -112,6 +116,7 @@ def test_an_image_larger_than_the_limit_says_so_and_the_limit_is_a_number_of_the
         packed(FOLDER.model_copy(update={"max_pixels": 500_000}), folder, folder.parent / "out")
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # pytest undoes the filter of data.images
 def test_a_rotation_in_exif_is_said_and_applied_where_asked_and_is_another_cache(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,12 +125,14 @@ def test_a_rotation_in_exif_is_said_and_applied_where_asked_and_is_another_cache
     for name, kind in (("j.jpg", "JPEG"), ("p.png", "PNG"), ("w.webp", "WEBP")):
         picture(folder / "train" / "ant" / name, kind, seed=5, exif=exif)
     (folder / "train" / "ant" / "broken.jpg").write_bytes(coded("JPEG", exif=b"Exif\0\0junkjunk"))
+    (folder / "train" / "ant" / "cut.jpg").write_bytes(coded("JPEG", exif=CUT_EXIF))
     recipe = Recipe(seed=0, size=12, crop="center")
     sizes, pixels, identities = {}, {}, {}
     for orientation in ("stored", "upright"):
         config = FOLDER.model_copy(update={"orientation": orientation})
         shards = packed(config, folder, folder.parent / orientation)
         said = capsys.readouterr().out
+        assert "train: 1 images have damaged EXIF or other metadata; their pixels are whole" in said
         assert f"train: 3 images carry a rotation in their EXIF; data.orientation: {orientation}" in said
         found = {s.key: decode_image(s.data, s.key, shards.rule) for block in shards.blocks for s in shards.read(block)}
         sizes[orientation] = {key: image.size for key, image in found.items()}
@@ -142,6 +149,17 @@ def test_a_rotation_in_exif_is_said_and_applied_where_asked_and_is_another_cache
     assert np.array_equal(decode_image((folder / "train" / "ant" / "p.png").read_bytes(), "x", rule), upright)
     small = prepare((folder / "train" / "ant" / "j.jpg").read_bytes(), "x", rule, shorter=5)
     assert small.rotated and decode_image(small.data, "x", rule).size == (6, 5)  # turned once, and its EXIF is gone
+
+
+def test_pillow_says_nothing_of_damaged_exif_in_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(coded("JPEG", exif=CUT_EXIF))
+    code = (
+        "import sys; from pipeline.data.images import decode_image; decode_image(open(sys.argv[1], 'rb').read(), 'x')"
+    )
+    run = [sys.executable, "-c", code, str(tmp_path / "cut.jpg")]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stderr == ""
+    with pytest.warns(UserWarning, match="Corrupt EXIF data"):
+        Image.open(tmp_path / "cut.jpg").getexif()
 
 
 def test_every_orientation_is_made_upright_as_pillow_does_it() -> None:

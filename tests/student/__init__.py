@@ -2,5 +2,5 @@
 
 formats: stages/test_pipeline.py
 model: student/test_model.py, student/test_families.py
-predict: stages/test_pipeline.py
+predict: student/test_predict.py, stages/test_pipeline.py
 """
