@@ -93,10 +93,10 @@ def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield from _texts(entry, f"{path}.{key}" if path else str(key))
 
 
-def _shared_memory(folder: Path = _SHARED) -> str:
+def _shared_memory() -> str:
     """Why processes can't share locks; "" where they can."""
     try:
-        there = os.statvfs(folder)
+        there = os.statvfs(_SHARED)
     except OSError as error:
         return error.strerror or "missing"
     if there.f_flag & os.ST_RDONLY:

@@ -136,6 +136,6 @@ def _judge(teacher: NamedTeacher, pairs: Pairs, classes: Sequence[str], what: st
         say(f"warning: {text}")
         return
     raise UsageError(
-        f"{text}; name the data's classes so that they come in the order of the weights, or set class_order: given in "
-        f"teachers.{teacher.name} if the order is right"
+        f"{text}; name the data's classes so that they come in the order of the weights, or in teachers.{teacher.name} give "
+        f"outputs in the order of the data, or set class_order: given if the order is right"
     )

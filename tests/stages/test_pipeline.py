@@ -372,6 +372,11 @@ def test_damaged_scores_answers_of_another_student_and_a_pool_to_audit_are_refus
     content = (work / "eval/photos_plain/val.npz").read_bytes()
     result = replaced(work / "answers/regnety_photos/val.npz", content, report.main, sums=False)
     assert result.exit_code == 4 and "python -m stages.answers --teacher regnety_photos" in result.output
+    exported = (export.main, "--student", "photos_plain", "--to", "hub-folder", "--out", str(work / "card"))
+    result = replaced(work / "eval/photos_plain/metrics.json", b"{}", *exported)
+    assert (
+        result.exit_code == 3 and "metrics.json: damaged, sha256 is" in result.output and not (work / "card").exists()
+    )
     weights = work / "students/photos_plain/model.safetensors"
     for sums, sentence in ((True, "model.safetensors: damaged"), (False, "damaged weights")):
         cut = weights.read_bytes()[:-1000]
