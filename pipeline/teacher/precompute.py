@@ -18,6 +18,7 @@ from pipeline.base.constraints import require_view_range
 from pipeline.base.sums import require_sums
 from pipeline.cache.arrays import PartRows
 from pipeline.cache.fidelity import losses, temperatures_of
+from pipeline.cache.graft import graft
 from pipeline.cache.identity import cache_identity
 from pipeline.cache.layout import Layout, NamedCache, Part, Store, committed, is_committed, layout_of
 from pipeline.cache.pool import commit_part, open_pool
@@ -242,6 +243,7 @@ def label_share(
     if share.whole:
         require_same_cache(work.cache(made.cache.name), pool)
     mine = select(layout, config.views, share.of_rank(rank(), world_size()))
+    graft(pool_root, pool, mine)
     say(f"precompute: {len(mine)} parts on {device_name()}")
     if not committed(pool).issuperset(mine):
         own = answers_canary(teacher, recipe)
