@@ -4,14 +4,15 @@
     python -m bench.proofs.damage --cases 100
 
 It runs with a codec of a byte per class, and with one that packs bits. Published caches and caches in a pool take turns. The
-reader has found a case if reading the whole cache raises IntegrityError at least once and returns nothing wrong.
+reader has found a case if reading the whole cache raises IntegrityError at least once and returns nothing wrong. Then come the
+files that one stage writes and another reads, and the compiled kernels (``damage_files``), in twice as many cases.
 """
 
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import click
 import google_crc32c
 import numpy as np
 
+from bench.proofs import damage_files
 from pipeline.cache.codec import packed_width
 from pipeline.cache.layout import Layout, Part, file_key, record_key
 from pipeline.cache.publish import publish
@@ -340,6 +342,12 @@ def restore(cache: Path, clean: dict[Path, bytes | None]) -> None:
             path.write_bytes(content)
 
 
+def show(title: str, cases: Mapping[str, int]) -> None:
+    print(title)
+    for name, count in cases.items():
+        print(f"  {name.replace('_', ' '):28} {count:5} cases")
+
+
 @click.command(help=__doc__)
 @click.option("--cases", default=100, show_default=True)
 @click.option("--clean-reads", default=10_000, show_default=True)
@@ -349,11 +357,18 @@ def main(cases: int, clean_reads: int, seed: int) -> None:
     for codec in CODECS:
         with tempfile.TemporaryDirectory() as root:
             result = run(Path(root), cases, clean_reads, seed, codec)
-        print(f"codec {codec}")
-        for name, count in result.cases.items():
-            print(f"  {name.replace('_', ' '):28} {count:5} cases")
+        show(f"codec {codec}", result.cases)
         print(f"{sum(result.cases.values())} cases, {result.clean_reads} clean reads")
         faults += [f"{codec}: {fault}" for fault in result.faults]
+    for title, prove in (
+        ("small files", damage_files.small_files),
+        ("compiled kernels", damage_files.compiled_kernels),
+    ):
+        with tempfile.TemporaryDirectory() as root:
+            counts, found = prove(Path(root), 2 * cases, seed)
+        show(title, counts)
+        print(f"{sum(counts.values())} cases")
+        faults += [f"{title}: {fault}" for fault in found]
     print(f"missed, wrong or false: {len(faults)}; {time.perf_counter() - before:.0f} s")
     for fault in faults[:50]:
         print(f"  {fault}")
