@@ -19,13 +19,13 @@ def read_lines(root: Path, file: File, problems: Problems) -> list[tuple[int, st
     """The stripped lines of a text file with their numbers from 1, without empty lines at the end. None, and a problem, if it
     is no text, can't be read, or has changed since the listing."""
     path = root / file.path
+    if reason := changed(root, file):  # before it is read: it is a file, and as large as it was
+        problems.damage(f"{file.path!r}: {reason}")
+        return None
     try:
         content = path.read_bytes()
     except OSError as error:
         problems.damage(f"{file.path!r}: can't be read: {error.strerror}")
-        return None
-    if reason := changed(root, file):
-        problems.damage(f"{file.path!r}: {reason}")
         return None
     text = _decoded(content, file.path, problems)
     if text is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipeline.base.files import parse_json, write_durably
+from pipeline.base.files import parse_json, read_small, write_durably
 from pipeline.base.sums import require_unchanged, summed_directory
 from pipeline.data.test_sets import SetConfig
 from pipeline.evaluation.answers import Answers, write_answers
@@ -72,7 +72,7 @@ def read_scores(path: Path, again: str) -> dict[str, Any]:
     damaged. ``again``: the command that writes it. Raises UsageError where there is no file, IntegrityError for damage."""
     require_unchanged(path)
     try:
-        found: dict[str, Any] = parse_json(path.read_bytes())
+        found: dict[str, Any] = parse_json(read_small(path))
         val = validate(_Scored, found, "scores").sets["val"]
         if val.heads[val.best].model_fields_set != set(_Head.model_fields):
             raise ValueError("scores are missing")

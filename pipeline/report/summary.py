@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.base.files import parse_json
+from pipeline.base.files import parse_json, read_small
 from pipeline.base.sums import require_unchanged
 from pipeline.base.weights import read_state, state_hash
 from pipeline.data.test_sets import VAL
@@ -50,7 +50,7 @@ def read_json(path: Path, again: str) -> Any:
     """Raises UsageError where there is no file, IntegrityError where it is no JSON or has changed."""
     require_unchanged(path)
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(read_small(path))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; write it with: {again}") from None
     except ValueError as error:

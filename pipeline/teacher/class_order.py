@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 
-from pipeline.base.files import parse_json
+from pipeline.base.files import parse_json, read_small
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import from_all_ranks, rank, world_size
@@ -60,13 +60,13 @@ def check_class_order(
 def names_beside(weights: Path) -> object:
     """``label_names`` of timm's ``config.json`` beside a file of weights, or the lines of ``labels.txt``; None without."""
     try:
-        found = parse_json((weights.parent / "config.json").read_bytes())
+        found = parse_json(read_small(weights.parent / "config.json"))
         if isinstance(found, dict) and found.get("label_names") is not None:
             return found["label_names"]
     except (OSError, ValueError):  # none, or of another program
         pass
     try:
-        return (weights.parent / "labels.txt").read_text(encoding="utf-8").splitlines()
+        return read_small(weights.parent / "labels.txt").decode("utf-8").splitlines()
     except (OSError, ValueError):
         return None
 

@@ -114,7 +114,7 @@ def steps_saved(directory: Path) -> list[int]:
 def _read(path: Path, step: int) -> dict[str, Any]:
     file = path / "state.pt"
     try:
-        expected = files.parse_json((path / "checkpoint.json").read_bytes())
+        expected = files.parse_json(files.read_small(path / "checkpoint.json"))
         found = _record(file, step)
     except (OSError, ValueError) as error:  # missing, unreadable, a directory in its place, a looping link, no JSON
         raise IntegrityError(f"{path}: not a whole checkpoint ({error})") from None

@@ -22,7 +22,7 @@ import torch
 
 import pipeline.base.compiled  # noqa: F401  # chooses NUMBA_CACHE_DIR
 from pipeline.base.engine import Unavailable
-from pipeline.base.files import write_durably
+from pipeline.base.files import read_small, sha256_file, write_durably
 from pipeline.runtime.errors import first_line
 from pipeline.runtime.libraries import compiler_missing
 from pipeline.runtime.progress import say
@@ -113,12 +113,16 @@ def _address(of: torch.Tensor | int) -> int:
 
 
 def _kept(kind: str, made_by: str, make: Callable[[], bytes]) -> Path:
-    """The file with the result of ``make`` for these sources; it is made once on this machine."""
+    """The file with the result of ``make`` for these sources; it is made once on this machine, and again where it is damaged:
+    its SHA-256 stands beside it."""
     name = hashlib.sha256(source() + made_by.encode()).hexdigest()[:32]
     path = Path(os.environ["NUMBA_CACHE_DIR"], f"draw-{name}.{kind}")
-    if not path.exists():
-        say(f"compiling {', '.join(of.name for of in SOURCES)}, once on this machine, into {path.parent}")
+    beside = path.with_name(f"{path.name}.sha256")
+    if not (path.is_file() and beside.is_file() and read_small(beside).decode("ascii", "replace") == sha256_file(path)):
+        why = f"anew, since {path.name} is damaged" if beside.exists() else "once on this machine"
+        say(f"compiling {', '.join(of.name for of in SOURCES)}, {why}, into {path.parent}")
         write_durably(path, make())
+        write_durably(beside, sha256_file(path).encode())
     return path
 
 

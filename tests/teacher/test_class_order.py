@@ -1,6 +1,7 @@
 """Weights from elsewhere whose classes stand in another order: refused by names and by answers; weak teachers pass."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.base.weights import write_state
-from pipeline.runtime.errors import UsageError
+from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.teacher import fit
 from pipeline.teacher.class_order import better_order, names_beside, other_names, stratified
 from pipeline.teacher.config import NamedTeacher
@@ -85,6 +86,13 @@ def test_names_are_found_beside_the_weights(tmp_path: Path) -> None:
     assert names_beside(weights) == ["cat", "dog"]
     (tmp_path / "config.json").write_text(json.dumps({"label_names": ["dog", "cat"]}))
     assert names_beside(weights) == ["dog", "cat"]
+
+
+def test_a_pipe_beside_the_weights_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("labels.txt", "config.json"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(IntegrityError, match="expected a file, found a device, pipe or socket"):
+            names_beside(tmp_path / "model.safetensors")
 
 
 # A real teacher

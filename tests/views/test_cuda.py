@@ -1,6 +1,7 @@
 """The GPU's kernels without a GPU: what NVRTC makes of them has no fused operation, and what is missing is a sentence."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,3 +61,21 @@ def test_an_engine_that_needs_a_gpu_is_refused_without_one(monkeypatch: pytest.M
 def test_a_gpu_draws_what_the_cpu_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTIL_ENGINE", "cuda")
     assert places.drawer(Recipe(seed=1, size=96)) is not None
+
+
+def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    made = []
+
+    def make() -> bytes:
+        made.append(1)
+        return b"machine code"
+
+    path = cuda._kept("so", "g++", make)
+    assert cuda._kept("so", "g++", make) == path and len(made) == 1
+    for damaged in (b"", b"machine codf", b"machine code and more"):
+        path.write_bytes(damaged)
+        assert cuda._kept("so", "g++", make).read_bytes() == b"machine code"
+    (tmp_path / f"{path.name}.sha256").unlink()  # as an earlier version left it
+    cuda._kept("so", "g++", make)
+    assert len(made) == 5
