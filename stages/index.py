@@ -15,18 +15,23 @@ from stages import FOLDER, params_option
 @click.command(help=__doc__)
 @params_option
 @click.option("--out", type=FOLDER, default=Path("work/index.tsv"), show_default=True)
+@click.option(
+    "--reorder", is_flag=True, help="Start a new order of the images: all shards are packed and labelled anew."
+)
 @stage
-def main(params: Path, out: Path) -> None:
+def main(params: Path, out: Path, reorder: bool) -> None:
     from pipeline.base.files import whole_directory, write_durably
     from pipeline.cache.adopt import adopt_all
     from pipeline.data import test_sets
-    from pipeline.data.listing import write_listing
+    from pipeline.data.growth import in_kept_order
+    from pipeline.data.index_file import write_listing
     from pipeline.data.sources import DataConfig, find_root, scan
 
     config, tests = load(params, "data", DataConfig), load_each(params, "test_sets", test_sets.SetConfig, optional=True)
     with timed(out, "index"):
-        listed = scan(config, find_root(config.source, os.environ))
-        write_listing(out, config.source, listed)
+        root = find_root(config.source, os.environ)
+        listed, order = in_kept_order(config, root, scan(config, root), None if reorder else out)
+        write_listing(out, config.source, listed, order)
         with whole_directory(out.parent / "listings", ("listed",)) as fresh:
             write_durably(fresh / "listed", b"")
             for name, test in tests.items():

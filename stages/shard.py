@@ -19,15 +19,16 @@ from stages import FOLDER, params_option
 @stage
 def main(params: Path, index: Path, out: Path) -> None:
     from pipeline.base.files import write_durably
-    from pipeline.data.listing import read_listing
+    from pipeline.data.index_file import read_listing, read_order
     from pipeline.data.pack import pack_splits
     from pipeline.data.sources import DataConfig, find_root, read_splits
 
     config = load(params, "data", DataConfig)
     root = find_root(config.source, os.environ)
-    classes, splits = read_splits(config, root, read_listing(index, config.source))
+    listed, order = read_listing(index, config.source), read_order(index, config.source)
+    classes, splits = read_splits(config, root, listed, order)
     with timed(out, "shard"):
-        manifests = pack_splits(config, classes, splits, out, workers() + 1)
+        manifests = pack_splits(config, classes, splits, out, workers() + 1, order is not None)
     for kind in (
         "students",
         "teachers",

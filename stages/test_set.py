@@ -21,7 +21,7 @@ from stages import params_option, work_option
 def main(name: str, params: Path, work: Path) -> None:
     from pipeline.base.files import whole_directory, write_durably
     from pipeline.data import test_sets
-    from pipeline.data.listing import read_listing
+    from pipeline.data.index_file import read_listing
     from pipeline.data.pack import pack_splits
     from pipeline.data.shards import Shards
 

@@ -1,4 +1,4 @@
-"""What a source holds: the listing of its files, its samples before packing, and all problems at once."""
+"""What a source holds: its files, its samples before packing, and all problems at once."""
 
 import hashlib
 import os
@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.base import files
 from pipeline.data.images import PACKED_SUFFIXES, SUFFIXES, UNREAD_SUFFIXES
 from pipeline.runtime.errors import IntegrityError, UsageError
 from pipeline.runtime.progress import say
 from pipeline.runtime.text import few, few_names
 
-_HEADER = "#offline-deit index 1"
 _CLUTTER = ("__MACOSX", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found")
 _SHOWN = 1000  # problems printed; a wrong root of ImageNet's size would fill the disk with its log
 _KEY_LIMIT = 90  # with its suffix a key must fit the 100 bytes that every tar reader knows
@@ -238,35 +236,3 @@ def walk(root: Path, below: str, problems: Problems) -> Iterator[File]:
                 yield File(path, status.st_size, str(status.st_mtime_ns))
 
     yield from visit(below)
-
-
-def write_listing(path: Path, source: str, listed: Iterable[File]) -> None:
-    """Writes ``index.tsv``: path, size, stamp; the last line is the sum of the others."""
-    lines = [f"{_HEADER} {source}", *(f"{file.path}\t{file.size}\t{file.stamp}" for file in listed)]
-    content = ("\n".join(lines) + "\n").encode("utf-8")
-    files.write_durably(path, content + _sum_line(content))
-
-
-def read_listing(path: Path, source: str) -> list[File]:
-    """Reads ``index.tsv``. Raises UsageError if it is missing or of another source, IntegrityError if damaged."""
-    again = "write it with: python -m stages.index"
-    try:
-        content = files.read_small(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{path}: {error.strerror}; {again}") from None
-    start = content.rfind(b"\n", 0, -1) + 1  # of the last line
-    if content[start:] != _sum_line(content[:start]):
-        raise IntegrityError(f"{path}: damaged, cut off or of an older version: its last line is not its sum; {again}")
-    lines = content[:start].decode("utf-8").split("\n")
-    if lines[0] != f"{_HEADER} {source}":
-        raise UsageError(f"{path}: expected the line {_HEADER + ' ' + source!r} first, found {lines[0]!r}; {again}")
-    rows = [line.split("\t") for line in lines[1:-1]]
-    listed = [File(name, int(size), stamp) for name, size, stamp in rows]
-    if not listed:
-        raise IntegrityError(f"{path}: empty; {again}")
-    return listed
-
-
-def _sum_line(content: bytes) -> bytes:
-    """The last line of ``index.tsv``: the SHA-256 of all before it."""
-    return f"#sha256 {hashlib.sha256(content).hexdigest()}\n".encode("ascii")

@@ -40,9 +40,15 @@ class _Task:
 
 
 def pack_splits(
-    config: DataConfig, classes: tuple[str, ...], splits: dict[str, Split], out: Path, workers: int
+    config: DataConfig,
+    classes: tuple[str, ...],
+    splits: dict[str, Split],
+    out: Path,
+    workers: int,
+    ordered: bool = False,
 ) -> dict[str, Manifest]:
-    """Writes ``out/train`` and ``out/val``, whole or not at all; ``out`` is replaced if it holds shards.
+    """Writes ``out/train`` and ``out/val``, whole or not at all; ``out`` is replaced if it holds shards. ``ordered``: training
+    samples come in the order of packing.
 
     Every image is decoded once. Raises IntegrityError, before anything is written, that lists all unusable files, if they are
     more than ``max_quarantined``, and every class that has lost all its images.
@@ -55,7 +61,7 @@ def pack_splits(
     with summed_directory(out, marks, covered="*/manifest.json") as directory:
         for name, split in splits.items():
             quarantined += split.quarantined
-            entries = order(split.entries, config.seed) if name == "train" else split.entries
+            entries = order(split.entries, config.seed) if name == "train" and not ordered else split.entries
             if not entries:
                 problems.usage(f"{name}: no images")
             with progress(f"shard {name}", len(entries), "images") as tick:

@@ -13,8 +13,9 @@ from pydantic import Field, model_validator
 from pipeline.base.constraints import MAX_CLASSES, require_blocks
 from pipeline.data import cifar, digits, folders, webdataset_tars
 from pipeline.data.images import MAX_PIXELS, Rule
+from pipeline.data.index_file import Order
 from pipeline.data.listing import Entry, File, Problems, Split, named_as_image, quarantine_reason
-from pipeline.data.splits import hold_out, note_stray_labels
+from pipeline.data.splits import divide, hold_out, note_stray_labels
 from pipeline.runtime.config import Config
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import home_expanded
@@ -126,8 +127,10 @@ def scan(config: DataConfig, root: Path) -> list[File]:
     return listed
 
 
-def read_splits(config: DataConfig, root: Path, listed: list[File]) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Class names in label order and the samples of ``train`` and ``val`` in natural order, from a listing.
+def read_splits(
+    config: DataConfig, root: Path, listed: list[File], order: Order | None = None
+) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Class names in label order and the samples of ``train`` and ``val`` in the order of a listing, whose head says ``order``.
 
     Raises UsageError or IntegrityError with every problem found: class counts, double keys, tars, labels.
     """
@@ -145,7 +148,11 @@ def read_splits(config: DataConfig, root: Path, listed: list[File]) -> tuple[tup
             classes, splits = webdataset_tars.read(root, listed, problems)
     problems.check(root)
     if config.val_share is not None:
-        splits = hold_out(splits["train"], config.val_share, config.seed)
+        whole = splits["train"]
+        if order is None:
+            splits = hold_out(whole, config.val_share, config.seed)
+        else:  # a sample's split is kept
+            splits = divide(whole, {file.path for file in listed[: order.train]})
     if config.classes is not None and len(classes) != config.classes:
         problems.usage(f"data.classes is {config.classes}, but the source has {len(classes)} classes")
     if len(classes) == 1:

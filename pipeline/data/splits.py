@@ -1,6 +1,7 @@
 """For the samples of every source: hold out a share for validation, check that a model can learn all labels."""
 
 from collections import Counter, defaultdict
+from collections.abc import Container
 
 from pipeline.data.listing import Entry, Problems, Split, keyed_rank
 from pipeline.runtime.text import few_names
@@ -14,13 +15,22 @@ def hold_out(whole: Split, share: float, seed: int) -> dict[str, Split]:
     for entry in whole.entries:
         groups[entry.label].append(entry)
     for group in groups.values():
-        number = min(len(group) - 1, max(1, round(share * len(group))))
-        chosen |= set(
-            sorted((entry.key for entry in group), key=lambda key: keyed_rank(key, seed, b"validation"))[:number]
-        )
+        ranked = sorted((entry.key for entry in group), key=lambda key: keyed_rank(key, seed, b"validation"))
+        chosen |= set(ranked[: held_out(len(group), share)])
     train = [entry for entry in whole.entries if entry.key not in chosen]
     val = [entry for entry in whole.entries if entry.key in chosen]
     return {"train": Split(train, whole.quarantined), "val": Split(val)}
+
+
+def divide(whole: Split, train: Container[str]) -> dict[str, Split]:
+    """The samples whose paths are in ``train``, and as ``val`` the others."""
+    inside, outside = ([of for of in whole.entries if (of.path in train) == there] for there in (True, False))
+    return {"train": Split(inside, whole.quarantined), "val": Split(outside)}
+
+
+def held_out(count: int, share: float) -> int:
+    """How many of a class's ``count`` samples are validation."""
+    return min(count - 1, max(1, round(share * count)))
 
 
 def note_stray_labels(classes: tuple[str, ...], splits: dict[str, Split], problems: Problems) -> None:

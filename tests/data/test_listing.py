@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.listing import File, content_key, read_listing, write_listing
+from pipeline.data.index_file import read_listing, write_listing
+from pipeline.data.listing import File, content_key
 from pipeline.data.pack import pack_splits
 from pipeline.data.sources import read_splits, scan
 from pipeline.runtime.errors import IntegrityError, PipelineError, UsageError
