@@ -18,7 +18,8 @@ import numpy as np
 
 from pipeline.base import compiled, sums
 from pipeline.base.files import canonical_json, write_durably
-from pipeline.data.listing import File, read_listing, write_listing
+from pipeline.data.index_file import read_listing, write_listing
+from pipeline.data.listing import File
 from pipeline.data.shards import Shards
 from pipeline.evaluation.answers import read_answers, write_answers
 from pipeline.evaluation.write_scores import read_scores
