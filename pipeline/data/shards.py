@@ -221,6 +221,7 @@ def _parse_index(content: bytes, record: ShardRecord, classes: int) -> dict[str,
 def _read_range(path: Path, expected: int, start: int, length: int) -> bytes:
     """``length`` bytes from ``start`` of a file of ``expected`` bytes."""
     try:
+        files.require_regular(path)  # a pipe would be waited for
         with path.open("rb") as file:
             found = os.fstat(file.fileno()).st_size
             file.seek(start)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -100,6 +101,19 @@ def test_cut_empty_missing_swapped_and_foreign_tars_are_refused(root: Path) -> N
             read_all(root)
     tars[0].unlink()
     with pytest.raises(IntegrityError, match=r"000000.tar: No such file.*stages.shard"):
+        read_all(root)
+
+
+@pytest.mark.parametrize("pattern", ["*.tar", "index/*"])
+def test_pipes_and_endless_files_are_refused_before_they_are_read(root: Path, pattern: str) -> None:
+    path = sorted(root.glob(pattern))[0]
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(IntegrityError, match="expected a file, found a device, pipe or socket"):
+        read_all(root)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(IntegrityError, match="expected a file, found a device, pipe or socket"):
         read_all(root)
 
 
