@@ -56,7 +56,7 @@ step() {
   echo "== $(($(date +%s) - start)) s: $*"
 }
 step "$here" -m bench.proofs.engines --views "$views" --size 64 --other "$other"
-step "$other" -m bench.proofs.engines --engine cuda-on-cpu --views "$views" --size 32
+step "$other" -m bench.proofs.engines --engine cuda-on-cpu --views "$((views / 2))" --size 32
 step "$here" -m bench.proofs.replay --views "$((views / 4))" --size 32 --other "$other"
 step "$other" -m pytest -p no:cacheprovider -p no:xdist -o addopts=-q tests/views/test_canary.py -k "version or whole_levels"
 step env QEMU_CPU=max,sve-default-vector-length=32 "$here" -m bench.proofs.replay --views "$((views / 10))" --size 64 --other "$other"
