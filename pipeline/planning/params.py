@@ -144,7 +144,7 @@ def _drop_old_model(params: dict[str, Any], name: str, value: str) -> None:
         entry = params[section].get(piece)
         if isinstance(entry, dict) and entry.get("arch") != value:
             gone = {key: entry.pop(key) for key in ("arch_args", "drop_path") if key in entry}
-            if gone:
+            if any(found not in ({}, 0.0) for found in gone.values()):
                 told = ", ".join(f"{key} {found}" for key, found in gone.items())
                 say(f"{section}.{piece}: {value} takes the place of {entry.get('arch')}, whose {told} are dropped")
             if "arch_args" in gone:
