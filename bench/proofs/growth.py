@@ -61,7 +61,7 @@ def write_params(root: Path, shard_size: int, views: int, steps: int) -> None:
     batch = 16
     overrides = [
         "data=folder", "student=photos_plain", f"data.shard_size={shard_size}", "data.block=8", "recipe.size=24",
-        "teacher.arch=test_byobnet", "teacher.fit=null", "teacher.weights=teacher.safetensors",
+        "teacher.arch=test_byobnet", "teacher.fit=null", "teacher.weights=random.safetensors",
         f"cache.views={views}", "cache.group=3", f"training.batch={batch}", "training.lanes=1", f"training.period={views}",
         f"student.arch_args={MODEL}", "student.distillation=soft", "student.cache=photos",
     ]  # fmt: skip
@@ -103,7 +103,7 @@ def prove(root: Path, counts: list[int], shard_size: int, views: int, steps: int
     os.chdir(root)
     os.environ |= {"DATA_ROOT": str(root / "data"), "DISTIL_WORKERS": "0"}
     own = validate(TeacherConfig, {"recipe": "r", "arch": "test_byobnet", "fit": {}}, "teacher")
-    write_state(root / "teacher.safetensors", create_teacher(own, 10, pretrained=False).state_dict())
+    write_state(root / "random.safetensors", create_teacher(own, 10, pretrained=False).state_dict())
     print(head("images", "shards", "parts", "labelled", "equal to a fresh labelling"))
     for count in counts:
         write_digits(root / "data", count)
