@@ -89,6 +89,7 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
         "device": str(device),
         "cache": {
             "parts": parts,
+            "shards": layout.shards,
             "files": parts * (1 + len(layout.arrays)),
             "codec": cache.codec,
             "bytes_estimated": bytes_of(cache.codec, layout.classes, views),
@@ -129,11 +130,11 @@ def describe_cost(found: Mapping[str, Any]) -> str:
         step, main = entry["milliseconds_per_row"], entry["milliseconds_main"]
         lines.append(f"{name}: a row takes {step:.3g} ms in the step and {main:.3g} ms in the main process")
     lines.append("the cache never pays here" if least is None else f"the cache pays from {least} student(s) on")
-    lines += _later(cache["hours"], teacher["fitted_here"])
+    lines += _later(cache["hours"], cache["shards"], teacher["fitted_here"])
     return "\n".join(lines)
 
 
-def _later(hours: float, fitted_here: bool) -> list[str]:
+def _later(hours: float, shards: int, fitted_here: bool) -> list[str]:
     """What later changes cost, which a person wants to know before the first run."""
     anew = f"everything anew ({units.duration(3600 * hours)})"
     fixed = f"later: the teacher is fixed: it stays as it is when images are added; another one labels {anew}"
@@ -143,7 +144,8 @@ def _later(hours: float, fitted_here: bool) -> list[str]:
     )
     return [
         "later: more views cost only the new ones, and more students nothing here",
-        f"later: an image added, changed or removed makes other shards, and so labels {anew}",
+        f"later: images added to a folder label themselves and one shard more, one that is changed or removed its shard "
+        f"({units.duration(3600 * hours / shards)}); those of a source of tars label {anew}",
         fitted if fitted_here else fixed,
     ]
 
