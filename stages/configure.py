@@ -30,7 +30,7 @@ def main(
     from pipeline.planning.advice import advice
     from pipeline.planning.check import check, refused_by_dvc
     from pipeline.planning.keys import write_tables
-    from pipeline.planning.params import compose, write_params, write_weights
+    from pipeline.planning.params import compose, freeze, write_params, write_weights
 
     if keys:
         write_tables(configs / "README.md")
@@ -46,6 +46,7 @@ def main(
         say(f"ok: {', '.join(counts)}, views of {' and '.join(map(str, sizes))} px")
         return
     composed = compose(configs, list(choices))
+    freeze(list(choices), Path("work"))
     pieces = check(composed, os.environ, files=False)
     write_params(composed, params, list(choices))
     for told in advice(pieces):

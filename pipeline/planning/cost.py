@@ -140,7 +140,7 @@ def _later(hours: float, shards: int, fitted_here: bool) -> list[str]:
     fixed = f"later: the teacher is fixed: it stays as it is when images are added; another one labels {anew}"
     fitted = (
         f"later: the teacher is fitted here: an added image or a changed fit makes another teacher, and so labels {anew}; "
-        f"to keep this one, copy its model.safetensors and name the copy as the teacher's weights"
+        f"to keep this one, compose params.yaml with freeze=NAME"
     )
     return [
         "later: more views cost only the new ones, and more students nothing here",

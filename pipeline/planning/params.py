@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.files import sha256_file, whole_directory, write_durably
+from pipeline.base.sums import require_sums
 from pipeline.planning.pieces import Pieces, parse_pieces
 from pipeline.planning.studies import SECTION, compose_study, read_choice
 from pipeline.runtime.config import NONE, is_hub, parse_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.progress import say
+from pipeline.runtime.work import Work
 
-CHOICES = ("study", "scale", "data", *SECTION)
+CHOICES = ("study", "scale", "data", "freeze", *SECTION)
 
 
 def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
@@ -21,7 +23,8 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     Choices: ``study=distillation scale=demo`` (``planning.studies``), or piece by piece: ``data=imagenet``,
     ``student=deit_tiny,deit_small``; the rest comes from ``defaults`` in the data set's file. Overrides, with values in YAML:
     ``trainings.deit.epochs=100`` for one piece, ``training.epochs=100`` for all of a kind. A piece that names no recipe,
-    teacher, cache or training takes the first one that is chosen.
+    teacher, cache or training takes the first one that is chosen. ``freeze=NAME``: the fitted teacher stays as ``freeze`` copies
+    it, while the data grow.
 
     Raises UsageError for an unknown choice, key or value, and for pieces that do not go together.
     """
@@ -39,6 +42,10 @@ def compose(configs: Path, choices: list[str]) -> dict[str, Any]:
     else:
         params = _compose_pieces(configs, named)
     _link(params)
+    for name in _frozen_names(named):
+        if name not in params["teachers"]:
+            raise UsageError(f"freeze={name}: no such teacher; there are {', '.join(params['teachers']) or 'none'}")
+        params["teachers"][name] |= {"weights": str(_frozen(name)), "initial": None, "initial_key": None}
     overrides = [(name, value) for name, value in pairs if name not in CHOICES]
     for name, value in overrides:
         _drop_old_model(params, name, value)
@@ -65,6 +72,26 @@ def _compose_pieces(configs: Path, chosen: Mapping[str, str]) -> dict[str, Any]:
 
 def _listed(value: object) -> list[str]:
     return [str(entry) for entry in value] if isinstance(value, list) else [] if value is None else [str(value)]
+
+
+def _frozen_names(named: Mapping[str, str]) -> list[str]:
+    return named["freeze"].split(",") if "freeze" in named else []
+
+
+def _frozen(name: str) -> Path:
+    return Path("work/frozen") / f"{name}.safetensors"
+
+
+def freeze(choices: list[str], work: Path) -> None:
+    """Copies the weights of each teacher that ``freeze=`` names to where params.yaml says that they are. Raises UsageError where
+    a teacher was not fitted."""
+    for name in _frozen_names(dict(map(_split, choices))):
+        fitted, copy = Work(work).teacher_weights(name), _frozen(name)
+        if not fitted.is_file():
+            raise UsageError(f"freeze={name}: there is no {fitted}; fit it first: dvc repro teacher@{name}")
+        require_sums(fitted)
+        write_durably(copy, fitted.read_bytes())
+        say(f"{copy}: teacher {name} stays this one while the data grow; keep the file, or dvc add it")
 
 
 def _link(params: dict[str, Any]) -> None:

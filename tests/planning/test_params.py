@@ -6,11 +6,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from pipeline.base.sums import summed_directory
 from pipeline.planning.advice import advice
 from pipeline.planning.check import check
 from pipeline.planning.params import compose
 from pipeline.planning.pieces import parse_pieces
-from pipeline.runtime.config import write_yaml
+from pipeline.runtime.config import read_yaml, write_yaml
 from pipeline.runtime.errors import UsageError
 from pipeline.training.schedule import lanes_of
 from stages.configure import main
@@ -194,3 +195,19 @@ def test_another_model_drops_what_the_preset_said_of_the_old_one_and_says_so(
     assert kept["students"]["soft"]["arch_args"] == {"depth": 2}
     same = compose(CONFIGS, ["students.soft.arch=deit_tiny_patch16_224"])
     assert same == compose(CONFIGS, [])
+
+
+def test_a_frozen_teacher_keeps_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = CONFIGS.absolute()
+    monkeypatch.chdir(tmp_path)
+    arguments = ["data=folder", "freeze=regnety_photos", "--configs", str(configs)]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 2 and "fit it first: dvc repro teacher@regnety_photos" in refused.output
+    assert "no such teacher" in CliRunner().invoke(main, ["freeze=x", "--configs", str(configs)]).output
+    fitted = Path("work/teachers/regnety_photos")
+    with summed_directory(fitted, ("model.safetensors",)) as fresh:
+        (fresh / "model.safetensors").write_bytes(b"weights")
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 0, found.output
+    teacher = read_yaml(Path("params.yaml"))["teachers"]["regnety_photos"]
+    assert Path(teacher["weights"]).read_bytes() == b"weights" and teacher["fit"]
