@@ -35,7 +35,7 @@ def main(params: str, student: str, work: str, arch: str, steps: int | None) -> 
     model.eval()
     with torch.inference_mode():
         right = torch.cat([model(images).argmax(1) == labels for images, labels in run.validation()])
-    print(f"top-1 on the validation split: {100 * right.float().mean():.2f} %")
+    print(f"top-1 on the validation split: {100 * float(right.float().mean()):.2f} %")
     return losses
 
 

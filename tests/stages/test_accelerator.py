@@ -8,10 +8,9 @@ CHOSEN = [
     "tests/views/test_finish.py",
     "tests/stages/test_pipeline.py",  # every stage
     "tests/student/test_families.py::test_a_family_trains_resumes_and_is_loaded_by_timm[test_efficientnet]",
-    "tests/student/test_families.py::test_a_family_trains_resumes_and_is_loaded_by_timm[vit_medium_patch16_gap_240]",
 ]
 # Those need no device: refusals before any work, pages, and exports, which are computed on the CPU.
-NOT_CHOSEN = "onnx or refused or is_not or replace or browser or wrong"
+NOT_CHOSEN = "onnx or refused or is_not or replace or browser or wrong or example"
 
 
 def on_the_device(*arguments: str) -> subprocess.CompletedProcess[str]:
