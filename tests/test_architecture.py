@@ -14,6 +14,7 @@ from pipeline.runtime.work import Work
 
 # From top to bottom: a room imports from its own and from those on later lines; rooms of one line are blind to each other.
 ROOMS = (
+    ("cluster",),
     ("report", "planning"),
     ("evaluation",),
     ("student",),

@@ -1,10 +1,12 @@
 """What a person sees while a stage runs."""
 
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,6 +20,14 @@ def say(text: str) -> None:
     """Prints a message, on rank 0 only; control characters in it appear as escapes."""
     if rank() == 0:
         show(text)
+
+
+def note_saved() -> None:
+    """Notes that a part or a checkpoint is on disk, in the file DISTIL_PROGRESS if there is one: a job of ``cluster`` counts
+    its restarts without progress."""
+    if os.environ.get("DISTIL_PROGRESS"):
+        with suppress(OSError):
+            Path(os.environ["DISTIL_PROGRESS"]).touch()
 
 
 _LINES = 6  # of which the speed is the mean

@@ -30,7 +30,7 @@ from pipeline.runtime.errors import Interrupted, RetryError, UsageError
 from pipeline.runtime.machine import GRACE, StopSignal, device_name, rank, world_size
 from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.memory import enough_memory
-from pipeline.runtime.progress import progress, say
+from pipeline.runtime.progress import note_saved, progress, say
 from pipeline.runtime.text import clipped, whole_number
 from pipeline.runtime.work import Work
 from pipeline.teacher.canary import answers_canary
@@ -221,6 +221,7 @@ def _commit(pool: Store, rows: PartRows) -> float:
     """Publishes a part (or finds that another job has); seconds that it took. The writer holds two parts at most."""
     before = time.perf_counter()
     commit_part(pool, rows)
+    note_saved()
     return time.perf_counter() - before
 
 

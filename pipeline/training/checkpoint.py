@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.base import files
 from pipeline.runtime.errors import IntegrityError, first_line
-from pipeline.runtime.progress import say
+from pipeline.runtime.progress import note_saved, say
 from pipeline.runtime.text import clipped, whole_number
 
 _VERSION = 1
@@ -44,6 +44,7 @@ def save(directory: Path, step: int, state: dict[str, Any]) -> Path:
     gone = [number for number in steps if number > step] + sorted(n for n in steps if n <= step)[:-_KEPT]
     for number in gone:
         shutil.rmtree(steps[number])
+    note_saved()
     return target
 
 

@@ -1,0 +1,5 @@
+"""Modules whose tests do not stand in test_<module>.py alone, and where they stand:
+
+script: cluster/test_submit.py, cluster/test_faults.py
+slurm: cluster/test_slurm.py, cluster/test_faults.py
+"""
