@@ -123,7 +123,11 @@ def _stage(name: str, entry: Mapping[str, Any], names: Mapping[str, Any]) -> Sta
 
     try:
         command = entry["cmd"] if isinstance(entry["cmd"], str) else " && ".join(entry["cmd"])
-        lists = {part: tuple(map(filled, entry.get(part, ()))) for part in ("params", "deps", "outs")}
+        # An entry with settings, such as an out that DVC keeps, is a mapping of its path.
+        lists = {
+            part: tuple(filled(of if isinstance(of, str) else next(iter(of))) for of in entry.get(part, ()))
+            for part in ("params", "deps", "outs")
+        }
         return Stage(name, filled(command), **lists)
     except (KeyError, TypeError) as error:
         raise UsageError(f"dvc.yaml: {name}: not a stage of this project ({error})") from None
