@@ -26,29 +26,31 @@ def in_kept_order(
 ) -> tuple[list[File], Order | None]:
     """``listed`` as ``index.tsv`` holds it, and what its head says of the order; ``index``: the last one, None for a new order.
 
-    Raises IntegrityError for a last one that is damaged. None for sources whose files are no samples, and where labels are
-    missing, which ``shard`` says.
+    Raises IntegrityError for a last one that is damaged, and UsageError or IntegrityError where labels are missing: without
+    them the order would be lost. None for sources whose files are no samples.
     """
     if config.source not in _GROWING:
         return listed, None
     named = Order(config.seed, config.val_share, 0)
     files = {file.path: file for file in listed}
-    last, before = _last(index, config.source) if index is not None and index.is_file() else ([], named)
+    last, found = _last(index, config.source) if index is not None and index.is_file() else ([], None)
+    before = found or named
     if before[:2] != named[:2]:
         say(f"{index}: made for another data.seed or data.val_share; the images are packed in a new order")
         last, before = [], named
-    if last and len(last) == len(files) and all(path in files for path in last):
-        return [files[path] for path in last], before
-    train, others = last[: before.train], last[before.train :]
+    # An image that was emptied has lost its place, one that was empty has none yet.
+    if last and len(last) == len(files) and all(_usable(old) == _usable(files.get(old.path)) for old in last):
+        return [files[old.path] for old in last], before
+    train = [old.path for old in last[: before.train]]
     # Labels and keys, which only a change or a new order needs.
     problems = Problems()
     _, splits = folders.read(root, listed, problems, config.source == "imagenet", config.val_share is not None)
     if problems.count:
-        return listed, None
+        problems.check(root)
     entries, packed = splits["train"].entries, {*train}
     fresh = [entry for entry in entries if entry.path not in packed]
     if config.val_share is not None:
-        validation = {*others}
+        validation = {old.path for old in last[before.train :] if _usable(old)}
         held = Counter(entry.label for entry in fresh if entry.path in validation)
         fresh = _to_train(entries, [entry for entry in fresh if entry.path not in validation], held, config)
     kept = _without_holes(train, {entry.path for entry in entries})
@@ -65,11 +67,16 @@ def in_kept_order(
     )
 
 
-def _last(index: Path, source: str) -> tuple[list[str], Order]:
-    """The paths of the last listing and its order; none and one for no data where it has no order."""
+def _usable(file: File | None) -> bool | None:
+    """Whether a file can be a sample; None without one."""
+    return None if file is None else file.size > 0
+
+
+def _last(index: Path, source: str) -> tuple[list[File], Order | None]:
+    """The last listing and its order; none where it has no order, as those of earlier versions."""
     try:
         order = read_order(index, source)
-        return ([file.path for file in read_listing(index, source)], order) if order else ([], Order(-1, None, 0))
+        return (read_listing(index, source), order) if order else ([], None)
     except IntegrityError as error:
         raise IntegrityError(
             f"{error}; the order of the images is in it: restore it (dvc checkout {index}), or start a new one: python -m "

@@ -29,7 +29,14 @@ class Project:
         self.write_params(seed=0)
 
     def write_params(self, seed: int) -> None:
-        data = {"source": "folder", "shard_size": SIZE, "block": 4, "seed": seed, "val_share": self.share}
+        data = {
+            "source": "folder",
+            "shard_size": SIZE,
+            "block": 4,
+            "seed": seed,
+            "val_share": self.share,
+            "max_quarantined": 9,
+        }
         (self.root / "params.yaml").write_text(json.dumps({"data": data}))
 
     def add(self, numbers: range, split: str = "train") -> None:
@@ -122,5 +129,47 @@ def test_a_new_order_another_seed_and_a_damaged_index(project: Project) -> None:
     assert "packed in a new order" in project.repro()
     place.write_text("#offline-deit index 1 folder\n")  # of an earlier version: its shards stood in keyed order
     project.write_params(seed=0)
+    assert "a new order" not in project.repro()
+    again = project.keys()
+    project.repro("--reorder")
+    assert project.keys() == again
+
+
+def test_an_emptied_image_loses_its_place_and_one_that_was_empty_is_new(project: Project) -> None:
     project.repro()
-    assert project.index().exit_code == 0
+    keys, hashes, held = project.keys(), project.split().hashes, len(project.keys("val"))
+    (emptied,) = project.data.rglob(f"{keys[1].rpartition('/')[2]}.jpg")
+    emptied.write_bytes(b"")
+    project.repro()
+    assert project.keys() == [keys[0], keys[-1], *keys[2:-1]]
+    assert project.split().hashes[1:-1] == hashes[1:-1]
+    project.add(range(300, 308))
+    added = [path for path in project.data.rglob("30?.jpg") if path.parent.parent.name != "val"]
+    for path in added:
+        path.write_bytes(b"")
+    project.repro()
+    project.add(range(300, 308))
+    project.repro()
+    assert len(project.keys("val")) == held  # with a share, a quarter of 67 is as many as of 60
+
+
+def test_labels_that_are_missing_are_refused_and_the_order_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGENET_ROOT", str(tmp_path / "data"))
+    monkeypatch.setenv("DISTIL_POOL", str(tmp_path / "pool"))
+    names = [f"train/n0000000{number % 2}/{number}.jpg" for number in range(9)] + ["val/one.jpg", "val/two.jpg"]
+    for name in names:
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(picture(0))
+    labels, place = tmp_path / "data/val_labels.txt", tmp_path / "work/index.tsv"
+    labels.write_text("one.jpg n00000000\ntwo.jpg n00000001\n")
+    (tmp_path / "params.yaml").write_text(json.dumps({"data": {"source": "imagenet"}}))
+    options = ["--params", str(tmp_path / "params.yaml"), "--out", str(place)]
+    assert CliRunner().invoke(index.main, options).exit_code == 0
+    content = place.read_bytes()
+    labels.write_text("one.jpg n00000000\n")
+    (tmp_path / "data/train/n00000000/9.jpg").write_bytes(picture(9))
+    refused = CliRunner().invoke(index.main, options)
+    assert refused.exit_code == 2 and "'val/two.jpg': no label in the label list" in refused.output
+    assert place.read_bytes() == content
