@@ -41,7 +41,11 @@ finish() {
   [ "$state" = RUNNING ] || { tell "exit code $code, and Slurm says ${state:-nothing}: not requeued"; exit "$code"; }
   [ ! -s "$jobs/.$name-$id.restarts" ] || read -r total idle memory <"$jobs/.$name-$id.restarts"
   total=$((total + 1))
-  if [ -e "$DISTIL_PROGRESS" ]; then idle=0; elif [ "$(shown PreemptTime)" = None ]; then idle=$((idle + 1)); fi
+  if [ -e "$DISTIL_PROGRESS" ]; then
+    idle=0
+  else # a job that was preempted has a time there, others None, or no such field where nothing is preempted
+    case $(shown PreemptTime) in '' | None) idle=$((idle + 1)) ;; esac
+  fi
   said 'oom.kill|out of memory' && memory=$((memory + 1))
   echo "$total $idle $memory" >"$jobs/.$name-$id.restarts"
   trap '' TERM # requeue ends this script

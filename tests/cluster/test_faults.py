@@ -116,8 +116,9 @@ PREEMPTIONS: dict[str, tuple[dict[str, object], str, bool]] = {
 DOWN = "node down and back"
 
 
-def down_and_back() -> None:
+def down_and_back(row: Row) -> None:
     two.asked("scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=test")
+    until(lambda: not row.processes(""))  # while its old processes end, the node refuses the job
     two.asked("scontrol", "update", "NodeName=n1", "State=RESUME")
 
 
@@ -140,7 +141,7 @@ def test_each_fault_ends_as_it_should_and_no_part_is_lost(root: Path, capsys: py
     rows[DOWN], wanted[DOWN] = Row(root, "down", sbatch=("--nodelist=n1",)), ("COMPLETED", True)
     until(rows[DOWN].at_work)
     before[DOWN] = rows[DOWN].parts
-    down_and_back()
+    down_and_back(rows[DOWN])
 
     def ended() -> bool:
         hurry()
