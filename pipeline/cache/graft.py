@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache.arrays import PartRows, open_arrays, part_selection
-from pipeline.cache.layout import Part, Store, caches, committed, read_identity, store_of
+from pipeline.cache.layout import Part, Store, caches, committed, is_committed, read_identity, store_of
 from pipeline.cache.pool import commit_part
-from pipeline.cache.records import file_sum, require_file, require_record
-from pipeline.runtime.errors import IntegrityError
+from pipeline.cache.records import REPAIR, file_sum, require_file, require_record
+from pipeline.runtime.errors import IntegrityError, PipelineError
 from pipeline.runtime.progress import progress, say
 
 
@@ -44,12 +44,12 @@ def graft(root: Path, pool: Store, parts: Iterable[Part]) -> int:
 
 def _relative(path: Path, pool: Store) -> Store | None:
     """The cache in ``path`` if it differs from ``pool`` in its shards alone."""
-    if path == pool.path or not (path / "identity.json").exists():
+    if path == pool.path:
         return None
     try:
         found = read_identity(path)
         return store_of(path, found) if _but_shards(found) == _but_shards(pool.identity) else None
-    except (IntegrityError, KeyError, TypeError):  # open_pool says so where it matters
+    except (PipelineError, OSError, KeyError, TypeError):  # open_pool says so where it matters
         return None
 
 
@@ -65,5 +65,7 @@ def _rows(other: Store, old: Part, part: Part) -> PartRows:
         require_file(other.file_path(array, old), expected, file_sum(other.file_path(array, old)))
     arrays = open_arrays(other.path, other.identity, shape, (old[0] + 1) * shape.group, read_only=True)
     hard, *packed = (arrays[name][part_selection(shape, old)] for name in shape.arrays)
+    if not is_committed(other, old):  # zarr reads a file that is gone as fill values
+        raise IntegrityError(f"{other.path}: part {old} was removed while it was read; {REPAIR}")
     shard = other.identity["shards"][old[1]]
     return PartRows(part, hard, packed[0] if packed else None, record.pixels, shard)

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.cache import graft
 from pipeline.cache.layout import CacheConfig, NamedCache, Store
 from pipeline.cache.verify import verify
 from pipeline.data.listing import Split
@@ -77,3 +79,20 @@ def test_other_views_teachers_and_codecs_are_no_relatives_and_damage_is_labelled
     said = capsys.readouterr().out
     assert parts == 2 and f"warning: {path}: expected" in said and "this part is left out" in said
     assert contents(grown) == contents(label(after, tmp_path / "fresh", "u8")[0])
+
+
+def test_a_part_that_goes_while_it_is_read_and_a_broken_cache_are_passed_over(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = (shards_of(world, ranks, tmp_path / str(ranks.stop)) for ranks in (range(128), range(150)))
+    store, _ = label(before, tmp_path / "pool", "none")
+    (tmp_path / "pool/caches/broken/identity.json").mkdir(parents=True)
+    real = graft.open_arrays
+
+    def after_a_removal(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        store.file_path("hard", (0, 0)).unlink()  # by another process, between the look and the read
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(graft, "open_arrays", after_a_removal)
+    assert label(after, tmp_path / "pool", "none")[1] == 2
+    assert "was removed while it was read" in capsys.readouterr().out
