@@ -31,7 +31,7 @@ def graft(root: Path, pool: Store, parts: Iterable[Part]) -> int:
         with progress(f"{path}: parts of equal shards", len(todo), "parts") as tick:
             for part, old in todo:
                 try:
-                    commit_part(pool, _rows(other, old, part))
+                    commit_part(pool, _readable_rows(other, old, part))
                     lacking.discard(part)
                     taken += 1
                 except IntegrityError as error:
@@ -56,6 +56,13 @@ def _relative(path: Path, pool: Store) -> Store | None:
 def _but_shards(identity: Mapping[str, Any]) -> dict[str, Any]:
     layout = {key: value for key, value in identity["layout"].items() if key != "samples"}
     return {key: value for key, value in identity.items() if key != "shards"} | {"layout": layout}
+
+
+def _readable_rows(other: Store, old: Part, part: Part) -> PartRows:
+    try:
+        return _rows(other, old, part)
+    except OSError as error:
+        raise IntegrityError(f"{other.path}: part {old} can't be read: {error.strerror}; {REPAIR}") from None
 
 
 def _rows(other: Store, old: Part, part: Part) -> PartRows:
