@@ -118,7 +118,8 @@ DOWN = "node down and back"
 
 def down_and_back(row: Row) -> None:
     two.asked("scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=test")
-    until(lambda: not row.processes(""))  # while its old processes end, the node refuses the job
+    # while its old steps end, the node refuses the job
+    until(lambda: not two.asked("pgrep", "-f", rf"slurmstepd: \[{row.id}\."))
     two.asked("scontrol", "update", "NodeName=n1", "State=RESUME")
 
 

@@ -1,5 +1,6 @@
 """A two-node Slurm on this machine, from Debian's packages: munge, slurmctld and two slurmd of the caller, in one folder."""
 
+import math
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -122,7 +124,16 @@ def state(job: str) -> str:
 
 
 def hurry() -> None:
-    """Lets jobs that wait for their time start now, as an operator can."""
+    """Lets jobs that wait for their time start in two seconds, as an operator can; within a second of its end a node would refuse
+    the same job, whose credential it has revoked."""
     for job in asked("squeue", "-h", "-t", "PD", "-o", "%i %r").splitlines():
-        if job.endswith(" BeginTime"):
-            asked("scontrol", "update", f"JobId={job.split()[0]}", "StartTime=now")
+        number, _, reason = job.partition(" ")
+        if reason == "BeginTime" and _from_now(shown(number, "EligibleTime")) > 3:
+            asked("scontrol", "update", f"JobId={number}", "StartTime=now+2")
+
+
+def _from_now(when: str) -> float:
+    try:
+        return (datetime.fromisoformat(when) - datetime.now()).total_seconds()
+    except ValueError:  # Unknown
+        return math.inf
