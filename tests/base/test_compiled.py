@@ -51,6 +51,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "code"
 
 
+KEPT: list[Any] = []  # a process keeps its kernels; LLVM stumbles where one is collected and its namesake is loaded
+
+
 def start(source: Path, body: str = "x + 1", known: int = 2) -> int:
     """How many kernels are compiled where a new process would run ``source``, whose one kernel returns ``body``."""
     source.parent.mkdir(exist_ok=True)
@@ -58,6 +61,7 @@ def start(source: Path, body: str = "x + 1", known: int = 2) -> int:
     os.utime(source, (0, 0))  # as in images that are built reproducibly
     made: dict[str, Any] = {}
     exec(compile(source.read_text(), str(source), "exec"), made)
+    KEPT.extend(compiled._made)
     compiled._made.clear()
     compiled._folder_of.cache_clear()
     more = compiled.kernel(made["more"])
