@@ -9,7 +9,7 @@ end_quietly_at_once()
 
 from pathlib import Path  # noqa: E402 - an import takes a while, and Ctrl-C may come meanwhile
 
-import click  # noqa: E402
+import click  # noqa: E402 - as above
 
 FOLDER = click.Path(path_type=Path)
 params_option = click.option("--params", type=FOLDER, default=Path("params.yaml"), show_default=True)

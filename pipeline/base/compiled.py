@@ -86,11 +86,11 @@ def _choose_folder() -> str:
 os.environ["NUMBA_CACHE_DIR"] = _choose_folder()
 
 # numba reads the variable when it is imported, so these can't stand at the top.
-import numba  # noqa: E402
-from numba.core import event  # noqa: E402
-from numba.core.caching import FunctionCache  # noqa: E402
-from numba.core.compiler import CompileResult  # noqa: E402
-from numba.core.serialize import dumps  # noqa: E402
+import numba  # noqa: E402 - after the variable is set
+from numba.core import event  # noqa: E402 - after the variable is set
+from numba.core.caching import FunctionCache  # noqa: E402 - after the variable is set
+from numba.core.compiler import CompileResult  # noqa: E402 - after the variable is set
+from numba.core.serialize import dumps  # noqa: E402 - after the variable is set
 
 numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # where something else has imported numba before
 

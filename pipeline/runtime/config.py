@@ -40,9 +40,8 @@ C = TypeVar("C", bound=Config)
 P = TypeVar("P")
 Scalar = bool | int | float | str
 WeightsKey = Literal["model", "model_ema", "state_dict", "state_dict_ema"]  # of weights in a training checkpoint
-ArchArgs = Mapping[
-    str, Scalar | list[int]
-]  # of a timm model; read-only for the type checker, a plain dict that pickles
+# Of a timm model; read-only for the type checker, a plain dict that pickles.
+ArchArgs = Mapping[str, Scalar | list[int]]
 _HUB = re.compile(r"hf-hub:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w./-]*)?", re.ASCII)
 
 
