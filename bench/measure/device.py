@@ -73,7 +73,7 @@ def drawing(recipe: Recipe, files: list[bytes], rounds: int) -> None:
     per_multiprocessor = made.blocks // 4
 
     def cost(views: list[View]) -> float:
-        sent, what, out = device.sent(made, list(zip(images, views, strict=True)))
+        sent, what, out = device.sent(made, [(image, [view]) for image, view in zip(images, views, strict=True)])
         return per_view(lambda: made.draw(sent, what, out), len(views), rounds)
 
     print(head("drawn", "us per view"))

@@ -19,7 +19,7 @@ from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.text import clipped, printable
 from pipeline.views.choose import Targets, choose
 from pipeline.views.draw import decode, draw
-from pipeline.views.drawn import DrawnVisit, draw_visit
+from pipeline.views.drawn import DrawnVisit, draw_visit, draw_visit_here
 from pipeline.views.finish import FinishPlan, finish
 from pipeline.views.policies import Op, arguments, parse
 from pipeline.views.recipe import Erase, Mix, Recipe, evaluation
@@ -59,7 +59,7 @@ def views(
         require_views(cache, shards, recipe, pick_device(), path)
     if block >= len(shards.blocks):
         raise UsageError(f"--block: expected 0 to {len(shards.blocks) - 1}, found {block}")
-    drawn = draw_visit(shards, recipe, shards.blocks[block], chosen.start, len(chosen))
+    drawn = draw_visit_here(shards, recipe, shards.blocks[block], chosen.start, len(chosen))
     names = [clipped(printable(name), _LONGEST) for name in shards.classes]
     rows: list[list[dict[str, str]]] = [[] for _ in range(min(samples, len(drawn.labels)))]
     for i in range(len(chosen)):

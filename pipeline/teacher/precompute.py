@@ -38,7 +38,7 @@ from pipeline.teacher.config import TeacherConfig
 from pipeline.teacher.label import label_visit, label_visits
 from pipeline.teacher.model import Teacher
 from pipeline.views.choose import Visit
-from pipeline.views.drawn import draw_visit
+from pipeline.views.drawn import draw_visit_here
 from pipeline.views.places import drawer
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import ring_size
@@ -252,7 +252,7 @@ def label_share(
             say(f"warning: {told}")
         note_canaries(pool, [own])
         block = next(block for block in shards.blocks if block.shard == mine[0][1])
-        drawn = draw_visit(shards, recipe, block, layout.views_of(mine[0][0])[0], 1)
+        drawn = draw_visit_here(shards, recipe, block, layout.views_of(mine[0][0])[0], 1)
         say(losses(pool, config, label_visit(teacher, recipe, drawn)[0].numpy(), made.temperatures))
     summary = fill(pool, mine, shards, recipe, teacher, workers, StopSignal())
     say(

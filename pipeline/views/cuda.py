@@ -118,6 +118,8 @@ def _kept(kind: str, made_by: str, make: Callable[[], bytes]) -> Path:
     name = hashlib.sha256(source() + made_by.encode()).hexdigest()[:32]
     path = Path(os.environ["NUMBA_CACHE_DIR"], f"draw-{name}.{kind}")
     beside = path.with_name(f"{path.name}.sha256")
+    for taken in filter(Path.is_dir, (path, beside)):
+        raise Unavailable(f"{taken} is a folder; remove it")
     if not (path.is_file() and beside.is_file() and read_small(beside).decode("ascii", "replace") == sha256_file(path)):
         why = f"anew, since {path.name} is damaged" if beside.exists() else "once on this machine"
         say(f"compiling {', '.join(of.name for of in SOURCES)}, {why}, into {path.parent}")

@@ -4,6 +4,7 @@ Before a drawer is used, it draws the views of the pixel canary. It is refused u
 the same code runs on a CPU, with kernels that a C++ compiler built.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -78,23 +79,25 @@ class Drawer:
         return found
 
 
-def sent(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> tuple[torch.Tensor, Packed, torch.Tensor]:
-    """The arguments of ``draw`` for one view of each image, uint8 (H, W, 3): packed bytes on the device, their layout, and memory
-    for the views, uint8 (V, 3, R, R)."""
-    recipe = drawer.recipe
-    pixels = sum(image.size for image, _ in images) + len(images) * 3 * recipe.size**2
-    ops = sum(len(view.ops) for _, view in images) * packed.OP.itemsize
-    memory = np.empty(pixels + ops + packed.table_bytes(recipe, len(images)), np.uint8)
-    packer = Packer(recipe, memory, len(images))
-    for image, view in images:
-        packer.add(image, [view])
-    what = packer.finish(range(len(images)))
-    out = torch.empty((len(images), 3, recipe.size, recipe.size), dtype=torch.uint8, device=drawer.device)
-    return torch.from_numpy(memory[: what.bytes]).to(drawer.device), what, out
+def sent(
+    drawer: Drawer, images: Sequence[tuple[np.ndarray, Sequence[View]]]
+) -> tuple[torch.Tensor, Packed, torch.Tensor]:
+    """The arguments of ``draw`` for r views of each image, uint8 (H, W, 3): packed bytes on the device, their layout, and memory
+    for the views in the order of ``draw_block``, uint8 (V, 3, R, R)."""
+    recipe, repeats = drawer.recipe, len(images[0][1])
+    count = len(images) * repeats
+    pixels = sum(image.size for image, _ in images) + count * 3 * recipe.size**2
+    ops = sum(len(view.ops) for _, views in images for view in views) * packed.OP.itemsize
+    packer = Packer(recipe, np.empty(pixels + ops + packed.table_bytes(recipe, count), np.uint8), count)
+    for image, views in images:
+        packer.add(image, views)
+    what = packer.finish(packed.by_view(len(images), repeats))
+    out = torch.empty((count, 3, recipe.size, recipe.size), dtype=torch.uint8, device=drawer.device)
+    return torch.from_numpy(packer.memory[: what.bytes]).to(drawer.device), what, out
 
 
-def draw_all(drawer: Drawer, images: list[tuple[np.ndarray, View]]) -> np.ndarray:
-    """Draws one view of each image, uint8 (H, W, 3): uint8 (V, 3, R, R)."""
+def draw_all(drawer: Drawer, images: Sequence[tuple[np.ndarray, Sequence[View]]]) -> np.ndarray:
+    """Draws r views of each image, uint8 (H, W, 3): uint8 (V, 3, R, R), in the order of ``draw_block``."""
     packed_bytes, what, out = sent(drawer, images)
     drawer.draw(packed_bytes, what, out)
     return out.cpu().numpy()
@@ -120,7 +123,7 @@ def _differ(made: Drawer) -> int:
     """The number of canary views (crops and every op) whose digest on the device differs from the CPU's."""
     images = canary.canary_views(made.recipe)
     expected = np.stack([draw.draw(image, view, made.recipe) for image, view in images])
-    found = torch.from_numpy(draw_all(made, images)).to(made.device)
+    found = torch.from_numpy(draw_all(made, [(image, [view]) for image, view in images])).to(made.device)
     digests = made.digests(found).cpu().numpy().view(np.uint64)
     return sum(int(one) != xxhash.xxh3_64_intdigest(of) for one, of in zip(digests, expected))
 

@@ -3,6 +3,7 @@
 The same function serves the teacher stage, the student and the live teacher, inside loader workers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,13 @@ import numpy as np
 import torch
 import xxhash
 
+from pipeline.data.images import STORED, Rule
 from pipeline.data.shards import Block, Sample, Shards
 from pipeline.views.choose import Targets, View
-from pipeline.views.draw import draw_block
+from pipeline.views.draw import decoded, draw_block
 from pipeline.views.finish import FinishPlan, finish_plan
 from pipeline.views.pairs import pair
+from pipeline.views.places import drawer
 from pipeline.views.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -57,6 +60,30 @@ def draw_visit(
     return replace(
         _decided(samples, recipe, block, first_view, chosen), pixels=torch.from_numpy(canvas), digests=digests
     )
+
+
+def draw_here(
+    samples: Sequence[Sample], recipe: Recipe, first_view: int, repeats: int, rule: Rule = STORED
+) -> tuple[list[list[View]], torch.Tensor]:
+    """``draw_block`` for a few views in the process that has the device, which draws them if it draws at all: their decisions,
+    r lists of n, and pixels, uint8 (r, n, 3, R, R), on the CPU. Raises Undecodable."""
+    made = drawer(recipe)
+    if made is None:
+        canvas = np.empty((repeats, len(samples), 3, recipe.size, recipe.size), np.uint8)
+        return draw_block(samples, recipe, first_view, canvas, rule), torch.from_numpy(canvas)
+    from pipeline.views.device import draw_all  # with numba, which need not be there for ``pil``
+
+    images = list(decoded(samples, recipe, first_view, repeats, rule))
+    pixels = torch.from_numpy(draw_all(made, images))
+    return [list(of) for of in zip(*(views for _, views in images))], pixels.unflatten(0, (repeats, len(samples)))
+
+
+def draw_visit_here(shards: Shards, recipe: Recipe, block: Block, first_view: int, repeats: int) -> DrawnVisit:
+    """``draw_visit`` by way of ``draw_here``."""
+    samples = shards.read(block)
+    chosen, pixels = draw_here(samples, recipe, first_view, repeats, shards.rule)
+    digests = tuple(xxhash.xxh3_64_hexdigest(of.numpy()) for of in pixels)
+    return replace(_decided(samples, recipe, block, first_view, chosen), pixels=pixels, digests=digests)
 
 
 def pack_visit(

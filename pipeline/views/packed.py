@@ -152,8 +152,12 @@ def pack_block(
     for image, views in draw.decoded(samples, recipe, first_view, repeats, rule):
         packer.add(image, views)
         chosen.append(views)
-    by_view = [row * repeats + i for i in range(repeats) for row in range(len(samples))]
-    return [list(of) for of in zip(*chosen)], packer.finish(by_view)
+    return [list(of) for of in zip(*chosen)], packer.finish(by_view(len(samples), repeats))
+
+
+def by_view(images: int, repeats: int) -> list[int]:
+    """For each view in the order of ``draw_block``, its number in the order of ``Packer.add``."""
+    return [row * repeats + i for i in range(repeats) for row in range(images)]
 
 
 def block_room(shards: Shards, recipe: Recipe, repeats: int) -> int:

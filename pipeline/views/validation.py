@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from pipeline.base.scores import auc, macro, ranks
@@ -12,7 +11,7 @@ from pipeline.data.images import Rule
 from pipeline.data.shards import Block, Sample, Shards
 from pipeline.runtime.machine import from_all_ranks, rank, sum_over_ranks, world_size
 from pipeline.views.choose import Visit
-from pipeline.views.draw import draw_block
+from pipeline.views.drawn import draw_here
 from pipeline.views.finish import finish, finish_plan
 from pipeline.views.pairs import pair
 from pipeline.views.recipe import Recipe, evaluation
@@ -48,10 +47,9 @@ def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: in
 def evaluation_views(samples: Sequence[Sample], recipe: Recipe, rule: Rule) -> torch.Tensor:
     """The views of these samples that ``validation`` gives, float32 (n, 3, R, R) on the CPU. Raises Undecodable."""
     recipe = evaluation(recipe)
-    pixels = np.empty((1, len(samples), 3, recipe.size, recipe.size), np.uint8)
-    [chosen] = draw_block(samples, recipe, 0, pixels, rule)
+    [chosen], pixels = draw_here(samples, recipe, 0, 1, rule)
     plan = finish_plan(chosen, pair(recipe, samples[0].key, 0, len(samples)), recipe.erase.count)
-    return finish(torch.from_numpy(pixels[0]), plan, recipe)
+    return finish(pixels[0], plan, recipe)
 
 
 def views_of_rows(shards: Shards, rows: Sequence[int], recipe: Recipe) -> torch.Tensor:

@@ -96,5 +96,9 @@ def differing(made: device.Drawer, some: list[tuple[np.ndarray, View]], strides:
     for stride in strides:
         if made.device.type == "cpu":
             made.kernels("set_stride", 1, 1, stride)
-        differ |= (device.draw_all(made, some) != expected).reshape(len(some), -1).any(1)
+        differ |= (
+            (device.draw_all(made, [(pixels, [view]) for pixels, view in some]) != expected)
+            .reshape(len(some), -1)
+            .any(1)
+        )
     return differ

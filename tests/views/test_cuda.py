@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.base import engine
+from pipeline.base.engine import Unavailable
 from pipeline.runtime.errors import UsageError
 from pipeline.views import cuda, places
 from pipeline.views.recipe import Recipe
@@ -79,3 +80,7 @@ def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / f"{path.name}.sha256").unlink()  # as an earlier version left it
     cuda._kept("so", "g++", make)
     assert len(made) == 5
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Unavailable, match="is a folder; remove it"):
+        cuda._kept("so", "g++", make)

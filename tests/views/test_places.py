@@ -23,10 +23,12 @@ from pipeline.student.train import make_schedule
 from pipeline.training.batches import Batch, Loader
 from pipeline.views import places, ring
 from pipeline.views.choose import Visit
-from pipeline.views.drawn import draw_visit
+from pipeline.views.device import Drawer
+from pipeline.views.drawn import draw_visit, draw_visit_here
 from pipeline.views.recipe import Recipe
 from pipeline.views.ring import ring_size
 from pipeline.views.tasks import AlsoOnCpu
+from pipeline.views.validation import views_of_rows
 from pipeline.views.workers import VisitReader, read_visits
 from tests.support.pictures import jpeg, procedural
 from tests.support.world import World, make_world, named, student, training
@@ -55,6 +57,21 @@ def test_a_device_draws_the_visits_that_the_cpu_draws(world: World, workers: int
         expected = draw_visit(world.shards, world.recipe, world.shards.blocks[visit.block], visit.first_view, 3)
         assert drawn.place >= 0 and drawn.digests == expected.digests
         assert torch.equal(drawn.pixels.cpu(), expected.pixels) and torch.equal(drawn.pairs, expected.pairs)
+
+
+def test_a_few_views_in_the_process_with_the_device_have_the_bits_of_the_cpu(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block, asked = world.shards.blocks[-1], []
+    monkeypatch.setattr(Drawer, "draw", lambda *given, draw=Drawer.draw: asked.append(given) or draw(*given))
+    there = draw_visit_here(world.shards, world.recipe, block, 3, 3)
+    finished = views_of_rows(world.shards, [0, 5, 2], world.recipe)
+    assert len(asked) > 2  # both, and the drawers' own tests
+    monkeypatch.setenv("DISTIL_ENGINE", "kernels")
+    here = draw_visit(world.shards, world.recipe, block, 3, 3)
+    assert there.digests == here.digests and torch.equal(there.pixels, here.pixels)
+    assert torch.equal(there.pairs, here.pairs) and torch.equal(there.labels, here.labels)
+    assert torch.equal(finished, views_of_rows(world.shards, [0, 5, 2], world.recipe))
 
 
 def test_visits_are_drawn_ahead_while_there_are_places(world: World) -> None:
