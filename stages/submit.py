@@ -53,7 +53,7 @@ def main(students: tuple[str, ...], dry_run: bool, only_record: bool) -> None:
     made = submit.jobs(submit.Chain.load(root, students), cluster, copy)
     for line in submit.submit(made, cluster, pool, root):
         say(line)
-    say("how it goes: squeue --me" if made else "everything is there: nothing was submitted")
+    say("how it goes: python -m stages.status" if made else "everything is there: nothing was submitted")
 
 
 if __name__ == "__main__":

@@ -77,12 +77,12 @@ class Graph:
             of = self.stages[name]
             read = [dep for dep in of.deps if dep.startswith(("pipeline/", "stages/"))]
             read += [dep for dep in of.deps if any(_touch(dep, out) for out in self.stages[LISTS].outs)]
-            values = {path: self._value(path) for path in of.params}
+            values = {path: self.value(path) for path in of.params}
             needed = [keys[other] for other in self.needs(name) if other in chosen]
             keys[name] = digest([of.command, values, [below(path) for path in read], needed])
         return keys
 
-    def _value(self, path: str) -> Any:
+    def value(self, path: str) -> Any:
         """The entry at a dotted path of params; only the first dot divides, as names may hold none."""
         section, _, name = path.partition(".")
         value = self.params.get(section)

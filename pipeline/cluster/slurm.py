@@ -4,7 +4,7 @@ import getpass
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pipeline.runtime.errors import RetryError, UsageError
 from pipeline.runtime.machine import patience
@@ -46,6 +46,18 @@ def queue() -> dict[str, tuple[str, str]]:
     """The caller's jobs that have not ended, by their comment: (id, state). An array has one id."""
     answer = ask("squeue", "-h", "-u", getpass.getuser(), "-o", "%F|%T|%k")
     return {found[3]: (found[1], found[2]) for found in rows(answer, r"(\d+)\|([A-Z_]+)\|(.*)", "squeue")}
+
+
+def ended(ids: Iterable[str]) -> dict[str, str]:
+    """How jobs ended, by id, as far as Slurm keeps accounts; of an array a task's end that is not COMPLETED, if there is one."""
+    if shutil.which("sacct") is None or not (asked := ",".join(ids)):
+        return {}
+    try:
+        answer = ask("sacct", "-nXP", "-j", asked, "-o", "JobID,State")
+        found = [(of[1], of[2]) for of in rows(answer, r"(\d+)\S*\|([A-Z_]+).*", "sacct")]
+    except (UsageError, RetryError):  # the cluster keeps none
+        return {}
+    return dict(sorted(found, key=lambda of: of[1] != "COMPLETED"))
 
 
 def limits() -> dict[str, float]:
