@@ -128,18 +128,23 @@ def require_cluster(chain: Chain, cluster: ClusterConfig, where: Path) -> None:
             require_world_size(ranks, count, key)
         except Misfit as error:
             problems.append(f"train.nodes x train.gpus: {error}")
+    problems += misfits(cluster)
+    if problems:
+        raise UsageError("\n".join(f"{where}: {problem}" for problem in problems))
+
+
+def misfits(cluster: ClusterConfig) -> Iterator[str]:
+    """Partitions, times and accounts that Slurm does not know, with the key to change. Raises UsageError, RetryError."""
     longest, accounts = slurm.limits(), slurm.accounts()
     for name in ClusterConfig.model_fields:
         kind: JobKind = getattr(cluster, name)
         for partition in kind.partition.split(","):
             if partition not in longest:
-                problems.append(f"{name}.partition: no {partition!r} here; sinfo shows {', '.join(longest)}")
+                yield f"{name}.partition: no {partition!r} here; sinfo shows {', '.join(longest)}"
             elif slurm.seconds(kind.time) > longest[partition]:
-                problems.append(f"{name}.time: {kind.time} is above the limit of partition {partition}; lower it")
+                yield f"{name}.time: {kind.time} is above the limit of partition {partition}; lower it"
         if accounts is not None and kind.account is not None and kind.account not in accounts:
-            problems.append(f"{name}.account: {kind.account!r} is none of yours; sacctmgr shows {', '.join(accounts)}")
-    if problems:
-        raise UsageError("\n".join(f"{where}: {problem}" for problem in problems))
+            yield f"{name}.account: {kind.account!r} is none of yours; sacctmgr shows {', '.join(accounts)}"
 
 
 def prepare(chain: Chain) -> None:
