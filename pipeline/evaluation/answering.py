@@ -14,6 +14,7 @@ from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.machine import from_all_ranks, rank, world_size
 from pipeline.runtime.memory import enough_memory
 from pipeline.runtime.progress import progress
+from pipeline.runtime.watchdog import watched
 from pipeline.views.recipe import Recipe, evaluation
 from pipeline.views.validation import validation
 
@@ -33,7 +34,11 @@ def answers_of(
     """
     parts: dict[int, dict[str, np.ndarray]] = {}
     mine = split.blocks[rank() :: world_size()]
-    with enough_memory(block=split.block_size, workers=workers), progress(name, len(mine), "blocks") as tick:
+    with (
+        enough_memory(block=split.block_size, workers=workers),
+        watched(name),
+        progress(name, len(mine), "blocks") as tick,
+    ):
         for block in validation(split, recipe, pick_device(), workers):
             found = {"digests": np.array([block.digest])}
             for head, scores in answer(block.images).items():

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline.runtime.machine import pool_root, rank
 from pipeline.runtime.text import printable, show
 from pipeline.runtime.units import duration, number
+from pipeline.runtime.watchdog import beat
 
 
 def say(text: str) -> None:
@@ -32,6 +33,7 @@ def note_saved() -> None:
     its restarts without progress."""
     global _saved
     _saved = time.time()
+    beat()
     if os.environ.get("DISTIL_PROGRESS"):
         with suppress(OSError):
             Path(os.environ["DISTIL_PROGRESS"]).touch()
@@ -49,7 +51,7 @@ def progress(title: str, total: int, unit: str, every: float = 10.0, done: int =
     starting, has no time left. Work of less than a second without a note prints no line.
     """
     if rank() != 0:
-        yield lambda n=1, note="": None
+        yield lambda n=1, note="": beat()
         return
     started = last = time.monotonic()
     lines = deque([(started, done)], maxlen=_LINES)
@@ -57,6 +59,7 @@ def progress(title: str, total: int, unit: str, every: float = 10.0, done: int =
 
     def tick(n: int = 1, note: str = "") -> None:
         nonlocal done, last
+        beat()
         done += n
         if bar is not None and task is not None:
             bar.update(task, advance=n, note=printable(note))

@@ -32,6 +32,7 @@ from pipeline.runtime.machine import device as pick_device
 from pipeline.runtime.memory import enough_memory
 from pipeline.runtime.progress import note_saved, progress, say
 from pipeline.runtime.text import clipped, whole_number
+from pipeline.runtime.watchdog import beat, watched
 from pipeline.runtime.work import Work
 from pipeline.teacher.canary import answers_canary
 from pipeline.teacher.config import TeacherConfig
@@ -175,6 +176,7 @@ def fill(
         enough_memory(block=shards.block_size, group=layout.group, workers=workers),
         ThreadPoolExecutor(1) as writer,
         closing(read_visits(shards, recipe, visits(), repeats, workers, also)) as drawn_visits,  # ends if a write fails
+        watched("precompute"),
         progress("precompute", len(todo), "parts") as tick,
         suppress(Interrupted),
     ):
@@ -182,6 +184,7 @@ def fill(
         labelled = _Timed(label_visits(teacher, recipe, read))
         for drawn, logits in labelled:
             # A visit goes into its part, a whole part to the writer.
+            beat()
             if current is None:
                 g, s = coming.popleft()
                 current = PartRows.empty(layout, (g, s), shards.hashes[s])

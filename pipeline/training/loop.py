@@ -28,6 +28,7 @@ from pipeline.runtime.machine import StopSignal, rank, sum_over_ranks, world_siz
 from pipeline.runtime.memory import enough_memory
 from pipeline.runtime.progress import progress, say
 from pipeline.runtime.units import number
+from pipeline.runtime.watchdog import watched
 from pipeline.training import run_libraries
 from pipeline.training.batches import Loader
 from pipeline.training.config import LoopConfig
@@ -100,17 +101,18 @@ def run(title: str, model: nn.Module, task: Task, config: LoopConfig, loader: Lo
     with (
         enough_memory(batch=config.batch, accumulate=config.accumulate, **held),
         loading as stream,
+        watched(title),
         progress(title, steps, "steps", done=start) as tick,
         tensor_float32(config.tf32),
         closing(journal),
     ):
         if start and state.rows and state.rows[-1]["step"] == start:
             add_score(state.rows[-1])
-        watched = journal.watched(stream)
+        batches = journal.watched(stream)
         for step in range(start, steps):
             # The batch; told to stop while it waits, a process that is alone saves what it has.
             try:
-                batch = next(watched)
+                batch = next(batches)
             except Interrupted:
                 if world_size() > 1:  # the others are in this step and can't save another one
                     raise

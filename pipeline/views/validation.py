@@ -10,6 +10,7 @@ from pipeline.base.scores import auc, macro, ranks
 from pipeline.data.images import Rule
 from pipeline.data.shards import Block, Sample, Shards
 from pipeline.runtime.machine import from_all_ranks, rank, sum_over_ranks, world_size
+from pipeline.runtime.watchdog import beat
 from pipeline.views.choose import Visit
 from pipeline.views.drawn import draw_here
 from pipeline.views.finish import finish, finish_plan
@@ -39,6 +40,7 @@ def validation(shards: Shards, recipe: Recipe, device: torch.device, workers: in
     samples = sum(block.samples for block in blocks)
     few = min(workers, samples // _ENOUGH)
     for drawn in read_visits(shards, recipe, mine, 1, few):
+        beat()
         plan = drawn.plan.view(0).to(device)
         images = finish(drawn.pixels[0].to(device), plan, recipe)
         yield ValidationBlock(drawn.block, drawn.digests[0], images, drawn.labels.to(device))

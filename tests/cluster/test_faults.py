@@ -104,6 +104,7 @@ FAULTS: dict[str, tuple[dict[str, object], Callable[[Row], object], str, bool]] 
     "SIGKILL of the batch script": ({}, lambda row: row.kill("slurm_script"), "FAILED", False),
     "time limit, obeyed": ({"time": "0:03:00", "SECONDS_EACH": 12}, lambda row: None, "COMPLETED", True),
     "time limit, not obeyed": ({"time": "0:01:00", "DEAF": 1, "SECONDS_EACH": 15}, lambda row: None, "TIMEOUT", False),
+    "hang": ({"HANG": "hung", "DISTIL_TIMEOUT": 2}, lambda row: None, "COMPLETED", True),
     "exit 1": ({"CODE": 1}, lambda row: None, "FAILED", False),
     "exit 2": ({"CODE": 2}, lambda row: None, "FAILED", False),
     "75 for ever": ({"CODE": 75}, lambda row: None, "FAILED", False),

@@ -1,7 +1,8 @@
 """Stands in for the stages in tests of jobs: their options, pool, stop signals and exit codes, without torch.
 
 PARTS and SECONDS: how many parts, and what one takes. DEAF=1 ignores stop signals. CODE ends with this exit code. FULL names a
-file: while it is there, the disk counts as full. HANG names a file: it is removed, and the process stops for ever.
+file: while it is there, the disk counts as full. HANG names a file: it is made
+after two parts, and the process hangs; where it is there, nothing hangs.
 """
 
 import os
@@ -9,6 +10,9 @@ import signal
 import sys
 import time
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2]))
+from pipeline.runtime.watchdog import beat, watched
 
 stop: list[int] = []
 for number in (signal.SIGTERM, signal.SIGUSR1):
@@ -37,7 +41,13 @@ def main() -> None:
         with (pool / f"{part}").open("x") as file:
             file.write(os.environ["SLURM_JOB_ID"])
         Path(os.environ["DISTIL_PROGRESS"]).touch()
+        beat()
+        hang = Path(os.environ.get("HANG", "/"))
+        if part == 1 and not hang.exists():
+            hang.touch()
+            time.sleep(3600)
     print("done")
 
 
-main()
+with watched("stand-in"):
+    main()
