@@ -6,6 +6,8 @@ id=${id:-$SLURM_JOB_ID} # of an array's task; its SLURM_JOB_ID may be that of th
 log=$jobs/$name-$id.log
 export DISTIL_PROGRESS=$jobs/.$name-$id.progress SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+getent hosts "$MASTER_ADDR" >/dev/null || # Slurm's name of a node need not be one that the network knows
+  MASTER_ADDR=$(scontrol -o show node "$MASTER_ADDR" | tr ' ' '\n' | sed -n 's/^NodeAddr=//p')
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000)) LOCAL_WORLD_SIZE=$SLURM_NTASKS_PER_NODE
 trap : TERM USR1 # the stage saves and ends; then this script goes on
 rm -f "$DISTIL_PROGRESS"
@@ -15,8 +17,9 @@ tell() { echo "job $id: $*" >&2; }
 shown() { scontrol -o show job "$id" 2>/dev/null | tr ' ' '\n' | sed -n "s/^$1=//p" | head -n 1; }
 said() { tail -c "+$((start + 1))" "$log" | grep -qiE "$1"; } # in this start's log
 
-run() { # ranks by srun, whose signals and exit codes are a rank's own; when one is lost, the others end by themselves
-  srun --unbuffered --kill-on-bad-exit=0 bash -c \
+run() { # ranks by srun, whose signals and exit codes are a rank's own; when one is lost, the others end by themselves, and
+  # what hangs then is killed
+  srun --unbuffered --kill-on-bad-exit=0 --wait="${DISTIL_TIMEOUT:-600}" bash -c \
     'export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID; exec "$@"' - "$@"
 }
 

@@ -34,6 +34,7 @@ SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
+GresTypes=gpu
 KillWait=5
 MinJobAge=3600
 StateSaveLocation={root}/state
@@ -42,8 +43,8 @@ SlurmctldPidFile={root}/slurmctld.pid
 SlurmdPidFile={root}/slurmd-%n.pid
 SlurmctldLogFile={root}/slurmctld.log
 SlurmdLogFile={root}/slurmd-%n.log
-NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=32 RealMemory=64000
-NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=32 RealMemory=64000
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=32 RealMemory=64000 Gres=gpu:2
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=32 RealMemory=64000 Gres=gpu:2
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=600 PriorityTier=2 PreemptMode=OFF
 PartitionName=grace Nodes=n1 MaxTime=60 PriorityTier=1 GraceTime=20 PreemptMode=REQUEUE
 PartitionName=nograce Nodes=n1 MaxTime=60 PriorityTier=1 GraceTime=0 PreemptMode=REQUEUE
@@ -75,6 +76,9 @@ def cluster(root: Path) -> Iterator[None]:
     (root / "munge.key").chmod(0o400)
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
     (root / "slurm.conf").write_text(_CONF.format(root=root, user=user, ports=_free_ports(3)))
+    for name in ("gpu0", "gpu1"):
+        (root / name).touch()
+    (root / "gres.conf").write_text(f"NodeName=n[1-2] Name=gpu File={root}/gpu[0-1]\n")
     before = dict(os.environ)
     os.environ |= {"SLURM_CONF": str(root / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
     kept = [f"--{name}={root}/munge.{name}" for name in ("socket",)] + [f"--key-file={root}/munge.key"]
