@@ -16,4 +16,4 @@ params_option = click.option("--params", type=FOLDER, default=Path("params.yaml"
 work_option = click.option(
     "--work", type=FOLDER, default=Path("work"), show_default=True, help="Where all stages read and write."
 )
-shards_option = click.option("--shards", type=FOLDER, help="Default: shards in --work; a local copy reads faster.")
+shards_option = click.option("--shards", help="Default: shards in --work; another folder, or s3://bucket/prefix.")

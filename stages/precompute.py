@@ -26,12 +26,13 @@ from stages import params_option, shards_option, work_option
 @click.option("--only-views", help="first:end, whole view groups, e.g. 0:60; the pool is filled only.")
 @click.option("--new-cache", is_flag=True, help="Start a cache beside one that only this machine's pixels tell apart.")
 @stage
-def main(name: str, params: Path, work: Path, shards: Path | None, share: str, only_shards: str | None,
+def main(name: str, params: Path, work: Path, shards: str | None, share: str, only_shards: str | None,
          only_views: str | None, new_cache: bool) -> None:  # fmt: skip
     from pipeline.cache.publish import publish
+    from pipeline.data.object_store import local_shards
     from pipeline.teacher.precompute import LabelledCache, Share, label_share
 
-    made, place = LabelledCache.load(params, name), Work(work, shards)
+    made, place = LabelledCache.load(params, name), Work(work, local_shards(shards))
     mine = Share.parse(share, only_shards, only_views)
     out = place.cache(name) if mine.whole else None
     with timed(out, f"precompute:{name}"):

@@ -17,12 +17,13 @@ from stages import params_option, shards_option, work_option
 @work_option
 @shards_option
 @stage
-def main(name: str, params: Path, work: Path, shards: Path | None) -> None:
+def main(name: str, params: Path, work: Path, shards: str | None) -> None:
+    from pipeline.data.object_store import local_shards
     from pipeline.runtime.code import code_of
     from pipeline.student import train
     from pipeline.student.inputs import NamedStudent, open_inputs, run_key
 
-    student, place = NamedStudent.load(params, name), Work(work, shards)
+    student, place = NamedStudent.load(params, name), Work(work, local_shards(shards))
     train.require_start(student, place)
     with timed(place.student(name), f"train:{name}") as notes, distributed():
         inputs = open_inputs(student, place)

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -147,20 +147,20 @@ def whole_directory(out: Path, marks: tuple[str, ...]) -> Iterator[Path]:
 
 
 @contextmanager
-def retry_if_replaced(path: Path, sha256: str) -> Iterator[None]:
-    """If the block raises IntegrityError and ``path``, a folder's manifest, no longer has this hash: raises RetryError (exit
-    75) instead."""
+def retry_if_replaced(where: str, sha256: str, current: Callable[[], str]) -> Iterator[None]:
+    """If the block raises IntegrityError and the manifest of the folder ``where``, whose hash ``current`` asks for, no longer has
+    this hash: raises RetryError (exit 75) instead."""
     try:
         yield
     except IntegrityError:
         try:
-            there = sha256_file(path) == sha256
-        except OSError:
+            there = current() == sha256
+        except (OSError, IntegrityError):
             there = False
         if there:
             raise
         raise RetryError(
-            f"{path.parent}: removed or replaced while this job reads it, most likely by a dvc repro in the same clone, which "
+            f"{where}: removed or replaced while this job reads it, most likely by a dvc repro in the same clone, which "
             f"removes a stage's outputs before it runs; let jobs read a copy (--shards) or wait for it, then run the same "
             f"command again"
         ) from None

@@ -3,7 +3,7 @@
 A split is ``manifest.json`` (classes, counts, per shard its size and hashes), plain WebDataset tars of S samples (fewer in
 the last), and ``index/<shard>.npz``. Every read is verified: the manifest holds the sha256 of each index, the index a crc32c
 of each sample's bytes in the tar (headers, label, image, padding). So no damaged, cut, swapped or rewritten tar yields a
-sample. A block is one contiguous read.
+sample. A block is one contiguous read. The tars of a split may lie in an object store.
 """
 
 import functools
@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline.base import files
 from pipeline.base.sums import require_unchanged
+from pipeline.data import object_store
 from pipeline.data.images import Rule
 from pipeline.data.manifest import REPAIR, Manifest, ShardRecord, index_path, read_manifest
 from pipeline.runtime.errors import IntegrityError, UsageError, first_line
@@ -63,7 +64,7 @@ class Shards:
         only: bool = False,
     ) -> None:
         self.root, self.manifest, self.manifest_hash = root, manifest, manifest_hash
-        self.labelled, self.only = labelled, only
+        self.labelled, self.only, self.origin = labelled, only, object_store.origin(root)
         self._index = functools.lru_cache(_KEPT_INDICES)(self._read_index)
 
     def __reduce__(self) -> tuple[type["Shards"], tuple[object, ...]]:
@@ -144,18 +145,25 @@ class Shards:
 
     def read(self, block: Block) -> list[Sample]:
         """The block's samples, by one contiguous read. Raises IntegrityError (damage), RetryError (shards replaced)."""
-        with files.retry_if_replaced(self.root / "manifest.json", self.manifest_hash):
+        with files.retry_if_replaced(self.origin or str(self.root), self.manifest_hash, self._current_hash):
             if self.only:
                 return [self._read(self._block(0, int(row), 1))[0] for row in self._labelled_rows[block.index]]
             return self._read(block)
 
+    def _current_hash(self) -> str:
+        """The manifest's, where it was opened."""
+        if self.origin is not None:
+            return object_store.current_hash(f"{self.origin}/manifest.json")
+        return files.sha256_file(self.root / "manifest.json")
+
     def _read(self, block: Block) -> list[Sample]:
         index, record = self._index(block.shard), self.manifest.shards[block.shard]
-        path = self.root / record.name
+        path = f"{self.origin or self.root}/{record.name}"
         ends = index["offsets"] + (index["sizes"] + 511) // 512 * 512
         rows = range(block.first, block.first + block.samples)
         start = 0 if block.first == 0 else int(ends[rows[0] - 1])
-        data = _read_range(path, record.bytes, start, int(ends[rows[-1]]) - start)
+        read = _read_range if self.origin is None else object_store.read_range
+        data = read(path, record.bytes, start, int(ends[rows[-1]]) - start)
         at, samples, whole = 0, list[Sample](), np.frombuffer(data, np.uint8)  # slices of an array are no copies
         for row in rows:
             end, offset, size = int(ends[row]) - start, int(index["offsets"][row]) - start, int(index["sizes"][row])
@@ -218,11 +226,11 @@ def _parse_index(content: bytes, record: ShardRecord, classes: int) -> dict[str,
     return index
 
 
-def _read_range(path: Path, expected: int, start: int, length: int) -> bytes:
+def _read_range(path: str, expected: int, start: int, length: int) -> bytes:
     """``length`` bytes from ``start`` of a file of ``expected`` bytes."""
     try:
-        files.require_regular(path)  # a pipe would be waited for
-        with path.open("rb") as file:
+        files.require_regular(Path(path))  # a pipe would be waited for
+        with Path(path).open("rb") as file:
             found = os.fstat(file.fileno()).st_size
             file.seek(start)
             data = file.read(length)
