@@ -5,5 +5,5 @@ Out: work/index.tsv, and per split a manifest, tars and their indices; blocks of
 Read ``sources`` (the door to all sources) with ``listing`` and ``index_file``, ``label_lists`` (people's text files) and
 ``splits`` (what is true of all) and ``growth`` (the order, kept); one source each: ``digits``, ``folders``, ``cifar``,
 ``webdataset_tars`` with ``tars``; then ``images`` (bytes to RGB) with ``resize``, ``pack`` with ``pack_notes`` (what it
-says), ``manifest`` and ``shards`` (reading). ``test_sets`` are more images to score on.
+says), ``manifest`` and ``shards`` (reading, also from an ``object_store``). ``test_sets`` are more images to score on.
 """
