@@ -26,7 +26,8 @@ FOREIGN = set(
     HF_HOME NPY_DISABLE_CPU_FEATURES no_scm pipeline_tag library_name dataset_wrapper README_deit __pycache__
     ILSVRC2012_val_00000001 dynamic_img_size sw_in12k_ft_in1k regnety_016 mixup_target set_distilled_training rand_bbox
     rand_bbox_minmax solarize_add transforms_imagenet_train precompute_coeffs normalize_coeffs_8bpc
-    driver_version AWS_PROFILE AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY QEMU_CPU sve vector compute_90 sm_80 sm_90 dvcignore seg SoftTargetCrossEntropy ImageOps solarize inc
+    driver_version AWS_PROFILE AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
+    QEMU_CPU sve vector compute_90 sm_80 sm_90 dvcignore seg SoftTargetCrossEntropy ImageOps solarize inc
     """.split()
 )
 WORDS_OF_COMMANDS = set(
