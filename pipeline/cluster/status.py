@@ -37,7 +37,8 @@ _SILENT = 120  # seconds after which a loop that writes every ten counts as sile
 
 @dataclass
 class StageStatus:
-    """``state``: made, running, silent (a loop whose process says nothing any more), one of Slurm's, or "to do"."""
+    """``state``: made, there (outputs that neither a job nor DVC has recorded with these parameters), running, silent (a loop
+    whose process says nothing any more), one of Slurm's, or "to do"."""
 
     name: str
     state: str
@@ -68,9 +69,10 @@ class Run:
         names = [stage.name, f"label@{stage.piece}"] if stage.base == "precompute" else [stage.name]
         loops = [loop for loop in self._loops if _made_by(stage, loop["command"])]
         jobs = [(name, *job) for name in names for job in self._jobs.get(name, [])]
-        state = "made" if self._made(stage) else "to do"
+        there = all((self.root / out).exists() for out in stage.outs)
+        state = "made" if there and self._made(stage) else "there" if there else "to do"
         lines = [self._loop_line(loop) for loop in loops]
-        if stage.base == "precompute" and state != "made":
+        if stage.base == "precompute" and not there:
             lines += self._parts(stage.piece)
         for name, number_, what in jobs:
             state = what.lower()
@@ -79,7 +81,7 @@ class Run:
         if loops and (not jobs or "running" in state):
             fresh = any(self.now - loop["time"] < _SILENT for loop in loops)
             state = "running" if fresh else "silent"
-        if state not in ("made", "running"):
+        if state not in ("made", "there", "running"):
             lines += [line for name in names if (line := self._last_error(name))]
         return StageStatus(stage.name, state, lines)
 
@@ -92,7 +94,7 @@ class Run:
             if (self.root / JOBS / f"{stage.name}.done").stat().st_mtime >= last:
                 return True
         entry = self._lock.get(stage.name)
-        if not isinstance(entry, Mapping) or not all(out.exists() for out in outs):
+        if not isinstance(entry, Mapping):
             return False
         kept, command = entry.get("params", {}).get("params.yaml", {}), entry.get("cmd")
         command = " && ".join(command) if isinstance(command, list) else command
@@ -213,7 +215,7 @@ def table(run: Run) -> list[str]:
         lines += [f"{of.name:{width}}  {of.state}", *(f"{'':{width}}  {line}" for line in of.lines)]
     lines += run.problems
     idle = not any(of.state in ("running", "pending") for of in stages)
-    todo = [of.name for of in stages if of.state not in ("made", "running", "pending")]
+    todo = [of.name for of in stages if of.state not in ("made", "there", "running", "pending")]
     if todo and idle:
         how = "python -m stages.submit" if (run.root / JOBS).is_dir() else "dvc repro"
         lines.append(f"next: {todo[0]}; nothing runs: {how}")

@@ -39,6 +39,11 @@ def command(root: Path, name: str, text: str) -> None:
 def test_before_anything_is_there_it_says_what_is_next(root: Path) -> None:
     said = told(root)
     assert said.startswith("0 of ") and said.endswith("next: index; nothing runs: dvc repro")
+    (root / "work/shards").mkdir(parents=True)
+    assert "shard                   there\n" in told(root)
+    (root / JOBS).mkdir()
+    (root / JOBS / "shard.done").write_text("key\n")
+    assert "shard                   made\n" in told(root)
 
 
 def test_a_loop_is_shown_at_its_stage_and_goes_when_it_ends(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
