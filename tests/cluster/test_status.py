@@ -1,6 +1,7 @@
 """What is said of stages, loops, parts and jobs, and that files that are damaged or huge only cost a sentence."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,10 +41,10 @@ def test_before_anything_is_there_it_says_what_is_next(root: Path) -> None:
     said = told(root)
     assert said.startswith("0 of ") and said.endswith("next: index; nothing runs: dvc repro")
     (root / "work/shards").mkdir(parents=True)
-    assert "shard                   there\n" in told(root)
+    assert re.search(r"^shard +there$", told(root), re.M)
     (root / JOBS).mkdir()
     (root / JOBS / "shard.done").write_text("key\n")
-    assert "shard                   made\n" in told(root)
+    assert re.search(r"^shard +made$", told(root), re.M)
 
 
 def test_a_loop_is_shown_at_its_stage_and_goes_when_it_ends(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
