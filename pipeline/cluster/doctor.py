@@ -24,7 +24,7 @@ from pipeline.data.sources import find_root
 from pipeline.planning.codecs import bytes_of
 from pipeline.planning.pieces import Pieces, parse_pieces
 from pipeline.runtime.config import read_yaml
-from pipeline.runtime.errors import PipelineError
+from pipeline.runtime.errors import PipelineError, UsageError
 from pipeline.runtime.libraries import slow
 from pipeline.runtime.text import few
 from pipeline.runtime.units import size
@@ -74,11 +74,18 @@ def examine(root: Path, pool: Path, environment: Mapping[str, str] = os.environ)
 
 def _python(root: Path) -> Iterator[tuple[State, str]]:
     pins = root / "pyproject.toml"
-    needs = tomllib.loads(pins.read_text())["project"]["requires-python"] if pins.is_file() else ""
+    needs = _toml(pins)["project"]["requires-python"] if pins.is_file() else ""
     yield (
         "ok",
         f"{platform.python_version()} on {platform.machine()}" + (f", the project needs {needs}" if needs else ""),
     )
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path.name}: is no TOML ({error}); restore it: git checkout {path.name}") from None
 
 
 def _libraries(root: Path) -> Iterator[tuple[State, str]]:
@@ -88,7 +95,7 @@ def _libraries(root: Path) -> Iterator[tuple[State, str]]:
         yield "note", "no uv.lock here to compare with"
         return
     locked: dict[str, set[str]] = {}  # more than one version where it depends on Python's
-    for of in tomllib.loads(lock.read_text())["package"]:
+    for of in _toml(lock)["package"]:
         locked.setdefault(of["name"], set()).add(of.get("version", "").partition("+")[0])
     names = {re.sub(r"[_.]", "-", of.metadata["Name"].lower()): of.version for of in importlib.metadata.distributions()}
     needed = ("torch", "torchvision", "timm", "webdataset", "zarr", "numpy", "click", "pillow", "numba", "dvc")

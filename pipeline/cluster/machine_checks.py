@@ -1,7 +1,6 @@
 """The checks of ``doctor`` that look at a machine and its file systems, whatever the project."""
 
 import fcntl
-import importlib.metadata
 import math
 import os
 import re
@@ -16,6 +15,7 @@ from typing import Literal
 
 from pipeline.base import engine
 from pipeline.runtime.control_groups import cpu_quota
+from pipeline.runtime.libraries import installed
 from pipeline.runtime.memory import free_memory
 from pipeline.runtime.text import clipped, printable
 from pipeline.runtime.units import duration, size
@@ -45,7 +45,7 @@ def gpu() -> Iterator[tuple[State, str]]:
         free, total = int(of[2]) << 20, int(of[3]) << 20
         state: State = "ok" if free > total // 2 else "note"
         yield state, f"{of[1]}: {size(free)} of {size(total)} free, driver {of[4]}"
-    if "+cpu" in importlib.metadata.version("torch"):
+    if "+cpu" in installed(["torch"])["torch"]:
         yield "stop", "this torch was built without CUDA; install the one of uv.lock: uv sync --frozen"
 
 
@@ -99,6 +99,12 @@ def pool(pool: Path) -> Iterator[tuple[State, str]]:
                 yield "note", f"no locks ({error.strerror}): see that no two jobs train the same student"
         try:
             other.hardlink_to(probe)
+            with suppress(FileExistsError):
+                other.hardlink_to(probe)
+                yield (
+                    "stop",
+                    f"{folder}: a hard link replaces a file, so two jobs can lose a part; set DISTIL_POOL elsewhere",
+                )
         except OSError as error:
             yield (
                 "stop",

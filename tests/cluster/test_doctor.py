@@ -87,6 +87,9 @@ def test_other_libraries_than_locked_are_named(root: Path) -> None:
     (root / "uv.lock").write_text(lock.replace('name = "click"\nversion = "', 'name = "click"\nversion = "9'))
     [(state, text)] = found(root)["libraries"]
     assert state == "note" and "click" in text and "uv sync --frozen" in text
+    (root / "uv.lock").write_text("<<<<<<< HEAD")
+    [(state, text)] = found(root)["libraries"]
+    assert state == "stop" and "restore it: git checkout uv.lock" in text
 
 
 def test_what_slurm_does_not_know_is_named_by_its_key(root: Path) -> None:
