@@ -116,7 +116,7 @@ def _libraries(root: Path) -> Iterator[tuple[State, str]]:
 
 def _space(pool: Path, pieces: Pieces | None, root: Path) -> Iterator[tuple[State, str]]:
     """Free space against the bytes of all caches, once in the pool and once published."""
-    folder = next(path for path in (pool, *pool.parents) if path.is_dir())
+    folder = next(path for path in (pool, *pool.parents) if path.exists())
     free = shutil.disk_usage(folder).free
     shape = _shape(pieces, root)
     if pieces is None or shape is None:

@@ -81,7 +81,7 @@ def kernels() -> Iterator[tuple[State, str]]:
 
 def pool(pool: Path) -> Iterator[tuple[State, str]]:
     """What commits and locks ask of a file system, tried in the pool, or in the first folder above that is there."""
-    folder = next(path for path in (pool, *pool.parents) if path.is_dir())
+    folder = next(path for path in (pool, *pool.parents) if path.exists())
     kind = file_system(folder)
     probe = folder / f".doctor.{uuid.uuid4().hex}"
     other = probe.with_name(f"{probe.name}.linked")
@@ -97,19 +97,7 @@ def pool(pool: Path) -> Iterator[tuple[State, str]]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 yield "note", f"no locks ({error.strerror}): see that no two jobs train the same student"
-        try:
-            other.hardlink_to(probe)
-            with suppress(FileExistsError):
-                other.hardlink_to(probe)
-                yield (
-                    "stop",
-                    f"{folder}: a hard link replaces a file, so two jobs can lose a part; set DISTIL_POOL elsewhere",
-                )
-        except OSError as error:
-            yield (
-                "stop",
-                f"{folder}: no hard links ({error.strerror}), which commits need; set DISTIL_POOL elsewhere",
-            )
+        yield from _links(probe, other)
         probe.replace(other)
     except OSError as error:
         yield "stop", f"{folder}: can't be written ({error.strerror}); set DISTIL_POOL to a folder of yours"
@@ -122,6 +110,20 @@ def pool(pool: Path) -> Iterator[tuple[State, str]]:
     yield ("note" if sync > _SLOW_SYNC else "ok"), f"a write reaches the disk in {duration(sync)}"
     if apart > 30:
         yield "note", f"its clock is {duration(apart)} off this machine's: files seem older or newer than they are"
+
+
+def _links(probe: Path, other: Path) -> Iterator[tuple[State, str]]:
+    """Commits need a link that fails where the name is taken."""
+    try:
+        other.hardlink_to(probe)
+        with suppress(FileExistsError):
+            other.hardlink_to(probe)
+            yield "stop", f"{other.parent}: a link replaces a file, so jobs can lose a part; set DISTIL_POOL elsewhere"
+    except OSError as error:
+        yield (
+            "stop",
+            f"{other.parent}: no hard links ({error.strerror}), which commits need; set DISTIL_POOL elsewhere",
+        )
 
 
 def file_system(folder: Path) -> str:

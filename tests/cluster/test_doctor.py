@@ -66,6 +66,7 @@ def test_images_that_are_not_there_stop_a_run(root: Path) -> None:
 def test_a_pool_that_cannot_be_written_stops_a_run(root: Path) -> None:
     [(state, text)] = found(root, "../../../../../../../../../../proc/pool")["pool"]
     assert state == "stop" and "can't be written" in text and "set DISTIL_POOL" in text
+    assert found(root, "uv.lock")["pool"][0][0] == "stop"
 
 
 @pytest.mark.parametrize(
