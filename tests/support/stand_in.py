@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2]))
+sys.path[0] = str(Path(__file__).parents[2])  # in place of this folder, whose names hide Python's own
 from pipeline.runtime.watchdog import beat, watched
 
 stop: list[int] = []
