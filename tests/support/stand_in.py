@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[2])  # in place of this folder, whose names hide Python's own
-from pipeline.runtime.watchdog import beat, watched
+from pipeline.runtime.watchdog import beat, watched  # noqa: E402 - found by the line above
 
 stop: list[int] = []
 for number in (signal.SIGTERM, signal.SIGUSR1):
