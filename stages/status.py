@@ -22,11 +22,11 @@ _EVERY = 5.0  # seconds
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of lines.")
 @stage
 def main(watch: bool, as_json: bool) -> None:
-    from pipeline.cluster.status import Run, table
+    from pipeline.cluster.status import Run, document, table
 
     while True:
         run = Run.load(Path.cwd(), pool_root().absolute())
-        text = json.dumps(run.as_json(run.stages())) if as_json else "\n".join(table(run))
+        text = json.dumps(document(run)) if as_json else "\n".join(table(run))
         click.echo("\x1b[H\x1b[2J" * (watch and not as_json) + text)
         if not watch:
             return

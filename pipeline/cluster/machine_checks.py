@@ -36,12 +36,17 @@ def gpu() -> Iterator[tuple[State, str]]:
     except subprocess.TimeoutExpired:
         yield "stop", "nvidia-smi gives no answer in 20 s: the driver hangs; restart the machine or use another"
         return
-    found = [re.fullmatch(r"(.+), (\d+), (\d+), ([\d.]+)", line.strip()) for line in done.stdout.splitlines()]
+    found = [
+        re.fullmatch(r"(.+), (\d+|\[N/A\]), (\d+|\[N/A\]), ([\d.]+)", line.strip()) for line in done.stdout.splitlines()
+    ]
     if done.returncode or not found or not all(found):
         said = " ".join((done.stderr or done.stdout).split())
         yield "stop", f"nvidia-smi: {clipped(printable(said), 150) or 'printed nothing'}"
         return
     for of in filter(None, found):
+        if "[N/A]" in (of[2], of[3]):
+            yield "ok", f"{of[1]}, which shares the machine's memory, driver {of[4]}"
+            continue
         free, total = int(of[2]) << 20, int(of[3]) << 20
         state: State = "ok" if free > total // 2 else "note"
         yield state, f"{of[1]}: {size(free)} of {size(total)} free, driver {of[4]}"

@@ -13,10 +13,10 @@ from pipeline.runtime.text import clipped, printable
 _LIMIT = 60  # seconds in which a busy controller answers
 
 
-def ask(*command: str, text: str | None = None) -> str:
+def ask(*command: str, text: str | None = None, limit: int = _LIMIT) -> str:
     """What a command of Slurm prints, given ``text``. Raises UsageError with its own words where it refuses, RetryError
     where it does not answer."""
-    seconds = min(_LIMIT, patience())
+    seconds = min(limit, patience())
     try:
         done = subprocess.run(command, input=text, capture_output=True, text=True, errors="replace", timeout=seconds)
     except FileNotFoundError:
@@ -42,18 +42,18 @@ def rows(answer: str, form: str, command: str) -> Iterator[re.Match[str]]:
         yield found
 
 
-def queue() -> dict[str, tuple[str, str]]:
+def queue(limit: int = _LIMIT) -> dict[str, tuple[str, str]]:
     """The caller's jobs that have not ended, by their comment: (id, state). An array has one id."""
-    answer = ask("squeue", "-h", "-u", getpass.getuser(), "-o", "%F|%T|%k")
+    answer = ask("squeue", "-h", "-u", getpass.getuser(), "-o", "%F|%T|%k", limit=limit)
     return {found[3]: (found[1], found[2]) for found in rows(answer, r"(\d+)\|([A-Z_]+)\|(.*)", "squeue")}
 
 
-def ended(ids: Iterable[str]) -> dict[str, str]:
+def ended(ids: Iterable[str], limit: int) -> dict[str, str]:
     """How jobs ended, by id, as far as Slurm keeps accounts; of an array a task's end that is not COMPLETED, if there is one."""
     if shutil.which("sacct") is None or not (asked := ",".join(ids)):
         return {}
     try:
-        answer = ask("sacct", "-nXP", "-j", asked, "-o", "JobID,State")
+        answer = ask("sacct", "-nXP", "-j", asked, "-o", "JobID,State", limit=limit)
         found = [(of[1], of[2]) for of in rows(answer, r"(\d+)\S*\|([A-Z_]+).*", "sacct")]
     except (UsageError, RetryError):  # the cluster keeps none
         return {}

@@ -74,6 +74,7 @@ def test_a_pool_that_cannot_be_written_stops_a_run(root: Path) -> None:
     [
         ("echo 'NVIDIA H100, 80000, 81559, 550.1'", "ok", "NVIDIA H100: 83.9 GB of 85.5 GB free, driver 550.1"),
         ("echo 'NVIDIA H100, 100, 81559, 550.1'", "note", "NVIDIA H100: 105 MB of 85.5 GB free, driver 550.1"),
+        ("echo 'GB10, [N/A], [N/A], 580.1'", "ok", "GB10, which shares the machine's memory, driver 580.1"),
         ("echo nonsense", "stop", "nvidia-smi: nonsense"),
         ("echo 'Failed to initialize NVML' >&2; exit 9", "stop", "nvidia-smi: Failed to initialize NVML"),
     ],
