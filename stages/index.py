@@ -1,6 +1,7 @@
 """List data source and test sets: path, size and time of every file, so that added or changed images are seen."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -23,15 +24,22 @@ def main(params: Path, out: Path, reorder: bool) -> None:
     from pipeline.base.files import whole_directory, write_durably
     from pipeline.cache.adopt import adopt_all
     from pipeline.data import test_sets
-    from pipeline.data.growth import in_kept_order
+    from pipeline.data.growth import in_kept_order, kept_copy
     from pipeline.data.index_file import write_listing
     from pipeline.data.sources import DataConfig, find_root, scan
 
     config, tests = load(params, "data", DataConfig), load_each(params, "test_sets", test_sets.SetConfig, optional=True)
     with timed(out, "index"):
         root = find_root(config.source, os.environ)
-        listed, order = in_kept_order(config, root, scan(config, root), None if reorder else out)
+        copy = kept_copy(pool_root(), config, root)
+        if not reorder and not out.is_file() and copy.is_file():
+            say(f"{out}: not there; the images keep the order of {copy}")
+        last = None if reorder else out if out.is_file() else copy
+        listed, order = in_kept_order(config, root, scan(config, root), last)
         write_listing(out, config.source, listed, order)
+        if order is not None:
+            with suppress(OSError):  # a pool that can't be written
+                write_listing(copy, config.source, listed, order)
         with whole_directory(out.parent / "listings", ("listed",)) as fresh:
             write_durably(fresh / "listed", b"")
             for name, test in tests.items():

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
+from pipeline.base.files import digest
 from pipeline.data import folders
 from pipeline.data.index_file import Order, read_listing, read_order
 from pipeline.data.listing import Entry, File, Problems, keyed_rank
@@ -19,6 +20,11 @@ from pipeline.runtime.errors import IntegrityError
 from pipeline.runtime.progress import say
 
 _GROWING = ("folder", "imagenet")
+
+
+def kept_copy(pool: Path, config: DataConfig, root: Path) -> Path:
+    """Where the work pool keeps the last order of this source, for a clone or a folder ``work`` that has lost its own."""
+    return pool / "orders" / f"{digest([config.source, str(root.resolve()), config.seed, config.val_share])[:16]}.tsv"
 
 
 def in_kept_order(
@@ -55,7 +61,9 @@ def in_kept_order(
         fresh = _to_train(entries, [entry for entry in fresh if entry.path not in validation], held, config)
     kept = _without_holes(train, {entry.path for entry in entries})
     added = [entry.path for entry in sorted(fresh, key=lambda entry: keyed_rank(entry.key, config.seed))]
-    if train:
+    if not train:
+        say(f"index: a new order of {len(added)} training images")
+    else:
         gone = len(train) - len(kept)
         say(
             f"index: {len(added)} new training images follow the {len(kept)} that were packed; {gone} of those are gone"
@@ -79,8 +87,8 @@ def _last(index: Path, source: str) -> tuple[list[File], Order | None]:
         return (read_listing(index, source), order) if order else ([], None)
     except IntegrityError as error:
         raise IntegrityError(
-            f"{error}; the order of the images is in it: restore it (dvc checkout {index}), or start a new one: python -m "
-            f"stages.index --reorder"
+            f"{error}; the order of the images is in it: restore it (dvc checkout brings that of work), or start a new one: "
+            f"python -m stages.index --reorder"
         ) from None
 
 

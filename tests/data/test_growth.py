@@ -129,10 +129,28 @@ def test_a_new_order_another_seed_and_a_damaged_index(project: Project) -> None:
     assert "packed in a new order" in project.repro()
     place.write_text("#offline-deit index 1 folder\n")  # of an earlier version: its shards stood in keyed order
     project.write_params(seed=0)
-    assert "a new order" not in project.repro()
+    assert "packed in a new order" not in project.repro()
     again = project.keys()
     project.repro("--reorder")
     assert project.keys() == again
+
+
+def test_a_clone_keeps_the_order_that_the_pool_knows(project: Project) -> None:
+    assert "a new order of" in project.repro()
+    project.add(range(200, 206))
+    assert "a new order of" not in project.repro()
+    grown = project.keys(), project.keys("val"), (project.work / "index.tsv").read_bytes()
+    shutil.rmtree(project.work)
+    assert "the images keep the order of" in project.repro()
+    assert (project.keys(), project.keys("val"), (project.work / "index.tsv").read_bytes()) == grown
+    shutil.rmtree(project.work)
+    shutil.rmtree(project.root / "pool")
+    assert "a new order of" in project.repro() and project.keys() != grown[0]
+    [copy] = (project.root / "pool/orders").iterdir()
+    copy.write_bytes(copy.read_bytes()[:-9])
+    (project.work / "index.tsv").unlink()
+    damaged = project.index()
+    assert damaged.exit_code == 3 and str(copy) in damaged.output and "--reorder" in damaged.output
 
 
 def test_an_emptied_image_loses_its_place_and_one_that_was_empty_is_new(project: Project) -> None:
