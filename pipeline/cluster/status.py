@@ -86,6 +86,7 @@ class Run:
         names = [stage.name, f"label@{stage.piece}"] if stage.base == "precompute" else [stage.name]
         loops = [loop for loop in self._loops if _made_by(stage, loop["command"])]
         jobs = [job for name in names for job in self._jobs.get(name, [])]
+        alive = [loop for loop in loops if self.now - loop["time"] < _SILENT]
         there = all((self.root / out).exists() for out in stage.outs)
         state = "to do"
         if there:
@@ -93,7 +94,8 @@ class Run:
         if jobs:
             state = jobs[-1]["state"].lower()
         if loops and state in ("to do", "there", "made", "running"):
-            state = "running" if any(self.now - loop["time"] < _SILENT for loop in loops) else "silent"
+            state = "running" if alive else state if state == "made" else "silent"
+        loops = alive if alive or state == "made" else loops  # a killed process leaves its file
         parts = None
         if stage.base == "precompute" and not there:
             parts = self._read(f"{self.pool}: parts of {stage.piece}", lambda: self._parts(stage.piece), None)
@@ -136,8 +138,7 @@ class Run:
         pool = max(found, key=lambda path: (path / "commits").stat().st_mtime if (path / "commits").is_dir() else 0.0)
         layout, times = read_identity(pool)["layout"], sorted(_times(pool / "commits"))
         every = -(-layout["samples"] // layout["shard_size"]) * (wanted.config.views // wanted.config.group)
-        staging = pool / "staging"
-        recent = [when for when in times if when > self.now - 3600]
+        staging, recent = pool / "staging", [when for when in times if when > self.now - 3600]
         rate = 3600 * (len(recent) - 1) / max(self.now - recent[0], 1.0) if len(recent) > 1 else None
         return {
             "cache": pool.name,

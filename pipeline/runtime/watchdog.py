@@ -47,7 +47,12 @@ def watched(title: str) -> Iterator[None]:
     from pipeline.runtime.machine import patience  # here, since the watching process runs this file alone
 
     command = [sys.executable, "-I", "-S", __file__, title, str(os.getpid()), str(patience())]
-    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    try:
+        watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    except OSError as error:  # no room for another process; the work does not need it
+        sys.stderr.write(f"warning: {title}: nothing watches whether it hangs ({error.strerror})\n")
+        yield
+        return
     assert watcher.stdin is not None and watcher.stdout is not None
     os.set_blocking(watcher.stdin.fileno(), False)
     with suppress(AttributeError, ValueError, OSError):  # no real stderr: no traceback

@@ -60,7 +60,12 @@ def test_a_loop_is_shown_at_its_stage_and_goes_when_it_ends(root: Path, monkeypa
         [left] = (root / "pool" / RUNNING).glob("*.json")
         old = json.loads(left.read_text())
         left.write_text(json.dumps(old | {"time": old["time"] - 3600}))
-        assert "no sign for 1 h from process" in told(root)
+        assert "no sign for 1 h from process" in told(root) and "silent" in told(root)
+        for out in Run.load(root, root / "pool").graph.stages["train@hard"].outs:
+            (root / out).mkdir(parents=True)
+        (root / JOBS).mkdir()
+        (root / JOBS / "train@hard.done").write_text("key\n")
+        assert re.search(r"^train@hard +made$", told(root), re.M) and "no sign" not in told(root)
     assert not list((root / "pool" / RUNNING).iterdir()) and "hard: 7/20" not in told(root)
 
 
