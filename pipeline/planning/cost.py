@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ from pipeline.evaluation.inside import gflops
 from pipeline.planning.codecs import bytes_of, codec_costs, codec_lines, temperatures
 from pipeline.planning.pieces import Pieces
 from pipeline.planning.speed import Speed, hours
+from pipeline.planning.total import described, total
 from pipeline.runtime import units
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.machine import device as pick_device
-from pipeline.runtime.machine import median_seconds, world_size
+from pipeline.runtime.machine import median_seconds, round_seconds, world_size
 from pipeline.runtime.work import Work
 from pipeline.student.config import StudentConfig
 from pipeline.student.model import create_student
@@ -29,7 +30,7 @@ from pipeline.teacher.label import label_visit
 from pipeline.teacher.model import Teacher, computing, create_teacher
 from pipeline.teacher.precompute import views_per_visit
 from pipeline.training.batches import Batch, Loader, seconds_per_row
-from pipeline.training.config import TrainConfig
+from pipeline.training.config import FitConfig, TrainConfig
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import lanes_of
 from pipeline.views.draw import compile_kernels
@@ -60,6 +61,7 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
     device, layout = pick_device(), layout_of(shards, cache)
     views = shards.samples * cache.views
     # Drawing, and the teacher's forward pass at the constant shape of a block.
+    starting = time.process_time()
     drawing, drawn_there, drawn = _draw(shards, recipe, views_per_visit(cache.group), probe)
     drawn_at = drawing / max(1, workers)
     weights, logits = work.teacher_weights(cache.teacher), None
@@ -67,24 +69,44 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
         teacher = Teacher.load(config, weights, layout.classes, recipe, layout.block, device)
         logits = label_visit(teacher, recipe, drawn).flatten(0, 1).numpy()
     images, forward, model = _teacher_probe(config, layout, recipe, device)
-    teaching = median_seconds(forward, device) / len(images)
+    rounds = [round_seconds(forward, device)]
+    teaching = statistics.median(rounds[0]) / len(images)
     # Each student's step; its hours with the targets from the cache and from the live teacher.
-    students, memory = dict[str, dict[str, Any]](), ""
+    students, memory, scoring, held = dict[str, dict[str, Any]](), "", 0.0, Shards.open(work.split("val")).samples
     for student, chosen in pieces.students.items():
         if chosen.recipe == cache.recipe:
             training = pieces.trainings[chosen.training]
             schedule = make_schedule(training, shards, cache.views, recipe.shared_pairing)
             rows = schedule.steps(training.epochs) * training.batch
             main = seconds_per_row(drawn, training.batch // world_size(), recipe, device)
-            step, flops = _student(chosen, layout.classes, recipe, training, images)
+            steps, flops = _student(chosen, layout.classes, recipe, training, images)
+            rounds.append(steps)
+            step = statistics.median(steps)
             cached = Speed(drawing, workers, main, step + drawn_there, device)
             live = cached if chosen.supervision == "none" else replace(cached, step=step + teaching)
             entry = {"supervision": chosen.supervision, "gflops_per_row": flops, **hours(cached, live, rows)}
             students[student] = entry | {"hours_teacher_live": rows * teaching / 3600}
+            scoring += (training.epochs // training.score_epochs + 1) * held * (drawn_at + step / 3) / 3600
             lanes = lanes_of(0, world_size(), training.lanes)
             memory = memory or str(Loader(schedule, lanes, shards, recipe, device, workers).ring(ENOUGH))
     cache_hours = views * max(drawn_at, teaching + drawn_there) / 3600
     parts = layout.groups(cache.views) * layout.shards
+    fitting = 0.0
+    if config.fitted_here:
+        fit = FitConfig.model_validate(config.fit or {})
+        rounds.append(_fit(config, fit, layout.classes, images))
+        step = statistics.median(rounds[-1]) + drawn_there
+        fitting = fit.epochs * shards.samples * Speed(drawing, workers, 0.0, step, device).seconds / 3600
+    count = 6 + 2 * len(students)  # index, shard, teacher, precompute, answers, report; training and scores
+    every = {
+        "fitting": fitting,
+        "labels": cache_hours,
+        "trainings": sum(
+            of[f"hours_{'live' if of['supervision'] == 'live' else 'cached'}"] for of in students.values()
+        ),
+        "scores": scoring + held * (teaching + drawn_at) / 3600,
+        "starting": count * starting / 3600,
+    }
     return {
         "device": str(device),
         "cache": {
@@ -107,6 +129,8 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
         "drawing_milliseconds_per_view_on_device": 1e3 * drawn_there,
         "memory": memory,
         "students": students,
+        "hours": total(every, count, rounds).as_json(),
+        "other_views": [name for name in pieces.students if name not in students],
         "break_even_students": _break_even(cache_hours, students),
     }
 
@@ -130,6 +154,7 @@ def describe_cost(found: Mapping[str, Any]) -> str:
         step, main = entry["milliseconds_per_row"], entry["milliseconds_main"]
         lines.append(f"{name}: a row takes {step:.3g} ms in the step and {main:.3g} ms in the main process")
     lines.append("the cache never pays here" if least is None else f"the cache pays from {least} student(s) on")
+    lines.append(described(found["hours"], found["other_views"]))
     lines += _later(cache["hours"], cache["shards"], teacher["fitted_here"])
     return "\n".join(lines)
 
@@ -176,24 +201,41 @@ def _break_even(cache_hours: float, found: dict[str, dict[str, Any]]) -> int | N
 
 def _student(
     chosen: StudentConfig, classes: int, recipe: Recipe, train: TrainConfig, images: torch.Tensor
-) -> tuple[float, float]:
-    """Seconds and GFLOP of a training step, per row."""
+) -> tuple[list[float], float]:
+    """Seconds of a training step in each round and its GFLOP, per row."""
     device, images = images.device, images[: max(2, train.batch // world_size())]
     model = create_student(chosen, classes, recipe.size).to(device)
     labels, logits = torch.zeros(len(images), dtype=torch.int64, device=device), images.new_zeros(len(images), classes)
     batch = Batch(images, labels, labels, torch.ones(len(images), device=device), labels, logits, live=0)
     optimizer, compute = make_optimizer(model, train.optimizer, train.batch), make_compute(train, chosen, classes)
-    dtype = autocast_type(train.precision)
+    taken = _steps(lambda: compute(model, batch)["loss"], optimizer, train.precision, images)
+    return taken, 3 * gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
+
+
+def _fit(config: TeacherConfig, fit: FitConfig, classes: int, images: torch.Tensor) -> list[float]:
+    """Seconds of a step of the teacher's fit in each round, per row."""
+    images = images[: max(2, fit.batch // world_size())]
+    model: Any = create_teacher(config, classes, pretrained=False)
+    model.to(images.device).train()
+    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    optimizer = make_optimizer(model, fit.optimizer, fit.batch)
+    return _steps(lambda: torch.nn.functional.cross_entropy(model(images), labels), optimizer, fit.precision, images)
+
+
+def _steps(
+    loss: Callable[[], torch.Tensor], optimizer: Any, precision: Literal["fp32", "bf16", "fp16"], images: torch.Tensor
+) -> list[float]:
+    """Seconds of a training step on ``images`` in each round, per row."""
+    device, dtype = images.device, autocast_type(precision)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            loss = compute(model, batch)["loss"]
-        loss.backward()
+            found = loss()
+        found.backward()
         optimizer.step()
 
-    taken = median_seconds(step, device) / len(images)
-    return taken, 3 * gflops(lambda: model(images[:1]))  # a backward pass is two forward passes
+    return [seconds / len(images) for seconds in round_seconds(step, device)]
 
 
 def _draw(shards: Shards, recipe: Recipe, repeats: int, probe: int) -> tuple[float, float, DrawnVisit]:

@@ -153,8 +153,15 @@ def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
 def median_seconds(
     call: Callable[[], object], device: torch.device | None = None, rounds: int = 5, warm: int = 1
 ) -> float:
-    """Seconds of one ``call``, the median of ``rounds`` after ``warm`` ones; waits for what it left on ``device``, if that
-    is a GPU."""
+    """The median of ``round_seconds``."""
+    return statistics.median(round_seconds(call, device, rounds, warm))
+
+
+def round_seconds(
+    call: Callable[[], object], device: torch.device | None = None, rounds: int = 5, warm: int = 1
+) -> list[float]:
+    """Seconds of one ``call`` in each of ``rounds`` after ``warm`` ones; waits for what it left on ``device``, if that is a
+    GPU."""
     import torch
 
     times = []
@@ -164,7 +171,7 @@ def median_seconds(
         if device is not None and device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
-    return statistics.median(times[warm:])
+    return times[warm:]
 
 
 @contextmanager

@@ -17,6 +17,10 @@ def test_plan_says_what_a_person_can_read_and_what_later_changes_cost(tmp_path: 
     pieces = parse_pieces(compose(Path("configs"), ["student=plain", "cache.views=33"]))
     costs = plan(world.work, pieces, None, 1, probe=4)
     text = describe_cost(costs)
+    total = costs["hours"]
+    named = ("fitting", "labels", "trainings", "scores", "starting")
+    assert total["total"] == pytest.approx(sum(total[name] for name in named)) and min(map(total.get, named)) > 0
+    assert total["low"] <= total["total"] <= total["high"] and "total: about" in text and total["stages"] == 8
     assert "KL" not in text and "as soon as the teacher is there: dvc repro teacher" in text
     assert "e-0" not in text and "0.00 GB" not in text and "labels everything anew (" in text
     assert "teacher is fitted here: an added image or a changed fit makes another teacher" in text
