@@ -91,6 +91,7 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
             memory = memory or str(Loader(schedule, lanes, shards, recipe, device, workers).ring(ENOUGH))
     cache_hours = views * max(drawn_at, teaching + drawn_there) / 3600
     parts = layout.groups(cache.views) * layout.shards
+    # The teacher's fit, then all stages together.
     fitting = 0.0
     if config.fitted_here:
         fit = FitConfig.model_validate(config.fit or {})
