@@ -91,13 +91,14 @@ def plan(work: Work, pieces: Pieces, name: str | None, workers: int, probe: int 
             memory = memory or str(Loader(schedule, lanes, shards, recipe, device, workers).ring(ENOUGH))
     cache_hours = views * max(drawn_at, teaching + drawn_there) / 3600
     parts = layout.groups(cache.views) * layout.shards
-    # The teacher's fit, then all stages together.
+    # The steps of the teacher's fit.
     fitting = 0.0
     if config.fitted_here:
         fit = FitConfig.model_validate(config.fit or {})
         rounds.append(_fit(config, fit, layout.classes, images))
         step = statistics.median(rounds[-1]) + drawn_there
         fitting = fit.epochs * shards.samples * Speed(drawing, workers, 0.0, step, device).seconds / 3600
+    # All stages together; each is a process that starts as this one did.
     count = 6 + 2 * len(students)  # index, shard, teacher, precompute, answers, report; training and scores
     every = {
         "fitting": fitting,
