@@ -21,14 +21,14 @@ from stages import params_option, shards_option, work_option
 def main(name: str, params: Path, work: Path, shards: str | None) -> None:
     from pipeline.base.files import require_own
     from pipeline.base.sums import summed_directory
-    from pipeline.data.object_store import local_shards
+    from pipeline.data.object_store import local_copy
     from pipeline.data.test_sets import SetConfig
     from pipeline.evaluation.answers import write_answers
     from pipeline.evaluation.sets import open_sets
     from pipeline.evaluation.teachers import teacher_answers
     from pipeline.teacher.config import NamedTeacher
 
-    teacher, place = NamedTeacher.load(params, name), Work(work, local_shards(shards))
+    teacher, place = NamedTeacher.load(params, name), Work(work, local_copy(shards, "--shards"))
     configs = load_each(params, "test_sets", SetConfig, optional=True)
     out, weights, size = place.answers(name), place.teacher_weights(name), 0
     require_own(out, ("val.npz",))

@@ -22,7 +22,7 @@ from stages import params_option, shards_option, work_option
 @stage
 def main(name: str, params: Path, work: Path, shards: str | None, as_text: bool) -> None:
     from pipeline.base.files import require_own
-    from pipeline.data.object_store import local_shards
+    from pipeline.data.object_store import local_copy
     from pipeline.data.test_sets import SetConfig
     from pipeline.evaluation.sets import open_sets
     from pipeline.evaluation.students import evaluate
@@ -33,7 +33,7 @@ def main(name: str, params: Path, work: Path, shards: str | None, as_text: bool)
     chosen = load(params, f"students.{name}", StudentConfig)
     recipe = load(params, f"recipes.{chosen.recipe}", Recipe)
     configs = load_each(params, "test_sets", SetConfig, optional=True)
-    place = Work(work, local_shards(shards))
+    place = Work(work, local_copy(shards, "--shards"))
     out = place.scores(name)
     require_own(out, MARKS)
     with timed(out, f"evaluate:{name}") as notes, distributed():

@@ -19,14 +19,14 @@ from stages import params_option, shards_option, work_option
 @stage
 def main(name: str, params: Path, work: Path, shards: str | None) -> None:
     from pipeline.base.files import require_own
-    from pipeline.data.object_store import local_shards
+    from pipeline.data.object_store import local_copy
     from pipeline.runtime.code import code_of
     from pipeline.teacher import fit
     from pipeline.teacher.config import NamedTeacher
     from pipeline.training.config import FitConfig
     from pipeline.training.schedule import lanes_of
 
-    teacher, place = NamedTeacher.load(params, name), Work(work, local_shards(shards))
+    teacher, place = NamedTeacher.load(params, name), Work(work, local_copy(shards, "--shards"))
     require_own(place.teacher(name), fit.MARKS)
     how = load(params, f"teachers.{name}.fit", FitConfig) if teacher.config.fitted_here else None
     if how is not None:  # refused before the ranks wait for each other

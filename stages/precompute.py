@@ -29,10 +29,10 @@ from stages import params_option, shards_option, work_option
 def main(name: str, params: Path, work: Path, shards: str | None, share: str, only_shards: str | None,
          only_views: str | None, new_cache: bool) -> None:  # fmt: skip
     from pipeline.cache.publish import publish
-    from pipeline.data.object_store import local_shards
+    from pipeline.data.object_store import local_copy
     from pipeline.teacher.precompute import LabelledCache, Share, label_share
 
-    made, place = LabelledCache.load(params, name), Work(work, local_shards(shards))
+    made, place = LabelledCache.load(params, name), Work(work, local_copy(shards, "--shards"))
     mine = Share.parse(share, only_shards, only_views)
     out = place.cache(name) if mine.whole else None
     with timed(out, f"precompute:{name}"):

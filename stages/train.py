@@ -16,14 +16,18 @@ from stages import params_option, shards_option, work_option
 @params_option
 @work_option
 @shards_option
+@click.option(
+    "--caches", help="Published caches by name. Default: caches in --work; another folder, or s3://bucket/prefix."
+)
 @stage
-def main(name: str, params: Path, work: Path, shards: str | None) -> None:
-    from pipeline.data.object_store import local_shards
+def main(name: str, params: Path, work: Path, shards: str | None, caches: str | None) -> None:
+    from pipeline.data.object_store import local_copy
     from pipeline.runtime.code import code_of
     from pipeline.student import train
     from pipeline.student.inputs import NamedStudent, open_inputs, run_key
 
-    student, place = NamedStudent.load(params, name), Work(work, local_shards(shards))
+    student = NamedStudent.load(params, name)
+    place = Work(work, local_copy(shards, "--shards"), local_copy(caches, "--caches"))
     train.require_start(student, place)
     with timed(place.student(name), f"train:{name}") as notes, distributed():
         inputs = open_inputs(student, place)

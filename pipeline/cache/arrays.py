@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
 from pipeline.base import files
 from pipeline.cache.codec import hard_labels, pack, packed_dtype, packed_width
 from pipeline.cache.layout import Layout, Part
+from pipeline.data import object_store
 from pipeline.data.shards import Block
 from pipeline.runtime.errors import UsageError
 
@@ -159,7 +160,7 @@ class _Store(LocalStore):
 
     def __init__(self, root: Path, documents: Mapping[str, bytes], *, read_only: bool) -> None:
         super().__init__(root, read_only=read_only)
-        self._documents = documents
+        self._documents, self._origin = documents, object_store.origin(root)
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -170,6 +171,25 @@ class _Store(LocalStore):
             return None if document is None else prototype.buffer.from_bytes(document)
         # Read here and not in a thread: a block is a few kB, and the hop costs more than the read.
         return self.get_sync(key, prototype=prototype, byte_range=byte_range)
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        if self._origin is None:
+            return super().get_sync(key, prototype=prototype, byte_range=byte_range)
+        return (prototype or default_buffer_prototype()).buffer.from_bytes(self._remote(key, byte_range))
+
+    def _remote(self, key: str, of: ByteRequest | None) -> bytes:
+        """The same from an object store, by one request for the range."""
+        size = (self.root / key).stat().st_size  # the copy's file has the object's size
+        start, end = 0, size
+        if isinstance(of, RangeByteRequest):
+            start, end = of.start, min(of.end, size)
+        elif isinstance(of, OffsetByteRequest):
+            start = of.offset
+        elif isinstance(of, SuffixByteRequest):
+            start = max(0, size - of.suffix)
+        return object_store.read_range(f"{self._origin}/{key}", size, start, end - start)
 
     async def set(self, key: str, value: Buffer) -> None:
         await super().set(key.split("/", 1)[0], value)

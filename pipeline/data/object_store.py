@@ -1,5 +1,6 @@
-"""Shards in an object store that speaks S3. A split's small files are brought once into the work pool, where all ranks and nodes
-read them; a block is one request for a range of its tar, and proven like one on a disk.
+"""Shards and published caches in an object store that speaks S3. Their small files are brought once into the work pool, where
+all ranks and nodes read them; a block is one request for a range of its tar. It is proven like one on a disk, and so are the
+rows of a cache.
 
 botocore is used: it comes with DVC's support for S3, takes its settings from the usual variables and files (AWS_PROFILE,
 AWS_ENDPOINT_URL, ...), and may be used in forked processes.
@@ -11,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -23,33 +24,39 @@ from pipeline.runtime.machine import home_expanded, pool_root
 from pipeline.runtime.progress import progress, say
 
 T = TypeVar("T")
-ORIGIN = "origin.txt"  # in the copy of a split: the URL of the folder that holds its tars
+ORIGIN = "origin.txt"  # in a copy: the URL of the folder that holds the data
+_HEADS = ("manifest.json", "zarr.json")  # files that stand at the top of a split or a cache
+_DATA = re.compile(r"\.tar$|(^|/)(hard/c/\d+/\d+|logits/c\.\d+\.\d+\.\d+)$")
 _DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds between the tries of a request
 _BUSY = (408, 429)  # codes of HTTP below 500 after which a request is tried again
 
 
-def local_shards(shards: str | None) -> Path | None:
-    """The folder of ``--shards``; of an address ``s3://bucket/prefix`` a folder in the work pool with all its files but the tars.
-    Raises UsageError, RetryError."""
-    if shards is None or "://" not in shards:
-        return None if shards is None else home_expanded("--shards", shards)
-    url = shards.rstrip("/")
-    listed = {name: tag for name, tag in _listed(url) if not name.endswith(".tar")}
-    if "train/manifest.json" not in listed:
-        raise UsageError(
-            f"{url}: no shards there (no train/manifest.json); copy work/shards, with its folders, to this address"
-        )
-    copy = pool_root() / "shards" / files.digest([url, listed])[:16]
+def local_copy(address: str | None, option: str) -> Path | None:
+    """The folder that ``option`` names; of an address ``s3://bucket/prefix`` a folder in the work pool with all its small files,
+    and in place of tars and a cache's chunks files of their size without content. Raises UsageError, RetryError."""
+    if address is None or "://" not in address:
+        return None if address is None else home_expanded(option, address)
+    url = address.rstrip("/")
+    listed = _listed(url)
+    copy = pool_root() / "remote" / files.digest([url, listed])[:16]
+    if not any(Path(name).name in _HEADS for name in listed):
+        raise UsageError(f"{url}: no shards and no caches there; copy work/shards or work/caches to this address")
     if copy.is_dir():
         return copy
     fresh = copy.with_name(f".{copy.name}.{uuid4().hex}.partial")
+    small = [name for name in listed if not _DATA.search(name)]
     try:
-        with progress(f"{url}: indices", len(listed), "files") as tick:
-            for name in listed:
-                (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-                (fresh / name).write_bytes(_content(f"{url}/{name}"))
-                if name.endswith("manifest.json"):
-                    (fresh / name).with_name(ORIGIN).write_text(f"{url}/{name}".rpartition("/")[0])
+        for name in listed.keys() - set(small):
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+            with (fresh / name).open("wb") as file:
+                file.truncate(listed[name][1])
+        with progress(f"{url}: small files", len(small), "files") as tick:
+            for name in small:
+                path = fresh / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(_content(f"{url}/{name}"))
+                if path.name in _HEADS:
+                    path.with_name(ORIGIN).write_text(f"{url}/{name}".rpartition("/")[0])
                 tick()
         try:
             fresh.rename(copy)
@@ -62,7 +69,7 @@ def local_shards(shards: str | None) -> Path | None:
 
 
 def origin(root: Path) -> str | None:
-    """Where the tars of the split in ``root`` lie, None if they lie there."""
+    """Where the data of the split or cache in ``root`` lie, None if they lie there."""
     path = root / ORIGIN
     return path.read_text().strip() if path.is_file() else None
 
@@ -90,18 +97,16 @@ def _content(url: str) -> bytes:
     return _tried(url, lambda: _client(os.getpid()).get_object(**_named(url))["Body"].read())
 
 
-def _listed(url: str) -> Iterator[tuple[str, str]]:
-    """Name below ``url`` and entity tag of each object there."""
+def _listed(url: str) -> dict[str, tuple[str, int]]:
+    """Entity tag and bytes of each object below ``url``, by its name there."""
     bucket, prefix = _named(f"{url}/").values()
 
     def request() -> list[dict[str, Any]]:
         pages = _client(os.getpid()).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return [entry for page in pages for entry in page.get("Contents", ())]
 
-    for entry in _tried(url, request):
-        name = entry["Key"].removeprefix(prefix)
-        if name and ".." not in name.split("/"):
-            yield name, entry["ETag"]
+    found = {entry["Key"].removeprefix(prefix): (entry["ETag"], int(entry["Size"])) for entry in _tried(url, request)}
+    return {name: of for name, of in found.items() if name and not name.endswith("/") and ".." not in name.split("/")}
 
 
 def _named(url: str) -> dict[str, str]:

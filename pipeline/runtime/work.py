@@ -8,10 +8,12 @@ POOL = "work/pool"  # the work pool, where DISTIL_POOL names none
 
 @dataclass(frozen=True)
 class Work:
-    """The folder ``root``. ``shards``: a copy of its shards that is read instead of them, None for none."""
+    """The folder ``root``. ``shards``, ``caches``: copies of its shards and published caches that are read instead of them, None
+    for none."""
 
     root: Path
     shards: Path | None = None
+    caches: Path | None = None
 
     def split(self, name: str) -> Path:
         return (self.shards or self.root / "shards") / name
@@ -26,7 +28,7 @@ class Work:
         return self.teacher(name) / "model.safetensors"
 
     def cache(self, name: str) -> Path:
-        return self.root / "caches" / name
+        return (self.caches or self.root / "caches") / name
 
     def student(self, name: str) -> Path:
         return self.root / "students" / name

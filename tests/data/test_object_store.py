@@ -10,8 +10,12 @@ import pytest
 pytest.importorskip("botocore", reason="needs the group s3; .ci/run installs it")
 pytest.importorskip("flask", reason="moto's server needs it")
 
+import numpy as np
+
+from pipeline.cache.publish import publish
+from pipeline.cache.reader import open_cache
 from pipeline.data import object_store
-from pipeline.data.object_store import local_shards
+from pipeline.data.object_store import local_copy
 from pipeline.data.shards import Shards
 from pipeline.runtime.errors import IntegrityError, PipelineError, RetryError, UsageError
 from pipeline.views.choose import Visit
@@ -41,8 +45,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def opened(split: str = "train") -> Shards:
-    folder = local_shards(URL)
-    assert folder is not None and not list(folder.rglob("*.tar"))
+    folder = local_copy(URL, "--shards")
+    assert folder is not None
     return Shards.open(folder / split)
 
 
@@ -57,7 +61,7 @@ def test_samples_and_views_are_those_of_the_disk_in_this_process_and_then_in_two
     visits = [Visit(block.index, 0, 3, 0) for block in local.blocks]
     pairs = zip(*(read_visits(of, world.recipe, visits, 3, 2) for of in (remote, local)), strict=True)
     assert all(here.digests == there.digests for here, there in pairs)
-    assert local_shards(URL) == remote.root.parent  # nothing is fetched again
+    assert local_copy(URL, "--shards") == remote.root.parent  # nothing is fetched again
 
 
 @pytest.mark.parametrize("fault", ["busy", "cut"])
@@ -98,25 +102,44 @@ def test_an_object_that_is_another_one_or_gone_is_refused(store: tuple[Network, 
     assert remote.read(block) == world.shards.read(block)
 
 
+def test_a_published_cache_is_read_by_ranges_and_proven(store: tuple[Network, World], tmp_path: Path) -> None:
+    made, world = store
+    publish(world.label("top4", 6), tmp_path / "caches/c", 6, 10**9)
+    client = object_store._client(os.getpid())
+    made.put(client, tmp_path / "caches", "caches")
+    folder = local_copy(f"s3://{BUCKET}/caches", "--caches")
+    assert folder is not None and not any((folder / "c/logits/c.0.0.0").read_bytes())
+    here, there = open_cache(tmp_path / "caches/c"), open_cache(folder / "c")
+    for block in world.shards.blocks:
+        for first in (0, 3):
+            a, b = here.read(block, first, 3), there.read(block, first, 3)
+            assert np.array_equal(a.hard, b.hard) and np.array_equal(a.logits, b.logits)
+            assert here.pixel_digest(block, first) == there.pixel_digest(block, first)
+    content = bytearray((tmp_path / "caches/c/logits/c.0.0.0").read_bytes())
+    content[len(content) // 2] ^= 1
+    client.put_object(Bucket=BUCKET, Key="caches/c/logits/c.0.0.0", Body=bytes(content))
+    with pytest.raises(IntegrityError):
+        [there.read(block, 0, 3) for block in world.shards.blocks]
+
+
 def test_indices_that_changed_are_fetched_again(store: tuple[Network, World]) -> None:
     _, world = store
     client, before = object_store._client(os.getpid()), opened()
     manifest = json.loads((world.val.root / "manifest.json").read_bytes())
     other = (json.dumps(manifest | {"quarantined": []}, indent=2) + "\n").encode()
     client.put_object(Bucket=BUCKET, Key="packed/val/manifest.json", Body=other)
-    assert local_shards(URL) != before.root.parent
+    assert local_copy(URL, "--shards") != before.root.parent
     client.put_object(
         Bucket=BUCKET, Key="packed/val/manifest.json", Body=(world.val.root / "manifest.json").read_bytes()
     )
-    assert local_shards(URL) == before.root.parent
+    assert local_copy(URL, "--shards") == before.root.parent
 
 
 @pytest.mark.parametrize(
     ("address", "variables", "kind", "told"),
     [
         ("https://host/packed", {}, UsageError, "expected s3://bucket/prefix"),
-        ("s3://images", {}, UsageError, "no shards there"),
-        (f"s3://{BUCKET}/nothing", {}, UsageError, "no shards there"),
+        (f"s3://{BUCKET}/nothing", {}, UsageError, "no shards and no caches there"),
         ("s3://nobody/packed", {}, UsageError, "NoSuchBucket"),
         (URL, {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, UsageError, "no credentials; set AWS_PROFILE"),
         (URL, {"AWS_PROFILE": "nobody"}, UsageError, "S3: The config profile"),
@@ -136,5 +159,5 @@ def test_an_address_that_cannot_be_read_is_a_sentence(
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
     object_store._client.cache_clear()
     with pytest.raises(kind, match=told):
-        local_shards(address)
+        local_copy(address, "--shards")
     object_store._client.cache_clear()
